@@ -1,0 +1,46 @@
+// A team of threads that runs one parallel region at a time: the caller is thread 0, the others spin
+// a while between regions and then park. Regions are short (a kernel phase), so entering one costs
+// well under a microsecond while the team is awake.
+//
+// One thread calls Run at a time; Run is not reentrant.
+//
+//   ThreadPool pool({.threads = 2, .pin = true});
+//   pool.Run([&](int thread, int threads) { ... });
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace tandem {
+
+struct ThreadPoolOptions {
+  int threads = 0;   // 0: one per core this process may use
+  bool pin = false;  // bind thread i to the i-th allowed core
+};
+
+class ThreadPool {
+ public:
+  explicit ThreadPool(const ThreadPoolOptions& options);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int threads() const;
+  // Calls body(thread, threads) once on every thread and returns when all have finished. An
+  // exception from any of them is rethrown here.
+  void Run(const std::function<void(int thread, int threads)>& body);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// The part [begin, end) of n items that thread t of `threads` takes, cut at multiples of `grain`.
+struct WorkRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+WorkRange SplitWork(int64_t n, int thread, int threads, int64_t grain = 1);
+
+}  // namespace tandem

@@ -1,0 +1,71 @@
+// A device of the rig as the engine uses it: memory behind a ledger. What runs on it are the ops of
+// kernels/ops.h; what moves between devices are the transports of engine/link/.
+//
+//   Buffer kv = device.Allocate(MemoryUse::kKv, Bytes{1 << 20}, "kv pages");
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "engine/base/units.h"
+#include "engine/device/memory_ledger.h"
+
+namespace tandem {
+
+class Device;
+
+// Owns memory on one device, 64-byte aligned; frees it on that device and in its ledger.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  ~Buffer();
+
+  std::byte* data() const { return data_; }
+  size_t size() const { return size_; }
+  template <typename T>
+  T* as() const { return reinterpret_cast<T*>(data_); }
+  explicit operator bool() const { return data_ != nullptr; }
+
+ private:
+  friend class Device;
+  Buffer(Device* device, std::byte* data, size_t size, MemoryUse use)
+      : device_(device), data_(data), size_(size), use_(use) {}
+  void Free() noexcept;
+  Device* device_ = nullptr;
+  std::byte* data_ = nullptr;
+  size_t size_ = 0;
+  MemoryUse use_ = MemoryUse::kWorkspace;
+};
+
+// REQUIRES: a Device outlives its Buffers.
+class Device {
+ public:
+  Device(DeviceId id, std::string name, Bytes capacity);
+  virtual ~Device() = default;
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  DeviceId id() const { return id_; }
+  const std::string& name() const { return name_; }
+  MemoryLedger& ledger() { return ledger_; }
+  const MemoryLedger& ledger() const { return ledger_; }
+
+  // Zero-filled memory. Throws Error(kDevice) when the ledger or the system refuses.
+  Buffer Allocate(MemoryUse use, Bytes bytes, std::string_view what);
+
+ protected:
+  virtual std::byte* AllocateRaw(size_t size) = 0;
+  virtual void FreeRaw(std::byte* data, size_t size) noexcept = 0;
+
+ private:
+  friend class Buffer;
+  DeviceId id_;
+  std::string name_;
+  MemoryLedger ledger_;
+};
+
+}  // namespace tandem

@@ -1,0 +1,145 @@
+// What a device can compute: the interface between the executor and the kernels. One implementation
+// a back end: kernels/ref (the naive oracle), kernels/cpu (vectorised), kernels/cuda.
+//
+// Activations are f32, row-major; a "row" is one token. Numerics (design.md, section 6): on one
+// instruction tier every output element is summed in an order fixed by its length and weight type
+// alone, never by how many rows share the call, how they were chunked, or how many threads ran.
+// Calls are synchronous and validate their shapes with Check; one thread at a time uses an Ops.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "engine/device/device.h"
+#include "engine/model/model.h"
+
+namespace tandem {
+
+// Whether quantised weights meet int8 activations (blocks of 32 with an f32 scale) or f32 ones.
+// Plain weight types (F32, F16, BF16) always meet f32.
+enum class ActivationType : uint8_t { kInt8, kF32 };
+const char* ToString(ActivationType type);  // "int8", "f32"
+
+// A half-open rectangle of a weight matrix: rows are outputs, columns inputs.
+// Column bounds are multiples of the type's block; row bounds are arbitrary.
+struct MatrixSlice {
+  uint64_t row_begin = 0, row_end = 0;
+  uint64_t col_begin = 0, col_end = 0;
+  uint64_t rows() const { return row_end - row_begin; }
+  uint64_t cols() const { return col_end - col_begin; }
+};
+
+// A slice of a weight matrix in the back end's own layout, in memory given by the caller. The
+// layout takes as many bytes as the stored form, rounded up to whole panels of rows, and can be moved
+// with memcpy (that is what FETCH does).
+struct PackedMatrix {
+  std::byte* data = nullptr;
+  uint64_t bytes = 0;
+  DType type = DType::kF32;
+  MatrixSlice slice;  // which part of the tensor it holds
+};
+
+// Rows of activations prepared once for several products: quantised, or the f32 rows themselves.
+struct PreparedRows {
+  const float* f32 = nullptr;      // (n, cols), stride cols
+  const std::byte* quant = nullptr;  // back end's form of the same rows; null when not needed
+  uint64_t n = 0;
+  uint64_t cols = 0;
+};
+
+// y(n, slice.rows) = x(n, slice.cols) * W[slice]^T. `slice` is in the tensor's own coordinates and
+// lies within w.slice; y has y_stride floats between rows.
+struct MatMulTask {
+  const PackedMatrix* w = nullptr;
+  MatrixSlice slice;
+  float* y = nullptr;
+  uint64_t y_stride = 0;
+};
+
+inline constexpr uint32_t kPageTokens = 64;      // tokens in a page of KV
+inline constexpr uint32_t kAttentionFold = 256;  // positions folded together by attention
+
+// One device's share of one ATTENTION block's KV cache, in f16. Page p starts at base + p * stride
+// and holds K (kv_heads, kPageTokens, head_dim), then V of the same shape.
+struct KvView {
+  std::byte* base = nullptr;
+  uint64_t stride = 0;  // bytes from page to page
+  uint32_t kv_heads = 0;
+  uint32_t head_dim = 0;
+};
+
+// The rows of one sequence in a step: rows [first_row, first_row + n_rows) at positions
+// start, start+1, ...; pages[i] holds positions [i*kPageTokens, (i+1)*kPageTokens).
+struct SequenceRows {
+  uint32_t first_row = 0;
+  uint32_t n_rows = 0;
+  uint32_t start = 0;
+  const int32_t* pages = nullptr;
+};
+
+struct RopeParams {
+  uint32_t rope_dim = 0;
+  float theta = 10000.0f;
+  float scale = 1.0f;        // positions are divided by it
+  bool interleaved = true;   // pairs (2i, 2i+1); otherwise (i, i + rope_dim/2)
+};
+
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // "ref", "cpu/avx2", ...: recorded with every result.
+  virtual std::string name() const = 0;
+  virtual ActivationType activations() const = 0;
+
+  // Bytes a packed slice of this type needs, and the packing itself (out.data given by the caller).
+  virtual uint64_t PackedBytes(DType type, const MatrixSlice& slice) const = 0;
+  virtual void Pack(const TensorView& tensor, PackedMatrix& out) = 0;
+
+  // Bytes of scratch that PrepareRows needs for n rows.
+  virtual uint64_t PreparedBytes(uint64_t n, uint64_t cols) const = 0;
+  // `weight_type` says what the rows will meet. `x` must outlive the result.
+  virtual PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
+                                   std::byte* scratch) = 0;
+  // All tasks read the same rows; one parallel region.
+  virtual void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) = 0;
+
+  // out (n, hidden) = rows `ids` of the table, zero where an id lies outside `slice`'s rows.
+  virtual void Embed(const PackedMatrix& table, const MatrixSlice& slice,
+                     std::span<const int32_t> ids, float* out) = 0;
+  // y = x / rms(x) * w, rms over each row: sqrt(mean(x^2) + eps).  x, y (n, hidden); w (hidden)
+  virtual void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden,
+                       float* y) = 0;
+  // out = x + y elementwise, n elements; out may be x.
+  virtual void Add(const float* x, const float* y, uint64_t n, float* out) = 0;
+  // out = silu(gate) * up elementwise, n elements; out may be gate.
+  virtual void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) = 0;
+
+  // Rotates q (n, q_heads*hd) and k (n, kv_heads*hd) in place by each row's position, then stores k
+  // and v (n, kv_heads*hd), rounded to f16, into the pages.
+  virtual void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
+                            const RopeParams& rope, std::span<const SequenceRows> sequences,
+                            const KvView& kv) = 0;
+  // out (n, q_heads*hd) = softmax(q k^T / sqrt(hd), causal) v over each row's own sequence, folding
+  // blocks of kAttentionFold positions in order (online softmax between blocks).
+  virtual void Attention(const float* q, uint32_t q_heads,
+                         std::span<const SequenceRows> sequences, const KvView& kv,
+                         float* out) = 0;
+};
+
+struct CpuOpsOptions {
+  ActivationType activations = ActivationType::kInt8;
+  // "auto" takes the best tier of this processor; "portable" or "avx2" force one. An unknown tier,
+  // or one that the processor lacks, is Error(kInvalidArgument) listing those it has.
+  std::string tier = "auto";
+};
+
+class ThreadPool;
+// `pool` outlives the result.
+std::unique_ptr<Ops> MakeCpuOps(ThreadPool& pool, const CpuOpsOptions& options);
+// The oracle: plain loops, one thread, no packing beyond a copy. Same activation modes.
+std::unique_ptr<Ops> MakeRefOps(ActivationType activations);
+
+}  // namespace tandem
