@@ -1,0 +1,114 @@
+// A rig as data: devices and the directed links between them, with rates that were measured or
+// published, each with its source. The catalogue (scenarios/rigs, scenarios/links) holds well-known
+// ones; `tandem rig probe` writes one for the machine it runs on.
+//
+// Plain values, immutable once loaded.
+//
+//   Catalogue catalogue({"scenarios"});
+//   Rig rig = catalogue.LoadRig("2x3090-nvlink");
+//   Nanos t = rig.TransferTime(DeviceId{0}, DeviceId{1}, PathKind::kAuto, Bytes{8192});
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/base/units.h"
+
+namespace tandem {
+
+// How bytes get from one device to another. kLocal is the CPU's memcpy, which also stands in for a
+// rig's peer paths in emulation; kHostStaged takes two hops, through the host's memory.
+enum class PathKind : uint8_t { kAuto, kLocal, kCopy, kP2p, kHostStaged, kNccl };
+const char* ToString(PathKind path);  // "auto", "local", "copy", "p2p", "host_staged", "nccl"
+std::optional<PathKind> PathKindFromName(std::string_view name);
+
+// Rates of one device. All at efficiency 1 unless the efficiencies say otherwise.
+struct DeviceSpec {
+  std::string name;                 // "RTX 3090"
+  Bytes memory;                     // capacity
+  double memory_bytes_per_s = 0;    // peak memory bandwidth
+  double flops = 0;                 // dense multiply-adds count as two; bf16/f16, f32 accumulate
+  double memory_efficiency = 0.8;   // share of the peak a decode product reaches
+  double compute_efficiency = 0.6;  // share of the peak a prefill product reaches
+  Nanos launch_gap;                 // fixed cost of each op
+  std::string source;               // where the numbers come from
+};
+
+// One point of a measured curve.
+struct TimePoint {
+  Bytes bytes;
+  Nanos time;
+};
+
+// Time against size for one direction of a link, interpolated linearly between points, by the last
+// two points' slope beyond them, and constant below the first.
+struct TimeCurve {
+  std::vector<TimePoint> points;  // increasing sizes; at least two
+  Nanos At(Bytes bytes) const;
+};
+
+enum class LinkKind : uint8_t { kIdeal, kNvlink, kPcieP2p, kHostStaged, kLocal };
+const char* ToString(LinkKind kind);
+
+// What joins two devices: a curve for one-way sends, and one for all-reduces over two devices where
+// it was measured (else an all-reduce is priced as a send in both directions at once).
+struct LinkProfile {
+  std::string name;   // "nvlink3-bridge"
+  LinkKind kind = LinkKind::kLocal;
+  TimeCurve send;
+  TimeCurve all_reduce;      // may be empty
+  bool full_duplex = true;   // both directions at once at full rate
+  std::string source;
+};
+
+struct Rig {
+  std::string name;
+  std::string description;
+  std::vector<DeviceSpec> devices;
+  LinkProfile link;           // between every two devices, either direction
+  LinkProfile host_link;      // between the host's memory and each device, either direction
+  Bytes host_memory;
+  bool is_this_machine = false;  // CPU devices with no profile: nothing is emulated
+
+  uint32_t size() const { return static_cast<uint32_t>(devices.size()); }
+  // Which transport carries a hop of this rig: what the plan asked for, or for kAuto the link's own
+  // (host_staged for a host-staged link, else p2p on GPUs and local on CPU devices).
+  // Throws Error(kDevice) naming the path when the rig does not have it.
+  PathKind ResolvePath(PathKind requested) const;
+  // Time of one hop of `bytes` between two devices, or a device and the host.
+  Nanos HopTime(DeviceId src, DeviceId dst, Bytes bytes) const;
+  // Time of an all-reduce of `bytes` (one full activation) over `ranks` devices.
+  Nanos AllReduceTime(uint32_t ranks, Bytes bytes) const;
+  // A stable hash of everything that influences time, for records.
+  std::string Fingerprint() const;
+  // Hash of all but the links: sweeps over links share op times when it is equal.
+  std::string FingerprintWithoutLinks() const;
+};
+
+// `n` CPU devices that stand for themselves: this machine's memory shared out, local links.
+Rig ThisMachineRig(uint32_t n);
+
+// Finds rigs, links and model shapes by name in catalogue folders, or by path (a name with a '/').
+class Catalogue {
+ public:
+  // Each root holds rigs/, links/ and models/. Earlier roots win.
+  explicit Catalogue(std::vector<std::string> roots);
+
+  // Throws Error(kNotFound) with near names, Error(kInvalidArgument) with file and line.
+  Rig LoadRig(const std::string& name) const;
+  LinkProfile LoadLink(const std::string& name) const;
+  // The text after "synthetic:" for a shape of the catalogue ("llama-3.1-8b"), see
+  // engine/model/synthetic.h.
+  std::string LoadModelShape(const std::string& name) const;
+  std::vector<std::string> RigNames() const;
+  std::vector<std::string> LinkNames() const;
+  std::vector<std::string> ModelNames() const;
+
+ private:
+  std::vector<std::string> roots_;
+};
+
+}  // namespace tandem
