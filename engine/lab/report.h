@@ -1,0 +1,27 @@
+// Makes one self-contained HTML file of a results folder: inline SVG, no scripts needed, readable on a
+// phone and on paper. Emulated and predicted figures are labelled at every place they appear, and
+// never share a mark with measured ones.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/lab/record.h"
+
+namespace tandem {
+
+struct ReportInput {
+  std::string title;
+  std::vector<Record> records;                 // of one or several scenarios
+  std::vector<std::pair<std::string, std::string>> questions;  // scenario -> its question
+  std::string command;                         // how to make it again
+};
+
+std::string RenderReport(const ReportInput& input);
+
+// The crossover of two curves over model size: where the share first passes `threshold`, linearly
+// interpolated in log size; nullopt when it does not.
+std::optional<double> CrossingSize(const std::vector<std::pair<double, double>>& size_and_share,
+                                   double threshold);
+
+}  // namespace tandem
