@@ -1,0 +1,105 @@
+// The inventory through the CUDA runtime. Runs where no driver is: the runtime library then reports
+// an error code, which becomes the message.
+#include "engine/device/inventory.h"
+
+#include <cublas_v2.h>
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include <array>
+
+#include "engine/device/cuda/nccl_version.h"
+
+namespace tandem {
+namespace {
+
+std::string VersionText(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+std::vector<std::string> LibraryVersions() {
+  std::vector<std::string> libraries;
+  int runtime = 0;
+  if (cudaRuntimeGetVersion(&runtime) == cudaSuccess) {
+    libraries.push_back("cudart " + VersionText(runtime));
+  }
+  int major = 0, minor = 0;
+  if (cublasGetProperty(MAJOR_VERSION, &major) == CUBLAS_STATUS_SUCCESS &&
+      cublasGetProperty(MINOR_VERSION, &minor) == CUBLAS_STATUS_SUCCESS) {
+    libraries.push_back(fmt::format("cublas {}.{}", major, minor));
+  }
+  if (const std::string nccl = NcclVersion(); !nccl.empty()) libraries.push_back("nccl " + nccl);
+  return libraries;
+}
+
+// A device whose properties cannot be read is left out, and the message says so.
+bool ReadGpu(int index, GpuInfo& gpu, std::string& message) {
+  cudaDeviceProp properties{};
+  const cudaError_t status = cudaGetDeviceProperties(&properties, index);
+  if (status != cudaSuccess) {
+    message += fmt::format("; GPU {}: {}", index, cudaGetErrorString(status));
+    return false;
+  }
+  gpu.index = index;
+  gpu.name = properties.name;
+  gpu.total_memory = Bytes{properties.totalGlobalMem};
+  gpu.sm_count = properties.multiProcessorCount;
+  gpu.compute_major = properties.major;
+  gpu.compute_minor = properties.minor;
+  std::array<char, 32> pci{};
+  if (cudaDeviceGetPCIBusId(pci.data(), static_cast<int>(pci.size()), index) == cudaSuccess) {
+    gpu.pci_bus_id = pci.data();
+  }
+  return true;
+}
+
+int PeerAttribute(cudaDeviceP2PAttr attribute, int from, int to) {
+  int value = 0;
+  return cudaDeviceGetP2PAttribute(&value, attribute, from, to) == cudaSuccess ? value : 0;
+}
+
+std::vector<GpuPeerPath> ReadPeerPaths(const std::vector<GpuInfo>& gpus) {
+  std::vector<GpuPeerPath> paths;
+  for (const GpuInfo& from : gpus) {
+    for (const GpuInfo& to : gpus) {
+      if (from.index == to.index) continue;
+      GpuPeerPath path{.from = from.index, .to = to.index};
+      path.access = PeerAttribute(cudaDevP2PAttrAccessSupported, path.from, path.to) != 0;
+      path.native_atomics =
+          PeerAttribute(cudaDevP2PAttrNativeAtomicSupported, path.from, path.to) != 0;
+      path.performance_rank = PeerAttribute(cudaDevP2PAttrPerformanceRank, path.from, path.to);
+      paths.push_back(path);
+    }
+  }
+  return paths;
+}
+
+}  // namespace
+
+GpuInventory FindGpus() {
+  GpuInventory inventory;
+  inventory.built_with_cuda = true;
+  inventory.libraries = LibraryVersions();
+
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    inventory.driver_message = "no driver: built with CUDA, but no NVIDIA driver is loaded here";
+    return inventory;
+  }
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) {
+    inventory.driver_message = fmt::format("driver for CUDA {}, but no usable GPU: {}",
+                                           VersionText(driver), cudaGetErrorString(status));
+    return inventory;
+  }
+  inventory.driver_message = fmt::format("driver for CUDA {}", VersionText(driver));
+  for (int index = 0; index < count; ++index) {
+    GpuInfo gpu;
+    if (ReadGpu(index, gpu, inventory.driver_message)) inventory.gpus.push_back(std::move(gpu));
+  }
+  inventory.peer_paths = ReadPeerPaths(inventory.gpus);
+  return inventory;
+}
+
+}  // namespace tandem

@@ -1,0 +1,7 @@
+#include "engine/device/cuda/nccl_version.h"
+
+namespace tandem {
+
+std::string NcclVersion() { return ""; }
+
+}  // namespace tandem
