@@ -1,0 +1,38 @@
+// The pre-tokenizer: cuts text into the words that byte-pair encoding then works on, one by one.
+// A GGUF file names it (tokenizer.ggml.pre); a table here gives each name its regular expressions.
+// They apply in turn: each cuts the pieces that the ones before it left into what it matches and
+// what lies between matches, and sees nothing outside the piece.
+// Sources of the expressions: the tokenizer.json files of the models, as read by llama.cpp.
+//
+// Immutable; any thread may call Split.
+//
+//   auto pre = PreTokenizer::Make("smollm", "model.gguf");
+//   for (std::string_view word : pre->Split("abc 42")) ...   // "abc", " ", "4", "2"
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace tandem::text {
+
+class PreTokenizer {
+ public:
+  // Throws Error(kUnsupported) for a name that is not in the table. An empty name, from a file
+  // that has none, means "default". `source` is for the message.
+  static std::unique_ptr<const PreTokenizer> Make(const std::string& name,
+                                                  const std::string& source);
+  virtual ~PreTokenizer() = default;
+
+  // Views into `text`, in order, that cover it. `text` must be valid UTF-8. Throws
+  // Error(kInvalidArgument) when an expression exceeds its match limit on this text.
+  virtual std::vector<std::string_view> Split(std::string_view text) const = 0;
+
+  // A word that is a token as it stands becomes that token, whatever the merges say.
+  virtual bool ignore_merges() const = 0;
+  // What models of this kind do about BOS when the file does not say.
+  virtual bool adds_bos_by_default() const = 0;
+};
+
+}  // namespace tandem::text
