@@ -4,7 +4,7 @@
 //
 // Times are integer nanoseconds, amounts bytes, rates per second; names carry their unit.
 //
-//   {"schema_version":1, "scenario":"link_crossover", "cell":{...}, "repetition":0, "fidelity":
+//   {"schema_version":1, "scenario":"link_crossover", "question":"...", "cell":{...}, "repetition":0, "fidelity":
 //    "emulated", "clock":"virtual", "op_times":"measured", "model":{...}, "rig":{...}, "link":{...},
 //    "plugin":{...}, "plan_hash":"...", "path":{...}, "wire":"f32", "workload":{...},
 //    "predicted":{...}, "prefill":{...}, "decode":{...}, "serve":{...}, "samples":{...},
@@ -84,6 +84,7 @@ struct ModelRecord {
 
 struct Record {
   std::string scenario;
+  std::string question;            // the scenario's own
   std::vector<std::pair<std::string, std::string>> cell;  // axis -> value, in the scenario's order
   uint32_t repetition = 0;
   Fidelity fidelity = Fidelity::kMeasured;

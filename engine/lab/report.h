@@ -13,7 +13,6 @@ namespace tandem {
 struct ReportInput {
   std::string title;
   std::vector<Record> records;                 // of one or several scenarios
-  std::vector<std::pair<std::string, std::string>> questions;  // scenario -> its question
   std::string command;                         // how to make it again
 };
 

@@ -1,0 +1,200 @@
+// tandem bench: prompt and generation speed on the wall clock, in llama-bench's terms.
+//
+// A prompt row times the prefill of n_prompt random tokens in each of n_seq sequences; a generation
+// row times n_gen single-token steps of n_seq sequences from an empty context. Rates total all
+// sequences; tokenising and text are not part of it, sampling (greedy) is.
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <random>
+
+#include "engine/base/error.h"
+#include "engine/run/engine.h"
+#include "tools/tandem/commands.h"
+#include "tools/tandem/console.h"
+#include "tools/tandem/engine_flags.h"
+#include "tools/tandem/exit_code.h"
+#include "tools/tandem/install.h"
+
+namespace tandem {
+namespace {
+
+struct BenchFlags {
+  EngineFlags engine;
+  std::vector<uint32_t> prompts{512};
+  std::vector<uint32_t> gens{128};
+  std::vector<uint32_t> sequences{1};
+  uint32_t repetitions = 5;
+  bool no_warmup = false;
+  bool json = false;
+  std::string output;  // llama-bench's -o: md or json
+};
+
+struct BenchRow {
+  uint32_t n_prompt = 0, n_gen = 0, n_seq = 1;
+  std::vector<double> samples_ns;
+  uint64_t tokens() const { return uint64_t{n_seq} * (n_prompt + n_gen); }
+};
+
+class StepTimer final : public StepObserver {
+ public:
+  void OnStep(const StepReport& report) override { total += report.end - report.start; }
+  Nanos total;
+};
+
+class Ignore final : public RequestListener {
+ public:
+  void OnToken(const TokenEvent&) override {}
+  void OnDone(FinishReason reason, const std::string& error, const RequestStats&) override {
+    if (reason == FinishReason::kError) Fail(ErrorCode::kFailure, "bench: " + error);
+  }
+};
+
+// Runs `n_seq` requests of `prompt` tokens generating `gen`, and returns the time of all steps.
+Nanos TimeRequests(Engine& engine, uint32_t n_seq, uint32_t prompt, uint32_t gen, std::mt19937& random) {
+  StepTimer timer;
+  engine.AddObserver(&timer);
+  std::uniform_int_distribution<int32_t> token(0, static_cast<int32_t>(engine.model().config().vocab) - 1);
+  for (uint32_t s = 0; s < n_seq; ++s) {
+    Request request;
+    for (uint32_t i = 0; i < prompt; ++i) request.prompt.push_back(token(random));
+    request.max_tokens = gen;
+    request.ignore_eos = true;
+    engine.Submit(request, std::make_shared<Ignore>());
+  }
+  while (engine.HasWork()) engine.Step();
+  engine.RemoveObserver(&timer);
+  return timer.total;
+}
+
+Nanos TimeRow(Engine& engine, const BenchRow& row, std::mt19937& random) {
+  // A prompt row ends with the one token its last row samples; a generation row starts from the one
+  // token that a sequence must begin with, so its n_gen steps are all of one token.
+  return row.n_gen == 0 ? TimeRequests(engine, row.n_seq, row.n_prompt, 1, random)
+                        : TimeRequests(engine, row.n_seq, 1, row.n_gen, random);
+}
+
+double Mean(const std::vector<double>& v) {
+  return std::accumulate(v.begin(), v.end(), 0.0) / static_cast<double>(v.size());
+}
+
+double SampleStdDev(const std::vector<double>& v) {
+  if (v.size() < 2) return 0;
+  double mean = Mean(v), sum = 0;
+  for (double x : v) sum += (x - mean) * (x - mean);
+  return std::sqrt(sum / static_cast<double>(v.size() - 1));
+}
+
+std::vector<double> RatesOf(const BenchRow& row) {
+  std::vector<double> rates;
+  for (double ns : row.samples_ns) rates.push_back(static_cast<double>(row.tokens()) * 1e9 / ns);
+  return rates;
+}
+
+nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::string& model_name) {
+  std::vector<double> rates = RatesOf(row);
+  const EngineInfo& info = engine.info();
+  return {{"model", model_name},
+          {"model_filename", engine.model().source()},
+          {"model_size", engine.model().weight_bytes().value},
+          {"plugin", info.planned.plan.plugin},
+          {"plan_hash", info.planned.plan_hash},
+          {"n_devices", info.planned.plan.n_devices},
+          {"backends", info.ops_name},
+          {"activations", ToString(info.activations)},
+          {"n_threads", info.threads},
+          {"fidelity", ToString(info.fidelity)},
+          {"n_prompt", row.n_prompt},
+          {"n_gen", row.n_gen},
+          {"n_seq", row.n_seq},
+          {"avg_ns", Mean(row.samples_ns)},
+          {"stddev_ns", SampleStdDev(row.samples_ns)},
+          {"avg_ts", Mean(rates)},
+          {"stddev_ts", SampleStdDev(rates)},
+          {"samples_ns", row.samples_ns},
+          {"samples_ts", rates}};
+}
+
+std::vector<BenchRow> RowsOf(const BenchFlags& flags) {
+  std::vector<BenchRow> rows;
+  for (uint32_t n_seq : flags.sequences) {
+    for (uint32_t n : flags.prompts) {
+      if (n > 0) rows.push_back({.n_prompt = n, .n_gen = 0, .n_seq = n_seq, .samples_ns = {}});
+    }
+    for (uint32_t n : flags.gens) {
+      if (n > 0) rows.push_back({.n_prompt = 0, .n_gen = n, .n_seq = n_seq, .samples_ns = {}});
+    }
+  }
+  return rows;
+}
+
+int Bench(const BenchFlags& flags) {
+  ConsoleLog log(flags.engine.verbose);
+  std::vector<BenchRow> rows = RowsOf(flags);
+  if (rows.empty()) Fail(ErrorCode::kInvalidArgument, "bench: nothing to time (-p 0 and -n 0)");
+  uint32_t slots = 1, longest = 1;
+  for (const BenchRow& row : rows) {
+    slots = std::max(slots, row.n_seq);
+    longest = std::max(longest, row.n_prompt + row.n_gen + 1);
+  }
+  EngineFlags engine_flags = flags.engine;
+  if (engine_flags.slots == 0) engine_flags.slots = slots;
+  if (engine_flags.context == 0) engine_flags.context = engine_flags.slots * ((longest + 63) / 64 * 64);
+  EngineOptions options =
+      engine_flags.MakeOptions(OpenModel(flags.engine.model), "single", longest, slots, &log);
+  options.clock = ClockKind::kWall;
+  std::unique_ptr<Engine> engine = Engine::Create(std::move(options));
+  std::mt19937 random(1);
+  ProgressBar progress;
+  size_t done = 0, total = rows.size() * flags.repetitions;
+  for (BenchRow& row : rows) {
+    if (!flags.no_warmup) TimeRow(*engine, row, random);
+    for (uint32_t r = 0; r < flags.repetitions; ++r) {
+      row.samples_ns.push_back(static_cast<double>(TimeRow(*engine, row, random).value));
+      progress.Update(++done, total, row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen));
+    }
+  }
+  bool json = flags.json || flags.output == "json";
+  nlohmann::json array = nlohmann::json::array();
+  std::vector<std::vector<std::string>> table{{"test", "n_seq", "plugin", "threads", "tokens/s"}};
+  for (const BenchRow& row : rows) {
+    array.push_back(RowJson(row, *engine, flags.engine.model));
+    std::vector<double> rates = RatesOf(row);
+    table.push_back({row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen),
+                     fmt::format("{}", row.n_seq), engine->info().planned.plan.plugin,
+                     fmt::format("{}", engine->info().threads),
+                     fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
+  }
+  if (json) {
+    PrintJson(array);
+  } else {
+    PrintOut(FormatTable(table));
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddBenchCommand(CLI::App& root, Action& action) {
+  auto flags = std::make_shared<BenchFlags>();
+  CLI::App* app = root.add_subcommand("bench", "Prompt and generation speed on the wall clock");
+  app->footer("Examples:\n"
+              "  tandem bench\n"
+              "  tandem bench -p 512 -n 128 -npl 1,8,32 -t 2 --json");
+  flags->engine.AddModel(*app);
+  flags->engine.AddPlan(*app);
+  flags->engine.AddCompute(*app);
+  app->add_option("-p,--n-prompt", flags->prompts, "Prompt tokens; 0 leaves the row out")->delimiter(',')->capture_default_str();
+  app->add_option("-n,--n-gen", flags->gens, "Tokens to generate; 0 leaves the row out")->delimiter(',')->capture_default_str();
+  app->add_option("--npl,--n-seq", flags->sequences, "Sequences at once")->delimiter(',')->capture_default_str()->check(CLI::Range(1, 1024));
+  app->add_option("-r,--repetitions", flags->repetitions)->capture_default_str()->check(CLI::Range(1, 1000));
+  app->add_flag("--no-warmup", flags->no_warmup, "Time the first run too");
+  app->add_option("-o,--output", flags->output, "md or json")->check(CLI::IsMember({"md", "json"}));
+  app->add_flag("--json", flags->json, "A JSON array on stdout");
+  app->callback([flags, &action] { action = [flags] { return Bench(*flags); }; });
+}
+
+}  // namespace tandem

@@ -1,0 +1,210 @@
+#include "tools/tandem/engine_flags.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <charconv>
+#include <sstream>
+
+#include "engine/base/error.h"
+#include "engine/base/suggest.h"
+#include "tools/tandem/install.h"
+
+namespace tandem {
+namespace {
+
+constexpr uint32_t kMaxDevices = 16;
+
+[[noreturn]] void BadFlag(const std::string& flag, const std::string& got, const std::string& want) {
+  Fail(ErrorCode::kInvalidArgument, fmt::format("{}: got '{}', want {}", flag, got, want));
+}
+
+std::vector<std::string> SplitList(const std::string& text, char separator) {
+  std::vector<std::string> parts;
+  std::istringstream in(text);
+  for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
+  return parts;
+}
+
+std::optional<uint32_t> ParseCount(const std::string& text) {
+  uint32_t count = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return count;
+}
+
+// How many devices --devices names; CPU devices only where no CUDA back end runs them.
+uint32_t CountDevices(const std::string& devices) {
+  if (std::optional<uint32_t> count = ParseCount(devices)) {
+    if (*count < 1 || *count > kMaxDevices) {
+      BadFlag("--devices", devices, fmt::format("1 to {} devices", kMaxDevices));
+    }
+    return *count;
+  }
+  std::vector<std::string> names = SplitList(devices, ',');
+  for (const std::string& name : names) {
+    if (name.starts_with("cuda")) {
+      Fail(ErrorCode::kDevice,
+           fmt::format("--devices: '{}' asks for a CUDA device, but this build computes on CPU "
+                       "devices only; give a count (2) or cpu:0,cpu:1",
+                       name));
+    }
+    if (name != "cpu" && !name.starts_with("cpu:")) {
+      BadFlag("--devices", devices, "a count, or a list such as cpu:0,cpu:1");
+    }
+  }
+  if (names.empty() || names.size() > kMaxDevices) BadFlag("--devices", devices, "at least one device");
+  return static_cast<uint32_t>(names.size());
+}
+
+}  // namespace
+
+void EngineFlags::AddModel(CLI::App& app) {
+  app.add_option("-m,--model", model,
+                 "Model: a name (smollm2-135m), a path to a GGUF file, synthetic:..., or a shape of the "
+                 "catalogue")
+      ->capture_default_str();
+  app.add_flag("-v,--verbose", verbose, "Say more on stderr");
+}
+
+void EngineFlags::AddPlan(CLI::App& app) {
+  app.add_option("--plugin", plugin,
+                 "Split: single, replicas, layer_split, tensor_split, offload, auto, file, or a path "
+                 "to a plugin's .so");
+  app.add_option("-S,--split-mode", split_mode, "llama.cpp's names: none, layer, tensor")->group("");
+  app.add_option("--sm", split_mode)->group("");
+  app.add_option("--knob", knobs, "A plugin's knob, key=value; repeatable");
+  app.add_option("--plan", plan_file, "Plan file, with --plugin file");
+  app.add_option("--devices,--device", devices, "Number of devices, or a list: cpu:0,cpu:1");
+  app.add_option("--rig", rig, "Rig of the catalogue (tandem rig list), or a path to a rig file");
+  app.add_option("--link", link, "Link profile that replaces the rig's own");
+  app.add_option("--path", path, "Transport: auto, local, copy, p2p, host_staged, nccl")
+      ->capture_default_str();
+  app.add_option("--wire", wire, "Element type of activations on links: f32, bf16, q8")
+      ->capture_default_str();
+  app.add_option("--ts,--tensor-split", tensor_split, "Relative shares of the devices, such as 2,1");
+  app.add_option("-c,--ctx-size", context, "Tokens of context in all, over all slots");
+  app.add_option("--np,--parallel", slots, "Slots: sequences served at once");
+  app.add_option("--ub,--ubatch-size", step_tokens, "Most prompt tokens in one step")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 65536));
+}
+
+void EngineFlags::AddCompute(CLI::App& app) {
+  app.add_option("-t,--threads", threads, "CPU threads; 0: one a core")->capture_default_str();
+  app.add_option("--activations", activations, "int8 or f32, where weights are quantised")
+      ->capture_default_str();
+  app.add_option("--cpu-tier", cpu_tier, "CPU kernels: auto, or one that plugins list names")
+      ->capture_default_str();
+  app.add_option("--clock", clock, "wall, or virtual: rig time");
+  app.add_option("--op-times", op_times, "On the virtual clock: measured, or modelled")
+      ->capture_default_str();
+}
+
+std::string EngineFlags::PluginOr(const std::string& fallback) const {
+  if (!plugin.empty()) return plugin;
+  if (!plan_file.empty()) return "file";
+  if (split_mode.empty()) return fallback;
+  if (split_mode == "none") return "single";
+  if (split_mode == "layer") return "layer_split";
+  if (split_mode == "tensor") return "tensor_split";
+  BadFlag("--split-mode", split_mode, "none, layer or tensor (row has no counterpart here)");
+}
+
+std::vector<Knob> EngineFlags::Knobs() const {
+  std::vector<Knob> result;
+  for (const std::string& text : knobs) {
+    size_t equals = text.find('=');
+    if (equals == std::string::npos || equals == 0) BadFlag("--knob", text, "key=value");
+    result.push_back({text.substr(0, equals), text.substr(equals + 1)});
+  }
+  if (!plan_file.empty()) {
+    if (PluginOr("file") != "file") BadFlag("--plan", plan_file, "--plugin file beside it");
+    result.push_back({"plan", plan_file});
+  }
+  return result;
+}
+
+Rig EngineFlags::MakeRig(uint32_t default_devices) const {
+  if (rig.empty() || rig == "cpu") {
+    if (!link.empty()) {
+      Fail(ErrorCode::kInvalidArgument, "--link: a link profile needs a rig; add --rig NAME");
+    }
+    return ThisMachineRig(devices.empty() ? default_devices : CountDevices(devices));
+  }
+  Catalogue catalogue(CatalogueRoots());
+  Rig result = catalogue.LoadRig(rig);
+  if (!link.empty()) result.link = catalogue.LoadLink(link);
+  if (!devices.empty()) {
+    uint32_t count = CountDevices(devices);
+    if (count > result.size()) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("--devices: rig {} has {} devices, not {}", result.name, result.size(), count));
+    }
+    result.devices.resize(count);
+  }
+  return result;
+}
+
+PlanLimits EngineFlags::Limits(const Model& model, uint32_t default_context,
+                               uint32_t default_slots) const {
+  PlanLimits limits;
+  limits.max_sequences = slots == 0 ? default_slots : slots;
+  limits.context = context == 0 ? default_context * limits.max_sequences : context;
+  limits.max_step_tokens = step_tokens;
+  uint64_t longest = uint64_t{model.config().context} * limits.max_sequences;
+  if (longest != 0 && limits.context > longest) {
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("-c {}: the model was made for {} tokens a sequence, {} for {} slots",
+                     limits.context, model.config().context, longest, limits.max_sequences));
+  }
+  return limits;
+}
+
+std::vector<double> EngineFlags::TensorSplit() const {
+  std::vector<double> shares;
+  // llama.cpp takes both separators.
+  std::string text = tensor_split;
+  std::ranges::replace(text, '/', ',');
+  for (const std::string& part : SplitList(text, ',')) {
+    double share = 0;
+    auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), share);
+    if (error != std::errc() || end != part.data() + part.size() || !(share >= 0) || share > 1e9) {
+      BadFlag("--tensor-split", tensor_split, "shares that are not negative, such as 2,1");
+    }
+    shares.push_back(share);
+  }
+  return shares;
+}
+
+EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
+                                       const std::string& default_plugin, uint32_t default_context,
+                                       uint32_t default_slots, LogSink* log) const {
+  EngineOptions options;
+  options.plugin = PluginOr(default_plugin);
+  options.rig = MakeRig(options.plugin == "single" ? 1 : 2);
+  options.limits = Limits(*model, std::min(default_context, std::max(model->config().context, 1u)),
+                          default_slots);
+  options.model = std::move(model);
+  options.knobs = Knobs();
+  options.planner = DefaultPlannerOptions();
+  std::optional<WireType> wire_type = WireTypeFromName(wire);
+  if (!wire_type) BadFlag("--wire", wire, "f32, bf16 or q8");
+  options.wire = *wire_type;
+  std::optional<PathKind> path_kind = PathKindFromName(path);
+  if (!path_kind) BadFlag("--path", path, "auto, local, copy, p2p, host_staged or nccl");
+  options.path = *path_kind;
+  options.tensor_split = TensorSplit();
+  if (activations != "int8" && activations != "f32") BadFlag("--activations", activations, "int8 or f32");
+  options.ops.activations = activations == "f32" ? ActivationType::kF32 : ActivationType::kInt8;
+  options.ops.tier = cpu_tier;
+  options.threads = threads;
+  if (!clock.empty() && clock != "wall" && clock != "virtual") BadFlag("--clock", clock, "wall or virtual");
+  options.clock = clock == "virtual" ? ClockKind::kVirtual : ClockKind::kWall;
+  if (op_times != "measured" && op_times != "modelled") BadFlag("--op-times", op_times, "measured or modelled");
+  options.op_times = op_times == "modelled" ? OpTimes::kModelled : OpTimes::kMeasured;
+  options.log = log;
+  return options;
+}
+
+}  // namespace tandem

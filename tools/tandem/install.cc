@@ -1,0 +1,125 @@
+#include "tools/tandem/install.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+
+#include "engine/base/error.h"
+#include "engine/base/suggest.h"
+#include "engine/model/synthetic.h"
+
+namespace tandem {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string Environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value == nullptr ? "" : value;
+}
+
+// The ':'-separated folders of an environment variable.
+std::vector<std::string> EnvironmentFolders(const char* name) {
+  std::vector<std::string> folders;
+  std::istringstream list(Environment(name));
+  for (std::string folder; std::getline(list, folder, ':');) {
+    if (!folder.empty()) folders.push_back(folder);
+  }
+  return folders;
+}
+
+constexpr std::string_view kSyntheticPrefix = "synthetic:";
+
+bool LooksLikePath(const std::string& name) {
+  return name.find('/') != std::string::npos || name.ends_with(".gguf");
+}
+
+}  // namespace
+
+std::string ExecutableFolder() {
+  std::error_code error;
+  fs::path self = fs::read_symlink("/proc/self/exe", error);
+  return error ? std::string(".") : self.parent_path().string();
+}
+
+PlannerOptions DefaultPlannerOptions() {
+  fs::path bin = ExecutableFolder();
+  PlannerOptions options;
+  options.helper = (bin / "tandem-planner").string();
+  options.folders = EnvironmentFolders("TANDEM_PLUGIN_PATH");
+  options.folders.push_back((bin.parent_path() / "lib" / "tandem" / "plugins").string());
+  return options;
+}
+
+std::vector<std::string> CatalogueRoots() {
+  std::vector<std::string> roots = EnvironmentFolders("TANDEM_SCENARIOS");
+  fs::path bin = ExecutableFolder();
+  // A build tree lies two folders below the repository; an installed tree has share/.
+  for (const fs::path& root : {bin / ".." / ".." / ".." / "scenarios", bin / ".." / "share" / "tandem" / "scenarios"}) {
+    if (fs::is_directory(root)) roots.push_back(fs::canonical(root).string());
+  }
+  return roots;
+}
+
+std::vector<std::string> ModelFolders() {
+  std::vector<std::string> folders = EnvironmentFolders("TANDEM_MODELS");
+  folders.push_back((fs::path(ExecutableFolder()).parent_path() / "share" / "tandem" / "models").string());
+  std::string data = Environment("XDG_DATA_HOME");
+  std::string home = Environment("HOME");
+  if (data.empty() && !home.empty()) data = home + "/.local/share";
+  if (!data.empty()) folders.push_back(data + "/tandem/models");
+  return folders;
+}
+
+std::vector<std::pair<std::string, std::string>> InstalledModels() {
+  std::vector<std::pair<std::string, std::string>> models;
+  for (const std::string& folder : ModelFolders()) {
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(folder, error)) {
+      if (entry.path().extension() == ".gguf") {
+        models.emplace_back(entry.path().stem().string(), entry.path().string());
+      }
+    }
+  }
+  std::stable_sort(models.begin(), models.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  return models;
+}
+
+std::string ModelPath(const std::string& name) {
+  if (LooksLikePath(name)) return name;
+  std::vector<std::string> names;
+  for (const auto& [known, path] : InstalledModels()) {
+    if (known == name) return path;
+    names.push_back(known);
+  }
+  std::string searched;
+  for (const std::string& folder : ModelFolders()) searched += "\n  " + folder;
+  Fail(ErrorCode::kModelFile,
+       fmt::format("model '{}' not found{}; searched for {}.gguf in:{}\n"
+                   "Give a path to a GGUF file, or get the default model with tools/quickstart.",
+                   name, DidYouMean(name, names), name, searched));
+}
+
+std::shared_ptr<const Model> OpenModel(const std::string& value, bool shape_only) {
+  std::string spec;
+  if (value.starts_with(kSyntheticPrefix)) {
+    spec = value.substr(kSyntheticPrefix.size());
+  } else if (!LooksLikePath(value)) {
+    Catalogue catalogue(CatalogueRoots());
+    std::vector<std::string> shapes = catalogue.ModelNames();
+    bool installed = std::ranges::any_of(InstalledModels(), [&](const auto& m) { return m.first == value; });
+    if (!installed && std::ranges::find(shapes, value) != shapes.end()) {
+      spec = catalogue.LoadModelShape(value);
+      if (spec.starts_with(kSyntheticPrefix)) spec = spec.substr(kSyntheticPrefix.size());
+    }
+  }
+  if (spec.empty()) return LoadGguf(ModelPath(value));
+  SyntheticSpec parsed = ParseSyntheticSpec(spec);
+  return shape_only ? MakeShapeOnlyModel(parsed) : MakeSyntheticModel(parsed);
+}
+
+}  // namespace tandem

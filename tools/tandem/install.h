@@ -1,0 +1,39 @@
+// Where the installed pieces are, relative to the running executable, and how users' names for models
+// become files: the only place that reads the environment.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/model/model.h"
+#include "engine/plugin/planner.h"
+#include "engine/rig/rig.h"
+
+namespace tandem {
+
+// The folder of the running executable.
+std::string ExecutableFolder();
+
+// The helper executable and the plugin folders: beside the executable's, TANDEM_PLUGIN_PATH first.
+PlannerOptions DefaultPlannerOptions();
+
+// Folders that hold rigs/, links/ and models/: TANDEM_SCENARIOS, the repository's or the installed
+// scenarios folder.
+std::vector<std::string> CatalogueRoots();
+
+// Folders searched for <name>.gguf: TANDEM_MODELS, the installed share/, the user's data folder.
+std::vector<std::string> ModelFolders();
+
+// The path a model name stands for: a path with a '/' or ending in .gguf as it is, else
+// <name>.gguf in the model folders. Throws Error(kNotFound) with near names and what to do.
+std::string ModelPath(const std::string& name);
+
+// Every model found by name, as (name, path).
+std::vector<std::pair<std::string, std::string>> InstalledModels();
+
+// -m VALUE: a name, a path, "synthetic:...", or a catalogue shape. Shapes get generated weights, or
+// none when shape_only.
+std::shared_ptr<const Model> OpenModel(const std::string& value, bool shape_only = false);
+
+}  // namespace tandem

@@ -1,0 +1,136 @@
+// tandem: serves one transformer on two devices, split by a plugin, and shows what the link costs.
+// Parses the command line, runs one command, and turns Errors into documented exit codes.
+#include <fmt/core.h>
+
+#include <array>
+#include <csignal>
+#include <exception>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "engine/base/error.h"
+#include "engine/base/suggest.h"
+#include "tools/tandem/commands.h"
+#include "tools/tandem/console.h"
+#include "tools/tandem/exit_code.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::string_view kExamples = R"(Examples:
+  tandem generate -p "The link between two cards" -n 32
+  tandem serve --plugin tensor_split --rig 2x3090-nvlink --port 8080
+  tandem plan show --plugin layer_split --devices 2
+  tandem run scenarios/quickstart.yaml && tandem report results/*
+  tandem predict -m llama-3.1-8b --rig 2x3090-nvlink --plugin tensor_split
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 model, 4 plan refused or does not fit, 5 plugin,
+6 device or link, 7 port in use, 8 run incomplete (resume it), 130 interrupted.)";
+
+// llama.cpp spells some flags with one dash and several letters; the parser wants two dashes.
+std::string NormalizeFlag(const std::string& arg) {
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 8> kLong{{
+      {"-np", "--parallel"},
+      {"-npl", "--npl"},
+      {"-ts", "--tensor-split"},
+      {"-sm", "--split-mode"},
+      {"-ub", "--ubatch-size"},
+      {"-dev", "--devices"},
+      {"-cb", "--cont-batching"},
+      {"-to", "--timeout"},
+  }};
+  std::string_view name = arg;
+  name = name.substr(0, name.find('='));
+  for (const auto& [from, to] : kLong) {
+    if (name == from) return std::string(to) + arg.substr(name.size());
+  }
+  return arg;
+}
+
+// Every name the parsed command would have understood, for near-miss suggestions.
+std::vector<std::string> KnownWords(const CLI::App& app) {
+  std::vector<std::string> words;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) words.push_back("--" + name);
+  }
+  for (const CLI::App* sub : app.get_subcommands(nullptr)) words.push_back(sub->get_name());
+  return words;
+}
+
+const CLI::App& DeepestParsed(const CLI::App& app) {
+  const CLI::App* deepest = &app;
+  for (auto chosen = app.get_subcommands(); !chosen.empty(); chosen = deepest->get_subcommands()) {
+    deepest = chosen.back();
+  }
+  return *deepest;
+}
+
+int UsageError(const CLI::App& root, const CLI::ParseError& error,
+               const std::vector<std::string>& args) {
+  const CLI::App& app = DeepestParsed(root);
+  std::vector<std::string> words = KnownWords(app);
+  std::string hint;
+  for (const std::string& arg : args) {
+    std::string word = arg.substr(0, arg.find('='));
+    bool known = std::find(words.begin(), words.end(), word) != words.end();
+    if (!known && std::string(error.what()).find(word) != std::string::npos && hint.empty()) {
+      hint = DidYouMean(word, words);
+    }
+  }
+  fmt::print(stderr, "error: {}{}\nSee: {} --help\n", error.what(), hint,
+             &app == &root ? "tandem" : "tandem " + app.get_name());
+  return kExitUsage;
+}
+
+int Main(int argc, char** argv) {
+  // A reader that closes its end (head, a client that leaves) must not kill us mid-write.
+  std::signal(SIGPIPE, SIG_IGN);
+  CLI::App root{"One transformer on two GPUs, split by loadable plugins; what the link costs."};
+  root.name("tandem");
+  root.footer(std::string(kExamples));
+  root.set_version_flag("--version", TandemVersion());
+  root.require_subcommand(1);
+  Action action;
+  AddServeCommand(root, action);
+  AddRunCommand(root, action);
+  AddReportCommand(root, action);
+  AddRigCommand(root, action);
+  AddPlanCommand(root, action);
+  AddPredictCommand(root, action);
+  AddBenchCommand(root, action);
+  AddGenerateCommand(root, action);
+  AddModelsCommand(root, action);
+  AddPluginsCommand(root, action);
+
+  std::vector<std::string> args;
+  for (int i = 1; i < argc; ++i) args.push_back(NormalizeFlag(argv[i]));
+  try {
+    // CLI11 takes the vector in reverse.
+    root.parse(std::vector<std::string>(args.rbegin(), args.rend()));
+  } catch (const CLI::Success& success) {  // --help, --version
+    return root.exit(success) == 0 ? kExitOk : kExitFailure;
+  } catch (const CLI::ParseError& error) {
+    return UsageError(root, error, args);
+  }
+  return action ? action() : kExitUsage;
+}
+
+}  // namespace
+}  // namespace tandem
+
+int main(int argc, char** argv) {
+  try {
+    return tandem::Main(argc, argv);
+  } catch (const tandem::Error& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+    return tandem::ExitCodeFor(error.code());
+  } catch (const std::bad_alloc&) {
+    fmt::print(stderr, "error: out of memory on this machine\n");
+    return tandem::kExitFailure;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "error: {}\n", error.what());
+    return tandem::kExitFailure;
+  }
+}

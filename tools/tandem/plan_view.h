@@ -1,0 +1,25 @@
+// A plan for people and for scripts: the memory per device, the bytes on each link, its text.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "engine/plan/cost.h"
+#include "engine/plugin/planner.h"
+
+namespace tandem {
+
+std::string DeviceName(DeviceId device);  // "d0", "host"
+
+// Traffic of a prefill of 512 tokens with one row sampled, and of one decode step of one sequence,
+// on the first lane; one row a hop.
+std::vector<TrafficRow> StandardTraffic(const PlannedRun& planned, const BlockGraph& graph,
+                                        const Rig& rig, const PlanLimits& limits);
+
+nlohmann::json MemoryJson(const MemoryTable& memory);
+nlohmann::json TrafficJson(const std::vector<TrafficRow>& traffic);
+std::string MemoryText(const MemoryTable& memory);
+std::string TrafficText(const std::vector<TrafficRow>& traffic);
+
+}  // namespace tandem

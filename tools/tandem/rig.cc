@@ -1,0 +1,158 @@
+// tandem rig list | show | machine-folder: the rigs of the catalogue, and this machine.
+#include <fmt/core.h>
+
+#include <memory>
+
+#include "engine/base/error.h"
+#include "engine/device/inventory.h"
+#include "engine/lab/record.h"
+#include "engine/rig/rig.h"
+#include "tools/tandem/commands.h"
+#include "tools/tandem/console.h"
+#include "tools/tandem/exit_code.h"
+#include "tools/tandem/install.h"
+
+namespace tandem {
+namespace {
+
+struct RigFlags {
+  std::string name;
+  bool json = false;
+};
+
+nlohmann::json CurveJson(const TimeCurve& curve) {
+  nlohmann::json points = nlohmann::json::array();
+  for (const TimePoint& p : curve.points) points.push_back({p.bytes.value, p.time.value});
+  return points;
+}
+
+nlohmann::json LinkJson(const LinkProfile& link) {
+  return {{"name", link.name},
+          {"kind", ToString(link.kind)},
+          {"full_duplex", link.full_duplex},
+          {"send_bytes_ns", CurveJson(link.send)},
+          {"all_reduce_bytes_ns", CurveJson(link.all_reduce)},
+          {"source", link.source}};
+}
+
+nlohmann::json RigJson(const Rig& rig) {
+  nlohmann::json devices = nlohmann::json::array();
+  for (const DeviceSpec& d : rig.devices) {
+    devices.push_back({{"name", d.name},
+                       {"memory", d.memory.value},
+                       {"memory_bytes_per_s", d.memory_bytes_per_s},
+                       {"flops", d.flops},
+                       {"memory_efficiency", d.memory_efficiency},
+                       {"compute_efficiency", d.compute_efficiency},
+                       {"launch_gap_ns", d.launch_gap.value},
+                       {"source", d.source}});
+  }
+  return {{"name", rig.name},
+          {"description", rig.description},
+          {"devices", devices},
+          {"link", LinkJson(rig.link)},
+          {"host_link", LinkJson(rig.host_link)},
+          {"host_memory", rig.host_memory.value},
+          {"fingerprint", rig.Fingerprint()}};
+}
+
+std::string LinkLine(const LinkProfile& link) {
+  auto time = [&](uint64_t bytes) { return HumanTime(link.send.points.empty() ? Nanos{} : link.send.At(Bytes{bytes})); };
+  return fmt::format("{} ({}): 8 KiB {}, 1 MiB {}, 64 MiB {}", link.name, ToString(link.kind),
+                     time(8 << 10), time(1 << 20), time(64 << 20));
+}
+
+void PrintRig(const Rig& rig) {
+  PrintLine(rig.description.empty() ? rig.name : rig.name + ": " + rig.description);
+  std::vector<std::vector<std::string>> rows{{"device", "memory", "GB/s", "TFLOP/s", "source"}};
+  for (size_t i = 0; i < rig.devices.size(); ++i) {
+    const DeviceSpec& d = rig.devices[i];
+    rows.push_back({fmt::format("d{} {}", i, d.name), HumanBytes(d.memory),
+                    fmt::format("{:.0f}", d.memory_bytes_per_s / 1e9), fmt::format("{:.0f}", d.flops / 1e12), d.source});
+  }
+  PrintOut(FormatTable(rows));
+  PrintLine("link       " + LinkLine(rig.link));
+  PrintLine("host link  " + LinkLine(rig.host_link));
+  PrintLine("source     " + rig.link.source);
+}
+
+nlohmann::json InventoryJson(const GpuInventory& inventory) {
+  nlohmann::json gpus = nlohmann::json::array();
+  for (const GpuInfo& gpu : inventory.gpus) {
+    gpus.push_back({{"index", gpu.index}, {"name", gpu.name}, {"memory", gpu.total_memory}});
+  }
+  return {{"built_with_cuda", inventory.built_with_cuda}, {"driver", inventory.driver_message}, {"gpus", gpus}};
+}
+
+int ShowThisMachine(const RigFlags& flags) {
+  GpuInventory inventory = FindGpus();
+  nlohmann::json facts = MachineFacts();
+  if (flags.json) {
+    PrintJson({{"machine", facts}, {"gpus", InventoryJson(inventory)}, {"rig", RigJson(ThisMachineRig(2))}});
+    return kExitOk;
+  }
+  PrintLine("this machine: " + facts.dump());
+  PrintLine(fmt::format("CUDA: {}", inventory.driver_message));
+  for (const GpuInfo& gpu : inventory.gpus) {
+    PrintLine(fmt::format("  cuda:{} {} ({})", gpu.index, gpu.name, HumanBytes(Bytes{gpu.total_memory})));
+  }
+  PrintRig(ThisMachineRig(2));
+  return kExitOk;
+}
+
+int Show(const RigFlags& flags) {
+  if (flags.name.empty() || flags.name == "cpu") return ShowThisMachine(flags);
+  Rig rig = Catalogue(CatalogueRoots()).LoadRig(flags.name);
+  if (flags.json) {
+    PrintJson(RigJson(rig));
+  } else {
+    PrintRig(rig);
+  }
+  return kExitOk;
+}
+
+int List(const RigFlags& flags) {
+  Catalogue catalogue(CatalogueRoots());
+  nlohmann::json rigs = nlohmann::json::array(), links = nlohmann::json::array();
+  std::vector<std::vector<std::string>> table{{"rig", "devices", "link"}};
+  for (const std::string& name : catalogue.RigNames()) {
+    Rig rig = catalogue.LoadRig(name);
+    rigs.push_back({{"name", name}, {"description", rig.description}, {"devices", rig.size()}, {"link", rig.link.name}});
+    table.push_back({name, fmt::format("{} x {}", rig.size(), rig.devices.front().name), rig.link.name});
+  }
+  std::vector<std::vector<std::string>> link_table{{"link", "kind", "8 KiB", "64 MiB"}};
+  for (const std::string& name : catalogue.LinkNames()) {
+    LinkProfile link = catalogue.LoadLink(name);
+    links.push_back({{"name", name}, {"kind", ToString(link.kind)}, {"source", link.source}});
+    link_table.push_back({name, ToString(link.kind), HumanTime(link.send.At(Bytes{8 << 10})), HumanTime(link.send.At(Bytes{64 << 20}))});
+  }
+  if (flags.json) {
+    PrintJson({{"rigs", rigs}, {"links", links}});
+  } else {
+    PrintOut(FormatTable(table) + "\n" + FormatTable(link_table));
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddRigCommand(CLI::App& root, Action& action) {
+  auto flags = std::make_shared<RigFlags>();
+  CLI::App* app = root.add_subcommand("rig", "Rigs of the catalogue, and this machine");
+  app->require_subcommand(1);
+  CLI::App* list = app->add_subcommand("list", "Every rig and link profile");
+  list->callback([flags, &action] { action = [flags] { return List(*flags); }; });
+  CLI::App* show = app->add_subcommand("show", "One rig, or this machine when no name is given");
+  show->add_option("name", flags->name, "A rig's name or a path to a rig file");
+  show->callback([flags, &action] { action = [flags] { return Show(*flags); }; });
+  for (CLI::App* sub : {list, show}) sub->add_flag("--json", flags->json, "JSON on stdout");
+  CLI::App* folder = app->add_subcommand("machine-folder", "This machine's folder name under results/");
+  folder->callback([&action] {
+    action = [] {
+      PrintLine(MachineFolderName());
+      return kExitOk;
+    };
+  });
+}
+
+}  // namespace tandem
