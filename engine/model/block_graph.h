@@ -2,8 +2,8 @@
 //
 // Blocks: EMBED is 0; ATTENTION of layer l is 1 + 2l and its MLP 2 + 2l; HEAD is 1 + 2L.
 // A unit is the smallest piece of a block that can live apart from the rest: a group of KV heads
-// with their query heads, a group of MLP columns, a chunk of vocabulary. Units never cut a head or a
-// quantisation block, so an uneven count may leave the last unit smaller than the others.
+// with their query heads, a group of MLP columns, a chunk of vocabulary. Units never cut a head or
+// a quantisation block, so an uneven count may leave the last unit smaller than the others.
 // ATTENTION, MLP and EMBED outputs over disjoint units are *summed* to the whole; HEAD outputs are
 // *concatenated*.
 #pragma once
@@ -23,7 +23,7 @@ const char* ToString(BlockKind kind);  // "EMBED", "ATTENTION", ...
 
 struct Block {
   BlockKind kind = BlockKind::kEmbed;
-  LayerIndex layer;             // meaningful for ATTENTION and MLP
+  LayerIndex layer;  // meaningful for ATTENTION and MLP
   uint32_t units = 0;
   uint32_t elems_per_unit = 0;  // KV heads, FFN columns or vocabulary rows in a full unit
   uint32_t elems = 0;           // the total; the last unit has elems - (units-1)*elems_per_unit

@@ -12,10 +12,10 @@ namespace tandem {
 enum class DType : uint8_t { kF32, kF16, kBF16, kQ8_0, kQ4_0, kQ4_1 };
 
 struct DTypeTraits {
-  const char* name;       // "Q4_1", as llama.cpp spells it
-  uint32_t ggml_type;     // its number in a GGUF file
-  uint32_t block_elems;   // elements a block holds (1 for plain types)
-  uint32_t block_bytes;   // bytes a block takes
+  const char* name;      // "Q4_1", as llama.cpp spells it
+  uint32_t ggml_type;    // its number in a GGUF file
+  uint32_t block_elems;  // elements a block holds (1 for plain types)
+  uint32_t block_bytes;  // bytes a block takes
   bool quantized;
 };
 

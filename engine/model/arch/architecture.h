@@ -1,0 +1,53 @@
+// What differs between model families, as a table: the metadata keys that hold the configuration,
+// and the names and shapes of the tensors. Adding a family is one file here and one line in
+// architecture.cc; loader, writer and generator read the tables and know no names.
+//
+//   const Architecture* arch = FindArchitecture("llama");
+//   ModelConfig config = arch->read_config(header.metadata);
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/model/gguf.h"
+#include "engine/model/gguf_writer.h"
+#include "engine/model/model.h"
+
+namespace tandem {
+
+// A dimension of a tensor, by what it counts.
+enum class Extent : uint8_t { kOne, kHidden, kQuery, kKeyValue, kFfn, kVocab };
+uint64_t ExtentOf(Extent extent, const ModelConfig& config);
+
+// A tensor that every layer has.
+struct LayerTensor {
+  const char* name;  // after the layer's prefix: "attn_q.weight"
+  TensorView LayerWeights::* slot;
+  Extent rows;
+  Extent cols;
+  bool is_norm;  // stored as f32 always
+};
+
+struct Architecture {
+  const char* name;  // general.architecture
+  // Reads the configuration; leaves vocab 0 when the file does not state it, and tied_embedding
+  // false. Throws Error(kModelFile | kUnsupported) naming the key.
+  ModelConfig (*read_config)(const GgufMetadata& metadata);
+  void (*write_config)(const ModelConfig& config, GgufWriter& writer);
+  std::string (*layer_prefix)(LayerIndex layer);  // "blk.3."
+  std::span<const LayerTensor> layer_tensors;
+  const char* token_embedding;  // (vocab, hidden)
+  const char* output_norm;      // (1, hidden) f32
+  const char* output;           // (vocab, hidden); absent when tied
+  // Why a tensor outside the table is not supported; a general reason when it has none of its own.
+  const char* (*reason_unsupported)(std::string_view tensor_name);
+};
+
+// Null when there is none of that name.
+const Architecture* FindArchitecture(std::string_view name);
+std::vector<std::string> ArchitectureNames();
+
+}  // namespace tandem

@@ -1,0 +1,138 @@
+#include "engine/model/block_graph.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "engine/base/check.h"
+#include "engine/base/error.h"
+
+namespace tandem {
+namespace {
+
+constexpr uint32_t kMlpUnitColumns = 32;
+constexpr uint32_t kVocabUnitRows = 64;
+constexpr uint64_t kKvElementBytes = 2;  // f16
+
+uint32_t UnitsFor(uint32_t elems, uint32_t elems_per_unit) {
+  return (elems + elems_per_unit - 1) / elems_per_unit;
+}
+
+// Bytes that `columns` columns of a matrix of `rows` rows take, as their share of its blocks. Units
+// end on block boundaries, so the shares of a unit's elements add up to whole blocks; one element's
+// share must be a whole number of bytes for Block::bytes_per_elem to be exact.
+uint64_t ColumnBytes(DType type, uint64_t rows, uint64_t columns, const char* tensor,
+                     LayerIndex layer) {
+  const DTypeTraits& traits = Traits(type);
+  const uint64_t scaled = rows * columns * traits.block_bytes;
+  if (scaled % traits.block_elems != 0) {
+    Fail(ErrorCode::kUnsupported,
+         fmt::format("block graph: layer {}: {} of type {} with {} rows cannot be shared out by "
+                     "columns in whole bytes (want a hidden width that is a multiple of {}, or a "
+                     "plain type)",
+                     layer.value, tensor, traits.name, rows, traits.block_elems));
+  }
+  return scaled / traits.block_elems;
+}
+
+// KV heads in a unit: the fewest whose columns of wo end on a block; all of them when none do.
+uint32_t HeadsPerUnit(const ModelConfig& config, DType wo) {
+  const uint64_t columns = uint64_t{config.group()} * config.head_dim;
+  for (uint32_t heads = 1; heads < config.n_kv_heads; ++heads) {
+    if (heads * columns % Traits(wo).block_elems == 0) {
+      return heads;
+    }
+  }
+  return config.n_kv_heads;
+}
+
+Block EmbedBlock(const ModelConfig& config, const BlockTypes& types) {
+  Block block;
+  block.kind = BlockKind::kEmbed;
+  block.elems = config.vocab;
+  block.elems_per_unit = kVocabUnitRows;
+  block.units = UnitsFor(block.elems, block.elems_per_unit);
+  block.bytes_per_elem = Bytes{RowBytes(types.embedding, config.hidden)};
+  return block;
+}
+
+Block AttentionBlock(const ModelConfig& config, const BlockTypes& types, LayerIndex layer) {
+  const uint64_t query_rows = uint64_t{config.group()} * config.head_dim;
+  Block block;
+  block.kind = BlockKind::kAttention;
+  block.layer = layer;
+  block.elems = config.n_kv_heads;
+  block.elems_per_unit = HeadsPerUnit(config, types.wo);
+  block.units = UnitsFor(block.elems, block.elems_per_unit);
+  block.norm_bytes = Bytes{uint64_t{config.hidden} * sizeof(float)};
+  block.bytes_per_elem = Bytes{
+      query_rows * RowBytes(types.wq, config.hidden) +
+      config.head_dim * (RowBytes(types.wk, config.hidden) + RowBytes(types.wv, config.hidden)) +
+      ColumnBytes(types.wo, config.hidden, query_rows, "attention output", layer)};
+  block.params_per_elem = 2 * (query_rows + config.head_dim) * config.hidden;
+  block.kv_bytes_per_elem_token = Bytes{2 * kKvElementBytes * config.head_dim};
+  return block;
+}
+
+Block MlpBlock(const ModelConfig& config, const BlockTypes& types, LayerIndex layer) {
+  Block block;
+  block.kind = BlockKind::kMlp;
+  block.layer = layer;
+  block.elems = config.ffn;
+  block.elems_per_unit = std::max(kMlpUnitColumns, Traits(types.down).block_elems);
+  block.units = UnitsFor(block.elems, block.elems_per_unit);
+  block.norm_bytes = Bytes{uint64_t{config.hidden} * sizeof(float)};
+  block.bytes_per_elem =
+      Bytes{RowBytes(types.gate, config.hidden) + RowBytes(types.up, config.hidden) +
+            ColumnBytes(types.down, config.hidden, 1, "FFN down", layer)};
+  block.params_per_elem = uint64_t{3} * config.hidden;
+  return block;
+}
+
+Block HeadBlock(const ModelConfig& config, const BlockTypes& types) {
+  Block block;
+  block.kind = BlockKind::kHead;
+  block.elems = config.vocab;
+  block.elems_per_unit = kVocabUnitRows;
+  block.units = UnitsFor(block.elems, block.elems_per_unit);
+  block.sums = false;
+  block.norm_bytes = Bytes{uint64_t{config.hidden} * sizeof(float)};
+  block.bytes_per_elem = Bytes{RowBytes(types.output, config.hidden)};
+  block.params_per_elem = config.hidden;
+  return block;
+}
+
+}  // namespace
+
+const char* ToString(BlockKind kind) {
+  switch (kind) {
+    case BlockKind::kEmbed:
+      return "EMBED";
+    case BlockKind::kAttention:
+      return "ATTENTION";
+    case BlockKind::kMlp:
+      return "MLP";
+    case BlockKind::kMoe:
+      return "MOE";
+    case BlockKind::kHead:
+      return "HEAD";
+  }
+  return "?";
+}
+
+BlockGraph BuildBlockGraph(const ModelConfig& config, const std::vector<BlockTypes>& types) {
+  Check(types.size() == size_t{config.n_layers} + 1, "block graph: one entry a layer, and one");
+  BlockGraph graph;
+  graph.config = config;
+  graph.tied = config.tied_embedding;
+  graph.blocks.reserve(size_t{2} * config.n_layers + 2);
+  graph.blocks.push_back(EmbedBlock(config, types[0]));
+  for (uint32_t layer = 0; layer < config.n_layers; ++layer) {
+    graph.blocks.push_back(AttentionBlock(config, types[layer + 1], LayerIndex{layer}));
+    graph.blocks.push_back(MlpBlock(config, types[layer + 1], LayerIndex{layer}));
+  }
+  graph.blocks.push_back(HeadBlock(config, types[0]));
+  return graph;
+}
+
+}  // namespace tandem
