@@ -6,7 +6,8 @@
 //
 //   Catalogue catalogue({"scenarios"});
 //   Rig rig = catalogue.LoadRig("2x3090-nvlink");
-//   Nanos t = rig.TransferTime(DeviceId{0}, DeviceId{1}, PathKind::kAuto, Bytes{8192});
+//   Nanos t = rig.HopTime(DeviceId{0}, DeviceId{1}, Bytes{8192});
+//   rig.link = catalogue.LoadLink("ideal");  // the same cards on another link: what sweeps do
 #pragma once
 
 #include <cstdint>
@@ -50,26 +51,38 @@ struct TimeCurve {
   Nanos At(Bytes bytes) const;
 };
 
-enum class LinkKind : uint8_t { kIdeal, kNvlink, kPcieP2p, kHostStaged, kLocal };
+// kHost joins the host's memory with one device and is never a link between devices.
+enum class LinkKind : uint8_t { kIdeal, kNvlink, kPcieP2p, kHostStaged, kLocal, kHost };
+// "ideal", "nvlink", "pcie_p2p", "host_staged", "local", "host".
 const char* ToString(LinkKind kind);
+std::optional<LinkKind> LinkKindFromName(std::string_view name);
 
 // What joins two devices: a curve for one-way sends, and one for all-reduces over two devices where
-// it was measured (else an all-reduce is priced as a send in both directions at once).
+// it was measured (else an all-reduce is priced as a send in both directions at once). The curve of
+// a host-staged link is end to end: both hops.
 struct LinkProfile {
-  std::string name;   // "nvlink3-bridge"
+  std::string name;  // "nvlink3-bridge"
   LinkKind kind = LinkKind::kLocal;
   TimeCurve send;
-  TimeCurve all_reduce;      // may be empty
-  bool full_duplex = true;   // both directions at once at full rate
+  TimeCurve all_reduce;     // may be empty
+  bool full_duplex = true;  // both directions at once at full rate
   std::string source;
+};
+
+// A message that goes through the host's memory occupies two links: (source, host) from 0 to `hop`
+// and (host, destination) from `total - hop` to `total`. The two overlap, as a copy in chunks does:
+// `hop` is what the card's own host link needs, held between total/2 (no overlap) and total.
+struct StagedTime {
+  Nanos hop;
+  Nanos total;
 };
 
 struct Rig {
   std::string name;
   std::string description;
   std::vector<DeviceSpec> devices;
-  LinkProfile link;           // between every two devices, either direction
-  LinkProfile host_link;      // between the host's memory and each device, either direction
+  LinkProfile link;       // between every two devices, either direction
+  LinkProfile host_link;  // between the host's memory and each device, either direction
   Bytes host_memory;
   bool is_this_machine = false;  // CPU devices with no profile: nothing is emulated
 
@@ -78,20 +91,35 @@ struct Rig {
   // (host_staged for a host-staged link, else p2p on GPUs and local on CPU devices).
   // Throws Error(kDevice) naming the path when the rig does not have it.
   PathKind ResolvePath(PathKind requested) const;
-  // Time of one hop of `bytes` between two devices, or a device and the host.
+  // Which transport carries weights and ids between the host and a device: local or copy.
+  PathKind HostPath() const;
+  // Time of `bytes` between two devices (end to end, whatever the link), or between a device and
+  // the host. No bytes take no time; so does any distance between two devices on an ideal link.
   Nanos HopTime(DeviceId src, DeviceId dst, Bytes bytes) const;
-  // Time of an all-reduce of `bytes` (one full activation) over `ranks` devices.
-  Nanos AllReduceTime(uint32_t ranks, Bytes bytes) const;
+  // A device-to-device message over the host_staged path. On a host-staged link the total is the
+  // link's curve; on others it is one chunk up the host link and the whole down (pipelined).
+  StagedTime StagedHopTime(Bytes bytes) const;
+  // Every one of `ranks` devices sends `bytes` to every other at once over `path`. A device has one
+  // port: its messages follow one another there.
+  Nanos ExchangeTime(uint32_t ranks, Bytes bytes, PathKind path = PathKind::kAuto) const;
+  // Time of an all-reduce of `bytes` (one full activation) over `ranks` devices: for two the
+  // measured curve, else one exchange of the whole; for more the curve at 2(D-1)/D of the bytes
+  // (what a rank sends, the bus bandwidth rule of nccl-tests), else two exchanges of bytes/D.
+  Nanos AllReduceTime(uint32_t ranks, Bytes bytes, PathKind path = PathKind::kAuto) const;
   // A stable hash of everything that influences time, for records.
   std::string Fingerprint() const;
   // Hash of all but the links: sweeps over links share op times when it is equal.
   std::string FingerprintWithoutLinks() const;
 };
 
+// The rig as YAML that LoadRig reads back to the same rig: what `tandem rig probe` writes.
+std::string FormatRigYaml(const Rig& rig);
+
 // `n` CPU devices that stand for themselves: this machine's memory shared out, local links.
 Rig ThisMachineRig(uint32_t n);
 
 // Finds rigs, links and model shapes by name in catalogue folders, or by path (a name with a '/').
+// Rig files refer to devices (rigs/devices/) and host links (links/host/) of their own.
 class Catalogue {
  public:
   // Each root holds rigs/, links/ and models/. Earlier roots win.

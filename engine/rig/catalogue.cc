@@ -1,0 +1,326 @@
+// Finds catalogue files by name and turns them into rigs, links and model shapes; writes rigs back.
+// The formats are described in scenarios/README.md; every number of a file is bounded here.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "engine/base/error.h"
+#include "engine/base/suggest.h"
+#include "engine/rig/rig.h"
+#include "engine/rig/yaml_reader.h"
+
+namespace tandem {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
+constexpr int64_t kMaxDevices = 16;
+constexpr size_t kMaxCurvePoints = 256;
+// The far end of a curve that is given by latency and bandwidth.
+constexpr uint64_t kFarBytes = uint64_t{1} << 30;
+constexpr const char* kSuffix = ".yaml";
+
+// A double in [low, high], or an error at its line.
+double Bounded(const YamlValue& value, double low, double high) {
+  double number = value.AsDouble();
+  if (number < low || number > high) {
+    value.FailHere(fmt::format("got {} (want {} to {})", number, low, high));
+  }
+  return number;
+}
+
+double Bounded(YamlMap& map, const std::string& key, double low, double high) {
+  return Bounded(map.Require(key), low, high);
+}
+
+int64_t BoundedInt(const YamlValue& value, int64_t low, int64_t high) {
+  int64_t number = value.AsInt();
+  if (number < low || number > high) {
+    value.FailHere(fmt::format("got {} (want {} to {})", number, low, high));
+  }
+  return number;
+}
+
+std::string NonEmpty(YamlMap& map, const std::string& key) {
+  YamlValue value = map.Require(key);
+  std::string text = value.AsString();
+  if (text.empty()) value.FailHere("is empty");
+  return text;
+}
+
+Nanos FromMicros(double us) { return NanosFromSeconds(us * 1e-6); }
+
+// Names are file names without folder or suffix.
+bool IsPlainName(const std::string& name) {
+  auto fits = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.';
+  };
+  return !name.empty() && name[0] != '.' && std::all_of(name.begin(), name.end(), fits);
+}
+
+// All names in `folder` of every root, sorted, each once.
+std::vector<std::string> NamesIn(const std::vector<std::string>& roots, const char* folder) {
+  std::set<std::string> names;
+  for (const std::string& root : roots) {
+    std::error_code error;
+    fs::directory_iterator entries(fs::path(root) / folder, error);
+    if (error) continue;  // a root need not hold every folder
+    for (const fs::directory_entry& entry : entries) {
+      std::string stem = entry.path().stem().string();
+      if (entry.path().extension() == kSuffix && IsPlainName(stem)) names.insert(stem);
+    }
+  }
+  return {names.begin(), names.end()};
+}
+
+// The path of a thing by name. `what` and `folder` are for the search and its messages; a name with
+// a '/' is a path, relative to `base`.
+std::string FindFile(const std::vector<std::string>& roots, const char* folder, const char* what,
+                     const std::string& name, const fs::path& base) {
+  if (name.find('/') != std::string::npos) {
+    fs::path path = base / name;
+    std::error_code error;
+    if (fs::exists(path, error)) return path.string();
+    Fail(ErrorCode::kNotFound, fmt::format("{} file {}: no such file", what, path.string()));
+  }
+  if (IsPlainName(name)) {
+    for (const std::string& root : roots) {
+      fs::path path = fs::path(root) / folder / (name + kSuffix);
+      std::error_code error;
+      if (fs::exists(path, error)) return path.string();
+    }
+  }
+  std::vector<std::string> names = NamesIn(roots, folder);
+  std::string hint = DidYouMean(name, names);
+  if (hint.empty()) hint = fmt::format("; known: {}", fmt::join(names, ", "));
+  Fail(ErrorCode::kNotFound,
+       fmt::format("{} '{}' is not in the catalogue{}; a name with a '/' is taken as a path", what,
+                   name, hint));
+}
+
+TimeCurve ReadCurve(const YamlValue& value) {
+  TimeCurve curve;
+  if (value.IsMap()) {
+    YamlMap map = value.AsMap();
+    double latency_us = Bounded(map, "latency_us", 0, 1e6);
+    double bytes_per_s = Bounded(map, "gb_per_s", 1e-3, 1e5) * 1e9;
+    map.Finish();
+    Nanos far = NanosFromSeconds(latency_us * 1e-6 + static_cast<double>(kFarBytes) / bytes_per_s);
+    curve.points = {{Bytes{0}, FromMicros(latency_us)}, {Bytes{kFarBytes}, far}};
+    return curve;
+  }
+  for (const YamlValue& row : value.AsSequence()) {
+    std::vector<YamlValue> pair = row.AsSequence();
+    if (pair.size() != 2) row.FailHere("want a point as [bytes, microseconds]");
+    TimePoint point{Bytes{static_cast<uint64_t>(BoundedInt(pair[0], 0, int64_t{1} << 40))},
+                    FromMicros(Bounded(pair[1], 0, 1e9))};
+    if (!curve.points.empty() && point.bytes <= curve.points.back().bytes) {
+      row.FailHere("sizes must increase from point to point");
+    }
+    curve.points.push_back(point);
+  }
+  size_t n = curve.points.size();
+  if (n < 2 || n > kMaxCurvePoints) {
+    value.FailHere(fmt::format("got {} points (want 2 to {})", n, kMaxCurvePoints));
+  }
+  // The slope between the last two is used for all larger sizes.
+  if (curve.points[n - 1].time < curve.points[n - 2].time) {
+    value.FailHere("the last point takes less time than the one before it");
+  }
+  return curve;
+}
+
+// A link between devices, or (`for_host`) between the host and one of them.
+LinkProfile ReadLink(const YamlValue& value, bool for_host) {
+  YamlMap map = value.AsMap();
+  LinkProfile link;
+  link.name = NonEmpty(map, "name");
+  YamlValue kind = map.Require("kind");
+  std::optional<LinkKind> known = LinkKindFromName(kind.AsString());
+  if (!known || (*known == LinkKind::kHost && !for_host)) {
+    kind.FailHere(fmt::format("got '{}' (want nvlink, pcie_p2p, host_staged, local or ideal)",
+                              kind.AsString()));
+  }
+  bool joins_host =
+      *known == LinkKind::kHost || *known == LinkKind::kLocal || *known == LinkKind::kIdeal;
+  if (for_host && !joins_host) {
+    kind.FailHere(
+        fmt::format("got '{}' for a host link (want host, local or ideal)", kind.AsString()));
+  }
+  link.kind = *known;
+  link.source = NonEmpty(map, "source");
+  link.full_duplex = map.Bool("full_duplex", true);
+  if (link.kind == LinkKind::kIdeal) {
+    link.send.points = {{Bytes{0}, Nanos{0}}, {Bytes{kFarBytes}, Nanos{0}}};
+  } else {
+    link.send = ReadCurve(map.Require("send"));
+    if (std::optional<YamlValue> curve = map.Get("all_reduce")) link.all_reduce = ReadCurve(*curve);
+  }
+  map.Finish();
+  return link;
+}
+
+// A link named in a rig file, or written out there.
+LinkProfile ReadLinkReference(const std::vector<std::string>& roots, const YamlValue& value,
+                              const fs::path& base, bool for_host) {
+  if (!value.IsScalar()) return ReadLink(value, for_host);
+  try {
+    std::string path = FindFile(roots, for_host ? "links/host" : "links",
+                                for_host ? "host link" : "link", value.AsString(), base);
+    return ReadLink(YamlDocument::Load(path).root(), for_host);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNotFound) throw;
+    Fail(ErrorCode::kNotFound, fmt::format("{}: {}", value.Where(), error.what()));
+  }
+}
+
+// Reads what is there over what `device` already holds; a key without a value there is required.
+void ReadDevice(YamlMap& map, DeviceSpec& device, bool complete) {
+  auto read = [&](const char* key, double low, double high, double scale, double& out) {
+    std::optional<YamlValue> value = map.Get(key);
+    if (value) out = Bounded(*value, low, high) * scale;
+    if (!value && !complete && out == 0) map.Require(key);
+  };
+  if (!complete || map.Has("name")) device.name = NonEmpty(map, "name");
+  if (!complete || map.Has("source")) device.source = NonEmpty(map, "source");
+  double memory = static_cast<double>(device.memory.value);
+  read("memory_gib", 1e-3, 1e5, kGib, memory);
+  device.memory = Bytes{static_cast<uint64_t>(memory + 0.5)};
+  read("memory_gb_per_s", 1e-3, 1e6, 1e9, device.memory_bytes_per_s);
+  read("tflops", 1e-6, 1e6, 1e12, device.flops);
+  read("memory_efficiency", 0.01, 1, 1, device.memory_efficiency);
+  read("compute_efficiency", 0.01, 1, 1, device.compute_efficiency);
+  if (std::optional<YamlValue> gap = map.Get("launch_gap_us")) {
+    device.launch_gap = FromMicros(Bounded(*gap, 0, 1e5));
+  }
+}
+
+DeviceSpec LoadDevice(const std::vector<std::string>& roots, const YamlValue& name,
+                      const fs::path& base) {
+  try {
+    std::string path = FindFile(roots, "rigs/devices", "device", name.AsString(), base);
+    YamlMap map = YamlDocument::Load(path).root().AsMap();
+    DeviceSpec device;
+    ReadDevice(map, device, false);
+    map.Finish();
+    return device;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kNotFound) throw;
+    Fail(ErrorCode::kNotFound, fmt::format("{}: {}", name.Where(), error.what()));
+  }
+}
+
+std::vector<DeviceSpec> ReadDevices(const std::vector<std::string>& roots, const YamlValue& value,
+                                    const fs::path& base) {
+  std::vector<DeviceSpec> devices;
+  for (const YamlValue& entry : value.AsSequence()) {
+    YamlMap map = entry.AsMap();
+    DeviceSpec device;
+    std::optional<YamlValue> reference = map.Get("device");
+    if (reference) device = LoadDevice(roots, *reference, base);
+    ReadDevice(map, device, reference.has_value());
+    std::optional<YamlValue> count_value = map.Get("count");
+    int64_t count = count_value ? BoundedInt(*count_value, 1, kMaxDevices) : 1;
+    map.Finish();
+    devices.insert(devices.end(), static_cast<size_t>(count), device);
+  }
+  if (devices.empty() || devices.size() > kMaxDevices) {
+    value.FailHere(fmt::format("got {} devices (want 1 to {})", devices.size(), kMaxDevices));
+  }
+  return devices;
+}
+
+// A double-quoted YAML scalar.
+std::string Quoted(const std::string& text) {
+  std::string out = "\"";
+  for (char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  }
+  return out + "\"";
+}
+
+std::string CurveYaml(const char* key, const TimeCurve& curve) {
+  std::string out = fmt::format("  {}:\n", key);
+  for (const TimePoint& point : curve.points) {
+    out += fmt::format("    - [{}, {}]\n", point.bytes.value,
+                       static_cast<double>(point.time.value) / 1e3);
+  }
+  return out;
+}
+
+std::string LinkYaml(const char* key, const LinkProfile& link) {
+  std::string out =
+      fmt::format("{}:\n  name: {}\n  kind: {}\n  source: {}\n  full_duplex: {}\n", key,
+                  Quoted(link.name), ToString(link.kind), Quoted(link.source), link.full_duplex);
+  if (link.kind == LinkKind::kIdeal) return out;
+  out += CurveYaml("send", link.send);
+  return link.all_reduce.points.empty() ? out : out + CurveYaml("all_reduce", link.all_reduce);
+}
+
+}  // namespace
+
+std::string FormatRigYaml(const Rig& rig) {
+  std::string out =
+      fmt::format("name: {}\ndescription: {}\nhost_memory_gib: {}\ndevices:\n", Quoted(rig.name),
+                  Quoted(rig.description), static_cast<double>(rig.host_memory.value) / kGib);
+  for (const DeviceSpec& device : rig.devices) {
+    out += fmt::format(
+        "  - name: {}\n    memory_gib: {}\n    memory_gb_per_s: {}\n    tflops: {}\n"
+        "    memory_efficiency: {}\n    compute_efficiency: {}\n    launch_gap_us: {}\n"
+        "    source: {}\n",
+        Quoted(device.name), static_cast<double>(device.memory.value) / kGib,
+        device.memory_bytes_per_s / 1e9, device.flops / 1e12, device.memory_efficiency,
+        device.compute_efficiency, static_cast<double>(device.launch_gap.value) / 1e3,
+        Quoted(device.source));
+  }
+  return out + LinkYaml("link", rig.link) + LinkYaml("host_link", rig.host_link);
+}
+
+Catalogue::Catalogue(std::vector<std::string> roots) : roots_(std::move(roots)) {}
+
+Rig Catalogue::LoadRig(const std::string& name) const {
+  std::string path = FindFile(roots_, "rigs", "rig", name, "");
+  fs::path base = fs::path(path).parent_path();
+  YamlMap map = YamlDocument::Load(path).root().AsMap();
+  Rig rig;
+  rig.name = NonEmpty(map, "name");
+  rig.description = NonEmpty(map, "description");
+  rig.devices = ReadDevices(roots_, map.Require("devices"), base);
+  rig.link = ReadLinkReference(roots_, map.Require("link"), base, false);
+  rig.host_link = ReadLinkReference(roots_, map.Require("host_link"), base, true);
+  rig.host_memory =
+      Bytes{static_cast<uint64_t>(Bounded(map, "host_memory_gib", 1e-3, 1e6) * kGib + 0.5)};
+  map.Finish();
+  return rig;
+}
+
+LinkProfile Catalogue::LoadLink(const std::string& name) const {
+  return ReadLink(YamlDocument::Load(FindFile(roots_, "links", "link", name, "")).root(), false);
+}
+
+std::string Catalogue::LoadModelShape(const std::string& name) const {
+  std::string path = FindFile(roots_, "models", "model shape", name, "");
+  YamlMap map = YamlDocument::Load(path).root().AsMap();
+  NonEmpty(map, "name");
+  NonEmpty(map, "source");
+  map.String("description", "");
+  auto count = [&](const char* key) { return BoundedInt(map.Require(key), 1, int64_t{1} << 24); };
+  std::string text = fmt::format(
+      "h={},l={},heads={},kv={},hd={},ffn={},vocab={},ctx={},type={},embed={},tied={},seed={}",
+      count("hidden"), count("layers"), count("heads"), count("kv_heads"), count("head_dim"),
+      count("ffn"), count("vocab"), count("context"), NonEmpty(map, "type"),
+      NonEmpty(map, "embedding_type"), map.Bool("tied", false) ? 1 : 0, map.Int("seed", 1));
+  map.Finish();
+  return text;
+}
+
+std::vector<std::string> Catalogue::RigNames() const { return NamesIn(roots_, "rigs"); }
+std::vector<std::string> Catalogue::LinkNames() const { return NamesIn(roots_, "links"); }
+std::vector<std::string> Catalogue::ModelNames() const { return NamesIn(roots_, "models"); }
+
+}  // namespace tandem

@@ -1,0 +1,46 @@
+// Hashes of a rig, over a canonical text with one line a thing. Names, descriptions and sources are
+// left out: they influence nothing. Rates are written with nine digits, so that a rig that went
+// through a file keeps its hash.
+#include <fmt/format.h>
+
+#include "engine/base/sha256.h"
+#include "engine/rig/rig.h"
+
+namespace tandem {
+namespace {
+
+std::string DeviceText(const DeviceSpec& device) {
+  return fmt::format("device {} {:.9g} {:.9g} {:.9g} {:.9g} {}\n", device.memory.value,
+                     device.memory_bytes_per_s, device.flops, device.memory_efficiency,
+                     device.compute_efficiency, device.launch_gap.value);
+}
+
+std::string CurveText(const char* what, const TimeCurve& curve) {
+  std::string text = what;
+  for (const TimePoint& point : curve.points) {
+    text += fmt::format(" {}:{}", point.bytes.value, point.time.value);
+  }
+  return text + "\n";
+}
+
+std::string LinkText(const char* what, const LinkProfile& link) {
+  return fmt::format("{} {} {}\n{}{}", what, ToString(link.kind),
+                     link.full_duplex ? "full" : "half", CurveText("send", link.send),
+                     CurveText("all_reduce", link.all_reduce));
+}
+
+std::string DevicesText(const Rig& rig) {
+  std::string text = fmt::format("rig 1 {}\n", rig.is_this_machine ? "here" : "profile");
+  for (const DeviceSpec& device : rig.devices) text += DeviceText(device);
+  return text + fmt::format("host {}\n", rig.host_memory.value);
+}
+
+}  // namespace
+
+std::string Rig::Fingerprint() const {
+  return Sha256Hex(DevicesText(*this) + LinkText("link", link) + LinkText("host_link", host_link));
+}
+
+std::string Rig::FingerprintWithoutLinks() const { return Sha256Hex(DevicesText(*this)); }
+
+}  // namespace tandem
