@@ -16,7 +16,9 @@
 //   host->d0 fetch b19[0:3) s1
 //   d0->d1 kv_move b17[0:4) m0
 //   d1 sample m1 <v90
-// A '#' starts a comment. Attributes with default values are left out.
+// A '#' starts a comment. Attributes with default values are left out; the others are path=,
+// algorithm=, queue= and, in the form with calls, call=. A word that holds a space, a quote or a '#'
+// is written in double quotes with \", \\ and \xNN escapes.
 #pragma once
 
 #include <string>
@@ -26,10 +28,20 @@
 
 namespace tandem {
 
-std::string FormatPlan(const Plan& plan);
+// How much FormatPlan writes. kPlan leaves out the numbers of the plugin's calls, so that golden
+// files do not change with them; kWithCalls loses nothing; kHashed also leaves out who wrote the plan
+// and from which knobs (plan.h, PlanHash).
+enum class PlanText : uint8_t { kPlan, kWithCalls, kHashed };
+
+std::string FormatPlan(const Plan& plan, PlanText text = PlanText::kPlan);
+// One line without its end; no call number.
 std::string FormatOp(const Op& op);
 // `name` is for messages ("plan.txt:17: ..."). Throws Error(kPlan) with line and what was expected.
-// Bounded: refuses more than 1,000,000 ops.
+// Reads every form that FormatPlan writes. Bounded: refuses more than 1,000,000 ops, places or slots.
 Plan ParsePlan(std::string_view text, const std::string& name);
+
+// The lines that differ between two plans' texts, "-" of `a` and "+" of `b`, with three lines of
+// context around them; empty when the texts are equal.
+std::string DiffPlans(const Plan& a, const Plan& b);
 
 }  // namespace tandem
