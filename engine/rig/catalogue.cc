@@ -309,12 +309,18 @@ std::string Catalogue::LoadModelShape(const std::string& name) const {
   NonEmpty(map, "name");
   NonEmpty(map, "source");
   map.String("description", "");
-  auto count = [&](const char* key) { return BoundedInt(map.Require(key), 1, int64_t{1} << 24); };
-  std::string text = fmt::format(
-      "h={},l={},heads={},kv={},hd={},ffn={},vocab={},ctx={},type={},embed={},tied={},seed={}",
-      count("hidden"), count("layers"), count("heads"), count("kv_heads"), count("head_dim"),
-      count("ffn"), count("vocab"), count("context"), NonEmpty(map, "type"),
-      NonEmpty(map, "embedding_type"), map.Bool("tied", false) ? 1 : 0, map.Int("seed", 1));
+  // The file's keys in the order of the text form, with the text form's own.
+  constexpr std::pair<const char*, const char*> kCounts[] = {
+      {"hidden", "h"},    {"layers", "l"}, {"heads", "heads"}, {"kv_heads", "kv"},
+      {"head_dim", "hd"}, {"ffn", "ffn"},  {"vocab", "vocab"}, {"context", "ctx"}};
+  std::string text;
+  for (const auto& [key, short_key] : kCounts) {
+    text += fmt::format("{}={},", short_key, BoundedInt(map.Require(key), 1, int64_t{1} << 24));
+  }
+  text += fmt::format("type={},", NonEmpty(map, "type"));
+  text += fmt::format("embed={},", NonEmpty(map, "embedding_type"));
+  text += fmt::format("tied={},", map.Bool("tied", false) ? 1 : 0);
+  text += fmt::format("seed={}", map.Int("seed", 1));
   map.Finish();
   return text;
 }

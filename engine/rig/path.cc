@@ -67,6 +67,8 @@ const char* ToString(LinkKind kind) {
       return "host_staged";
     case LinkKind::kLocal:
       return "local";
+    case LinkKind::kHost:
+      return "host";
   }
   return "local";
 }

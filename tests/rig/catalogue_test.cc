@@ -1,0 +1,200 @@
+// The catalogue's files and the errors a rig or link file can earn. Runs in the repository's root.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "engine/base/error.h"
+#include "engine/model/synthetic.h"
+#include "engine/rig/rig.h"
+
+namespace tandem {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::Contains;
+using ::testing::HasSubstr;
+
+Catalogue Shipped() { return Catalogue({"scenarios"}); }
+
+// A catalogue folder of its own for each test, gone afterwards.
+class OwnCatalogueTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    root_ =
+        fs::path(testing::TempDir()) /
+        ("catalogue_" + std::string(testing::UnitTest::GetInstance()->current_test_info()->name()));
+    for (const char* folder : {"rigs/devices", "links/host", "models"}) {
+      fs::create_directories(root_ / folder);
+    }
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  void Write(const std::string& path, const std::string& text) {
+    std::ofstream(root_ / path) << text;
+  }
+  Catalogue Own() const { return Catalogue({root_.string(), "scenarios"}); }
+
+  // A rig file with `devices` and `link` as given.
+  void WriteRig(const std::string& devices, const std::string& link) {
+    Write("rigs/r.yaml", "name: r\ndescription: d\ndevices:\n" + devices + "link: " + link +
+                             "\nhost_link: {name: h, kind: host, send: {latency_us: 1, gb_per_s: "
+                             "10}, source: s}\nhost_memory_gib: 4\n");
+  }
+
+  std::string LoadError(ErrorCode want = ErrorCode::kInvalidArgument) {
+    try {
+      Own().LoadRig("r");
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), want) << error.what();
+      return error.what();
+    }
+    ADD_FAILURE() << "no error";
+    return "";
+  }
+
+  static constexpr const char* kCard =
+      "  - {name: c, memory_gib: 8, memory_gb_per_s: 100, tflops: 2, source: s}\n";
+
+  fs::path root_;
+};
+
+TEST(CatalogueTest, EveryRigLoadsUnderItsFilesName) {
+  Catalogue catalogue = Shipped();
+  ASSERT_FALSE(catalogue.RigNames().empty());
+  for (const std::string& name : catalogue.RigNames()) {
+    Rig rig = catalogue.LoadRig(name);
+    EXPECT_EQ(rig.name, name);
+    EXPECT_FALSE(rig.is_this_machine);
+    for (const DeviceSpec& device : rig.devices) {
+      EXPECT_FALSE(device.source.empty()) << name;
+      EXPECT_GT(device.launch_gap, Nanos{0}) << name;
+    }
+    // Every rig can carry out its own default path, and more bytes never take less time to reduce.
+    rig.ResolvePath(PathKind::kAuto);
+    EXPECT_LT(rig.AllReduceTime(2, Bytes{8192}), rig.AllReduceTime(2, Bytes{64 << 20})) << name;
+  }
+}
+
+TEST(CatalogueTest, EveryLinkLoadsUnderItsFilesName) {
+  Catalogue catalogue = Shipped();
+  ASSERT_FALSE(catalogue.LinkNames().empty());
+  for (const std::string& name : catalogue.LinkNames()) {
+    LinkProfile link = catalogue.LoadLink(name);
+    EXPECT_EQ(link.name, name);
+    EXPECT_FALSE(link.source.empty()) << name;
+  }
+}
+
+TEST(CatalogueTest, EveryModelShapeIsASyntheticSpecification) {
+  Catalogue catalogue = Shipped();
+  ASSERT_FALSE(catalogue.ModelNames().empty());
+  for (const std::string& name : catalogue.ModelNames()) {
+    SyntheticSpec spec = ParseSyntheticSpec(catalogue.LoadModelShape(name));
+    std::shared_ptr<const Model> model = MakeShapeOnlyModel(spec);
+    EXPECT_GT(model->weight_bytes().value, 0u) << name;
+  }
+}
+
+TEST(CatalogueTest, UnknownNamesGetANearOne) {
+  try {
+    Shipped().LoadRig("2x3090-nvlnk");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kNotFound);
+    EXPECT_THAT(error.what(), HasSubstr("did you mean '2x3090-nvlink'?"));
+  }
+  for (const char* name : {"../rigs/x", "./no.yaml", "", "..", "a b"}) {
+    EXPECT_THROW(Shipped().LoadLink(name), Error) << name;
+  }
+}
+
+TEST(CatalogueTest, WrittenRigsReadBackTheSame) {
+  fs::path path = fs::path(testing::TempDir()) / "written_rig.yaml";
+  Catalogue catalogue = Shipped();
+  for (const std::string& name : catalogue.RigNames()) {
+    Rig rig = catalogue.LoadRig(name);
+    std::ofstream(path) << FormatRigYaml(rig);
+    Rig back = catalogue.LoadRig(path.string());
+    EXPECT_EQ(back.Fingerprint(), rig.Fingerprint()) << name;
+    EXPECT_EQ(back.devices[0].source, rig.devices[0].source);
+    EXPECT_EQ(back.link.source, rig.link.source);
+  }
+  fs::remove(path);
+}
+
+TEST_F(OwnCatalogueTest, EarlierRootsWinAndAllNamesAreListed) {
+  Write("links/ideal.yaml",
+        "name: mine\nkind: nvlink\nsend: [[1, 2], [2, 3.5]]\nsource: s\nfull_duplex: false\n");
+  LinkProfile link = Own().LoadLink("ideal");
+  EXPECT_EQ(link.name, "mine");
+  EXPECT_FALSE(link.full_duplex);
+  EXPECT_EQ(link.send.points[1].time, Nanos{3500});
+  EXPECT_THAT(Own().LinkNames(), Contains("nvlink3-bridge"));
+}
+
+TEST_F(OwnCatalogueTest, DevicesAreNamedCountedAndOverridden) {
+  Write("rigs/devices/c.yaml",
+        "name: c\nmemory_gib: 8\nmemory_gb_per_s: 100\ntflops: 2\nlaunch_gap_us: 4\nsource: s\n");
+  WriteRig("  - {device: c, count: 2}\n  - {device: c, tflops: 1, name: slow c}\n", "ideal");
+  Rig rig = Own().LoadRig("r");
+  ASSERT_EQ(rig.size(), 3u);
+  EXPECT_EQ(rig.devices[1].flops, 2e12);
+  EXPECT_EQ(rig.devices[2].flops, 1e12);
+  EXPECT_EQ(rig.devices[2].name, "slow c");
+  EXPECT_EQ(rig.devices[2].launch_gap, Nanos{4000});
+  EXPECT_EQ(rig.devices[2].memory, Bytes{uint64_t{8} << 30});
+}
+
+TEST_F(OwnCatalogueTest, RefusesBadRigsWithTheirLine) {
+  WriteRig("  - {name: c, memory_gb: 8, memory_gb_per_s: 100, tflops: 2, source: s}\n", "ideal");
+  EXPECT_THAT(LoadError(), HasSubstr("r.yaml:4: devices[0]: key 'memory_gib' is missing"));
+  WriteRig("  - {device: rtx-3090, tflop: 3}\n", "ideal");
+  EXPECT_THAT(LoadError(), HasSubstr("tflop: unknown key (did you mean 'tflops'?)"));
+  WriteRig("  - {device: rtx-3090, count: 17}\n", "ideal");
+  EXPECT_THAT(LoadError(), HasSubstr("want 1 to 16"));
+  WriteRig("  - {device: rtx-3090, memory_efficiency: 1.5}\n", "ideal");
+  EXPECT_THAT(LoadError(), HasSubstr("memory_efficiency: got 1.5"));
+  WriteRig("  - {device: rtx-309O}\n", "ideal");
+  EXPECT_THAT(LoadError(ErrorCode::kNotFound), HasSubstr("r.yaml:4: device 'rtx-309O'"));
+  WriteRig(kCard, "nvlink3-brigde");
+  EXPECT_THAT(LoadError(ErrorCode::kNotFound), HasSubstr("did you mean 'nvlink3-bridge'?"));
+}
+
+TEST_F(OwnCatalogueTest, RefusesBadLinks) {
+  auto link_error = [&](const std::string& body) {
+    WriteRig(kCard, "{name: l, source: s, " + body + "}");
+    return LoadError();
+  };
+  EXPECT_THAT(link_error("kind: nvlnk"), HasSubstr("got 'nvlnk'"));
+  EXPECT_THAT(link_error("kind: host, send: [[1, 1], [2, 2]]"), HasSubstr("got 'host'"));
+  EXPECT_THAT(link_error("kind: nvlink"), HasSubstr("key 'send' is missing"));
+  EXPECT_THAT(link_error("kind: nvlink, send: [[1, 1]]"), HasSubstr("got 1 points"));
+  EXPECT_THAT(link_error("kind: nvlink, send: [[2, 1], [2, 2]]"), HasSubstr("must increase"));
+  EXPECT_THAT(link_error("kind: nvlink, send: [[1, 3], [2, 2]]"), HasSubstr("less time"));
+  EXPECT_THAT(link_error("kind: nvlink, send: [[1, 1, 1], [2, 2]]"), HasSubstr("want a point"));
+  EXPECT_THAT(link_error("kind: nvlink, send: {latency_us: 1, gb_per_s: 0}"),
+              HasSubstr("gb_per_s: got 0"));
+  EXPECT_THAT(link_error("kind: ideal, send: [[1, 1], [2, 2]]"), HasSubstr("unknown key"));
+}
+
+TEST_F(OwnCatalogueTest, LatencyAndBandwidthMakeAnAlphaBetaCurve) {
+  WriteRig(kCard, "{name: l, source: s, kind: nvlink, send: {latency_us: 2, gb_per_s: 10}}");
+  Rig rig = Own().LoadRig("r");
+  EXPECT_EQ(rig.HopTime(DeviceId{0}, DeviceId{1}, Bytes{1000000}), Nanos{2000 + 100000});
+}
+
+TEST_F(OwnCatalogueTest, RefusesBadModelShapes) {
+  Write("models/m.yaml", "name: m\nsource: s\nhidden: 0\n");
+  try {
+    Own().LoadModelShape("m");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("m.yaml:3: hidden: got 0"));
+  }
+}
+
+}  // namespace
+}  // namespace tandem
