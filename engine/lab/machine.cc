@@ -26,7 +26,8 @@ std::string CpuInfo(const std::string& key) {
 std::vector<std::string> VectorExtensions() {
   std::string flags = " " + CpuInfo("flags") + " ";
   std::vector<std::string> found;
-  for (const char* name : {"avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"}) {
+  for (const char* name :
+       {"avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"}) {
     if (flags.find(" " + std::string(name) + " ") != std::string::npos) found.emplace_back(name);
   }
   return found;

@@ -47,8 +47,9 @@ json AttributionJson(const std::vector<DeviceAttribution>& parts) {
 std::vector<DeviceAttribution> AttributionFrom(const json& array) {
   std::vector<DeviceAttribution> parts;
   for (const json& a : array) {
-    parts.push_back({DeviceFromLabel(a.at("device")), Nanos{a.at("compute_ns")}, Nanos{a.at("launch_ns")},
-                     Nanos{a.at("exposed_comm_ns")}, Nanos{a.at("wait_ns")}, Nanos{a.at("idle_ns")}});
+    parts.push_back({DeviceFromLabel(a.at("device")), Nanos{a.at("compute_ns")},
+                     Nanos{a.at("launch_ns")}, Nanos{a.at("exposed_comm_ns")},
+                     Nanos{a.at("wait_ns")}, Nanos{a.at("idle_ns")}});
   }
   return parts;
 }
@@ -56,7 +57,8 @@ std::vector<DeviceAttribution> AttributionFrom(const json& array) {
 json PhaseJson(const PhaseResult& p) {
   json traffic = json::array();
   for (const TrafficSum& t : p.traffic) {
-    traffic.push_back({{"op", t.op}, {"path", t.path}, {"bytes", t.bytes.value}, {"count", t.count}});
+    traffic.push_back(
+        {{"op", t.op}, {"path", t.path}, {"bytes", t.bytes.value}, {"count", t.count}});
   }
   return {{"tokens", p.tokens},
           {"sequences", p.sequences},
@@ -163,8 +165,14 @@ json ModelJson(const ModelRecord& m) {
           {"weight_type", m.weight_type},
           {"hash", m.hash},
           {"shape",
-           {{"layers", c.n_layers}, {"hidden", c.hidden}, {"heads", c.n_heads}, {"kv_heads", c.n_kv_heads},
-            {"head_dim", c.head_dim}, {"ffn", c.ffn}, {"vocab", c.vocab}, {"context", c.context}}}};
+           {{"layers", c.n_layers},
+            {"hidden", c.hidden},
+            {"heads", c.n_heads},
+            {"kv_heads", c.n_kv_heads},
+            {"head_dim", c.head_dim},
+            {"ffn", c.ffn},
+            {"vocab", c.vocab},
+            {"context", c.context}}}};
 }
 
 ModelRecord ModelFrom(const json& j) {
@@ -190,9 +198,13 @@ ModelRecord ModelFrom(const json& j) {
 json MemoryJson(const MemoryTable& memory) {
   json rows = json::array();
   for (const MemoryRow& r : memory.rows) {
-    rows.push_back({{"device", DeviceLabel(r.device)}, {"weights", r.weights.value}, {"slots", r.slots.value},
-                    {"kv", r.kv.value}, {"activations", r.activations.value},
-                    {"workspace", r.workspace.value}, {"capacity", r.capacity.value}});
+    rows.push_back({{"device", DeviceLabel(r.device)},
+                    {"weights", r.weights.value},
+                    {"slots", r.slots.value},
+                    {"kv", r.kv.value},
+                    {"activations", r.activations.value},
+                    {"workspace", r.workspace.value},
+                    {"capacity", r.capacity.value}});
   }
   return rows;
 }
@@ -200,9 +212,9 @@ json MemoryJson(const MemoryTable& memory) {
 MemoryTable MemoryFrom(const json& rows) {
   MemoryTable memory;
   for (const json& r : rows) {
-    memory.rows.push_back({DeviceFromLabel(r.at("device")), Bytes{r.at("weights")}, Bytes{r.at("slots")},
-                           Bytes{r.at("kv")}, Bytes{r.at("activations")}, Bytes{r.at("workspace")},
-                           Bytes{r.at("capacity")}});
+    memory.rows.push_back({DeviceFromLabel(r.at("device")), Bytes{r.at("weights")},
+                           Bytes{r.at("slots")}, Bytes{r.at("kv")}, Bytes{r.at("activations")},
+                           Bytes{r.at("workspace")}, Bytes{r.at("capacity")}});
   }
   return memory;
 }
@@ -300,8 +312,11 @@ json ToJson(const Record& r) {
          {"rig", {{"name", r.rig}, {"fingerprint", r.rig_fingerprint}, {"devices", r.n_devices}}},
          {"link", r.link},
          {"plugin",
-          {{"requested", r.plugin_requested}, {"name", r.plugin}, {"version", r.plugin_version},
-           {"sha256", r.plugin_sha256}, {"knobs", knobs}}},
+          {{"requested", r.plugin_requested},
+           {"name", r.plugin},
+           {"version", r.plugin_version},
+           {"sha256", r.plugin_sha256},
+           {"knobs", knobs}}},
          {"plan_hash", r.plan_hash},
          {"path", {{"requested", r.path_requested}, {"taken", r.paths_taken}}},
          {"wire", r.wire},
@@ -324,7 +339,8 @@ Record RecordFromJson(const json& j) {
   int version = j.is_object() ? j.value("schema_version", 0) : 0;
   if (version != kRecordSchemaVersion) {
     Fail(ErrorCode::kInvalidArgument,
-         fmt::format("record: schema_version {} (this tandem reads {}); a newer tandem wrote it, or it is no record",
+         fmt::format("record: schema_version {} (this tandem reads {}); a newer tandem wrote it, "
+                     "or it is no record",
                      version, kRecordSchemaVersion));
   }
   try {

@@ -4,9 +4,10 @@
 //
 // Times are integer nanoseconds, amounts bytes, rates per second; names carry their unit.
 //
-//   {"schema_version":1, "scenario":"link_crossover", "question":"...", "cell":{...}, "repetition":0, "fidelity":
-//    "emulated", "clock":"virtual", "op_times":"measured", "model":{...}, "rig":{...}, "link":{...},
-//    "plugin":{...}, "plan_hash":"...", "path":{...}, "wire":"f32", "workload":{...},
+//   {"schema_version":1, "scenario":"link_crossover", "question":"...", "cell":{...},
+//   "repetition":0, "fidelity":
+//    "emulated", "clock":"virtual", "op_times":"measured", "model":{...}, "rig":{...},
+//    "link":{...}, "plugin":{...}, "plan_hash":"...", "path":{...}, "wire":"f32", "workload":{...},
 //    "predicted":{...}, "prefill":{...}, "decode":{...}, "serve":{...}, "samples":{...},
 //    "memory":[...], "machine":{...}, "tandem":{...}, "when":"2026-01-31T12:00:00Z"}
 #pragma once
@@ -27,39 +28,39 @@ inline constexpr int kRecordSchemaVersion = 1;
 
 // Traffic summed per (phase, op kind, path) over the measured steps.
 struct TrafficSum {
-  std::string op;      // "all_reduce", "transfer", "fetch", ...
-  std::string path;    // "local", "host_staged", ...
+  std::string op;    // "all_reduce", "transfer", "fetch", ...
+  std::string path;  // "local", "host_staged", ...
   Bytes bytes;
   uint64_t count = 0;  // hops
 };
 
 // What one phase (prefill or decode) of a cell gave in one repetition.
 struct PhaseResult {
-  uint32_t tokens = 0;             // tokens processed (prefill) or generated (decode)
+  uint32_t tokens = 0;  // tokens processed (prefill) or generated (decode)
   uint32_t sequences = 1;
-  uint32_t context = 0;            // tokens in the cache before the phase
+  uint32_t context = 0;  // tokens in the cache before the phase
   uint32_t steps = 0;
-  Nanos time;                      // sum of step lengths
-  double tokens_per_s = 0;         // tokens / time, all sequences together
-  double link_share = 0;           // exposed_comm / time of the device where it is largest
-  Bytes link_bytes;                // between devices, all hops
+  Nanos time;               // sum of step lengths
+  double tokens_per_s = 0;  // tokens / time, all sequences together
+  double link_share = 0;    // exposed_comm / time of the device where it is largest
+  Bytes link_bytes;         // between devices, all hops
   Nanos link_busy;
   std::vector<DeviceAttribution> attribution;  // sums over steps; parts sum to `time`
   std::vector<TrafficSum> traffic;
-  std::vector<Nanos> step_times;   // every sample
+  std::vector<Nanos> step_times;  // every sample
   uint32_t clipped_ops = 0;
 };
 
-struct LatencySummary {             // over requests; linear interpolation between order statistics
+struct LatencySummary {  // over requests; linear interpolation between order statistics
   double mean = 0, p50 = 0, p90 = 0, p95 = 0, p99 = 0, max = 0;
-  uint32_t n = 0;                  // percentiles with n*(1-p) < 1 are left out of the JSON
+  uint32_t n = 0;  // percentiles with n*(1-p) < 1 are left out of the JSON
 };
 
 // A closed- or open-loop workload through the engine or over HTTP.
 struct ServeResult {
-  std::string loop;                // "closed", "open"
-  std::string client;              // "in_process", "http"
-  double rate_requested = 0;       // requests/s (open loop)
+  std::string loop;           // "closed", "open"
+  std::string client;         // "in_process", "http"
+  double rate_requested = 0;  // requests/s (open loop)
   double rate_achieved = 0;
   uint32_t requests = 0, completed = 0, failed = 0;
   Nanos duration;
@@ -67,13 +68,13 @@ struct ServeResult {
   LatencySummary ttft_ms, tpot_ms, itl_ms, e2e_ms, queue_ms;  // from the scheduled time
 };
 
-struct PredictedResult {           // made before the run
+struct PredictedResult {  // made before the run
   std::optional<double> prefill_tokens_per_s, decode_tokens_per_s;
   std::optional<double> prefill_link_share, decode_link_share;
 };
 
 struct ModelRecord {
-  std::string name;                // as the scenario names it
+  std::string name;  // as the scenario names it
   std::string source;
   uint64_t parameters = 0;
   Bytes weight_bytes;
@@ -84,16 +85,16 @@ struct ModelRecord {
 
 struct Record {
   std::string scenario;
-  std::string question;            // the scenario's own
+  std::string question;                                   // the scenario's own
   std::vector<std::pair<std::string, std::string>> cell;  // axis -> value, in the scenario's order
   uint32_t repetition = 0;
   Fidelity fidelity = Fidelity::kMeasured;
   ClockKind clock = ClockKind::kWall;
   OpTimes op_times = OpTimes::kMeasured;
   ModelRecord model;
-  std::string rig;                 // name
+  std::string rig;  // name
   std::string rig_fingerprint;
-  std::string link;                // profile name
+  std::string link;  // profile name
   uint32_t n_devices = 1;
   std::string plugin_requested, plugin, plugin_version, plugin_sha256;
   std::vector<Knob> knobs;
@@ -106,10 +107,10 @@ struct Record {
   std::optional<PhaseResult> prefill, decode;
   std::optional<ServeResult> serve;
   MemoryTable memory;
-  std::string refused;             // why the cell cannot run (does not fit); then no results
-  nlohmann::json machine;          // processor, cores, memory, kernel; no host name
+  std::string refused;     // why the cell cannot run (does not fit); then no results
+  nlohmann::json machine;  // processor, cores, memory, kernel; no host name
   std::string tandem_version;
-  std::string when;                // UTC, ISO 8601
+  std::string when;  // UTC, ISO 8601
 
   // Identifies a row for --resume: scenario, cell and repetition.
   std::string Key() const;
@@ -123,8 +124,8 @@ Record RecordFromJson(const nlohmann::json& json);
 // skipped. Throws Error(kIo | kNotFound).
 std::vector<Record> ReadRecords(const std::string& path, bool* torn);
 
-// Appends records one whole line at a time, synced; holds a lock on the file, so a second run on the
-// same results is Error(kIo) naming the file. Cuts off a torn last line first.
+// Appends records one whole line at a time, synced; holds a lock on the file, so a second run on
+// the same results is Error(kIo) naming the file. Cuts off a torn last line first.
 class RecordWriter {
  public:
   explicit RecordWriter(const std::string& path);
@@ -136,7 +137,8 @@ class RecordWriter {
   std::string path_;
 };
 
-// The folder name of this machine under results/: "<cpu model>-<cores>c", lower case; and its facts.
+// The folder name of this machine under results/: "<cpu model>-<cores>c", lower case; and its
+// facts.
 std::string MachineFolderName();
 nlohmann::json MachineFacts();
 

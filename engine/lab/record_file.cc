@@ -21,7 +21,7 @@ namespace {
 
 // Length of the file up to and with its last newline.
 off_t WholeLines(int fd, const std::string& path) {
-  struct stat info {};
+  struct stat info{};
   if (fstat(fd, &info) != 0) FailIo(path, "examine");
   char c = 0;
   off_t end = info.st_size;
@@ -66,7 +66,9 @@ RecordWriter::RecordWriter(const std::string& path) : path_(path) {
   if (fd_ < 0) FailIo(path, "open");
   if (flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     close(fd_);
-    Fail(ErrorCode::kIo, fmt::format("results: {} is in use by another run; wait for it or choose another --out", path));
+    Fail(ErrorCode::kIo,
+         fmt::format("results: {} is in use by another run; wait for it or choose another --out",
+                     path));
   }
   off_t whole = WholeLines(fd_, path);
   if (ftruncate(fd_, whole) != 0) {
@@ -80,7 +82,8 @@ RecordWriter::~RecordWriter() {
 }
 
 void RecordWriter::Append(const Record& record) {
-  std::string line = ToJson(record).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  std::string line =
+      ToJson(record).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   off_t start = WholeLines(fd_, path_);
   size_t done = 0;
   while (done < line.size()) {

@@ -1,6 +1,6 @@
-// Makes one self-contained HTML file of a results folder: inline SVG, no scripts needed, readable on a
-// phone and on paper. Emulated and predicted figures are labelled at every place they appear, and
-// never share a mark with measured ones.
+// Makes one self-contained HTML file of a results folder: inline SVG, no scripts needed, readable
+// on a phone and on paper. Emulated and predicted figures are labelled at every place they appear,
+// and never share a mark with measured ones.
 #pragma once
 
 #include <string>
@@ -12,8 +12,8 @@ namespace tandem {
 
 struct ReportInput {
   std::string title;
-  std::vector<Record> records;                 // of one or several scenarios
-  std::string command;                         // how to make it again
+  std::vector<Record> records;  // of one or several scenarios
+  std::string command;          // how to make it again
 };
 
 std::string RenderReport(const ReportInput& input);

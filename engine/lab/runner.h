@@ -1,9 +1,9 @@
 // Runs a scenario's cells and appends their records.
 //
-// Cells are interleaved: repetition r of every cell runs before repetition r+1 of any, in file order
-// or shuffled by the seed. Cells that differ by the link alone and give the same plan hash share one
-// run a repetition: its op times are laid on each link's timeline, so that links differ by nothing
-// else (closed, fixed work only; an open loop or a different plan hash runs anew).
+// Cells are interleaved: repetition r of every cell runs before repetition r+1 of any, in file
+// order or shuffled by the seed. Cells that differ by the link alone and give the same plan hash
+// share one run a repetition: its op times are laid on each link's timeline, so that links differ
+// by nothing else (closed, fixed work only; an open loop or a different plan hash runs anew).
 //
 //   Runner runner(options);
 //   RunSummary summary = runner.Run(scenario);
@@ -16,40 +16,42 @@
 #include "engine/base/log.h"
 #include "engine/lab/record.h"
 #include "engine/lab/scenario.h"
+#include "engine/lab/workload.h"
 
 namespace tandem {
 
 struct RunnerOptions {
   PlannerOptions planner;
   std::vector<std::string> catalogue_roots;
-  // Turns a scenario's model name into a model: names the command line knows, paths, "synthetic:...",
-  // catalogue shapes. `shape_only` asks for shapes without data.
+  // Turns a scenario's model name into a model: names the command line knows, paths,
+  // "synthetic:...", catalogue shapes. `shape_only` asks for shapes without data.
   std::function<std::shared_ptr<const Model>(const std::string& name, bool shape_only)> load_model;
-  std::string results_file;        // .jsonl to append to
-  bool resume = false;             // skip cells and repetitions whose records are there
+  std::string results_file;  // .jsonl to append to
+  bool resume = false;       // skip cells and repetitions whose records are there
   std::string tandem_version;
   LogSink* log = &NullLog();
   // Called after each record: records done, records in all, and the record.
   std::function<void(size_t done, size_t total, const Record&)> on_record;
+  StartServer start_server;           // for workloads with client: http; tools/ offers one
   std::function<bool()> interrupted;  // polled between runs; true stops with what is written
 };
 
 struct RunSummary {
   size_t written = 0;
-  size_t skipped = 0;     // there already
-  size_t refused = 0;     // recorded as not fitting
-  size_t remaining = 0;   // after an interrupt
+  size_t skipped = 0;           // there already
+  size_t refused = 0;           // recorded as not fitting
+  size_t remaining = 0;         // after an interrupt
   std::vector<Record> records;  // those written now
 };
 
 // What --dry-run lists: each cell with its predicted steps and a guess of the wall time.
 struct DryRunRow {
   Cell cell;
-  std::string plugin;      // chosen under auto
+  std::string plugin;  // chosen under auto
   std::string plan_hash;
   std::string refused;
   PredictedResult predicted;
-  bool shares_run = false; // its op times come from another cell's run
+  bool shares_run = false;  // its op times come from another cell's run
 };
 
 class Runner {

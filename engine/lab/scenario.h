@@ -42,9 +42,9 @@ struct PrefillSpec {
 };
 
 struct DecodeSpec {
-  uint32_t context = 512;    // tokens in each sequence's cache before the first measured step
-  uint32_t tokens = 32;      // measured steps
-  uint32_t sequences = 1;    // decoded at once
+  uint32_t context = 512;  // tokens in each sequence's cache before the first measured step
+  uint32_t tokens = 32;    // measured steps
+  uint32_t sequences = 1;  // decoded at once
 };
 
 struct WorkloadSpec {
@@ -62,8 +62,8 @@ struct Cell {
   std::vector<std::pair<std::string, std::string>> axes;  // those that vary, in file order
   std::string model;
   std::string rig;
-  std::string link;                  // empty: the rig's own
-  uint32_t devices = 0;              // 0: all of the rig's
+  std::string link;      // empty: the rig's own
+  uint32_t devices = 0;  // 0: all of the rig's
   PluginChoice plugin;
   std::vector<double> tensor_split;
   WireType wire = WireType::kF32;
@@ -76,7 +76,7 @@ struct Cell {
 };
 
 struct Scenario {
-  std::string name;                  // the file's stem
+  std::string name;  // the file's stem
   std::string question;
   ClockKind clock = ClockKind::kVirtual;
   OpTimes op_times = OpTimes::kMeasured;
@@ -86,7 +86,7 @@ struct Scenario {
   uint64_t seed = 1;
   bool shuffled = false;
   int threads = 0;
-  std::vector<Cell> cells;           // the Cartesian product, in file order
+  std::vector<Cell> cells;  // the Cartesian product, in file order
 };
 
 // `overrides` are "dotted.path=yaml" settings applied to the file before it is read.

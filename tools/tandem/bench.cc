@@ -54,10 +54,12 @@ class Ignore final : public RequestListener {
 };
 
 // Runs `n_seq` requests of `prompt` tokens generating `gen`, and returns the time of all steps.
-Nanos TimeRequests(Engine& engine, uint32_t n_seq, uint32_t prompt, uint32_t gen, std::mt19937& random) {
+Nanos TimeRequests(Engine& engine, uint32_t n_seq, uint32_t prompt, uint32_t gen,
+                   std::mt19937& random) {
   StepTimer timer;
   engine.AddObserver(&timer);
-  std::uniform_int_distribution<int32_t> token(0, static_cast<int32_t>(engine.model().config().vocab) - 1);
+  std::uniform_int_distribution<int32_t> token(
+      0, static_cast<int32_t>(engine.model().config().vocab) - 1);
   for (uint32_t s = 0; s < n_seq; ++s) {
     Request request;
     for (uint32_t i = 0; i < prompt; ++i) request.prompt.push_back(token(random));
@@ -142,7 +144,8 @@ int Bench(const BenchFlags& flags) {
   }
   EngineFlags engine_flags = flags.engine;
   if (engine_flags.slots == 0) engine_flags.slots = slots;
-  if (engine_flags.context == 0) engine_flags.context = engine_flags.slots * ((longest + 63) / 64 * 64);
+  if (engine_flags.context == 0)
+    engine_flags.context = engine_flags.slots * ((longest + 63) / 64 * 64);
   EngineOptions options =
       engine_flags.MakeOptions(OpenModel(flags.engine.model), "single", longest, slots, &log);
   options.clock = ClockKind::kWall;
@@ -154,7 +157,9 @@ int Bench(const BenchFlags& flags) {
     if (!flags.no_warmup) TimeRow(*engine, row, random);
     for (uint32_t r = 0; r < flags.repetitions; ++r) {
       row.samples_ns.push_back(static_cast<double>(TimeRow(*engine, row, random).value));
-      progress.Update(++done, total, row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen));
+      progress.Update(
+          ++done, total,
+          row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen));
     }
   }
   bool json = flags.json || flags.output == "json";
@@ -163,10 +168,11 @@ int Bench(const BenchFlags& flags) {
   for (const BenchRow& row : rows) {
     array.push_back(RowJson(row, *engine, flags.engine.model));
     std::vector<double> rates = RatesOf(row);
-    table.push_back({row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen),
-                     fmt::format("{}", row.n_seq), engine->info().planned.plan.plugin,
-                     fmt::format("{}", engine->info().threads),
-                     fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
+    table.push_back(
+        {row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen),
+         fmt::format("{}", row.n_seq), engine->info().planned.plan.plugin,
+         fmt::format("{}", engine->info().threads),
+         fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
   }
   if (json) {
     PrintJson(array);
@@ -181,16 +187,26 @@ int Bench(const BenchFlags& flags) {
 void AddBenchCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<BenchFlags>();
   CLI::App* app = root.add_subcommand("bench", "Prompt and generation speed on the wall clock");
-  app->footer("Examples:\n"
-              "  tandem bench\n"
-              "  tandem bench -p 512 -n 128 -npl 1,8,32 -t 2 --json");
+  app->footer(
+      "Examples:\n"
+      "  tandem bench\n"
+      "  tandem bench -p 512 -n 128 -npl 1,8,32 -t 2 --json");
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
   flags->engine.AddCompute(*app);
-  app->add_option("-p,--n-prompt", flags->prompts, "Prompt tokens; 0 leaves the row out")->delimiter(',')->capture_default_str();
-  app->add_option("-n,--n-gen", flags->gens, "Tokens to generate; 0 leaves the row out")->delimiter(',')->capture_default_str();
-  app->add_option("--npl,--n-seq", flags->sequences, "Sequences at once")->delimiter(',')->capture_default_str()->check(CLI::Range(1, 1024));
-  app->add_option("-r,--repetitions", flags->repetitions)->capture_default_str()->check(CLI::Range(1, 1000));
+  app->add_option("-p,--n-prompt", flags->prompts, "Prompt tokens; 0 leaves the row out")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("-n,--n-gen", flags->gens, "Tokens to generate; 0 leaves the row out")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("--npl,--n-seq", flags->sequences, "Sequences at once")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1024));
+  app->add_option("-r,--repetitions", flags->repetitions)
+      ->capture_default_str()
+      ->check(CLI::Range(1, 1000));
   app->add_flag("--no-warmup", flags->no_warmup, "Time the first run too");
   app->add_option("-o,--output", flags->output, "md or json")->check(CLI::IsMember({"md", "json"}));
   app->add_flag("--json", flags->json, "A JSON array on stdout");

@@ -1,5 +1,6 @@
-// The program's commands, one file each. A command adds its subcommand to the root and, when the user
-// chose it, leaves what is to be done in `action`; main runs it and turns Errors into exit codes.
+// The program's commands, one file each. A command adds its subcommand to the root and, when the
+// user chose it, leaves what is to be done in `action`; main runs it and turns Errors into exit
+// codes.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -19,9 +19,12 @@ bool IsFancyTerminal() {
 
 const char* Prefix(LogLevel level) {
   switch (level) {
-    case LogLevel::kError: return "error: ";
-    case LogLevel::kWarning: return "warning: ";
-    default: return "";
+    case LogLevel::kError:
+      return "error: ";
+    case LogLevel::kWarning:
+      return "warning: ";
+    default:
+      return "";
   }
 }
 
@@ -33,8 +36,8 @@ size_t Width(const std::string& text) {
 }
 
 bool LooksNumeric(const std::string& text) {
-  return !text.empty() && (std::isdigit(static_cast<unsigned char>(text[0])) != 0 ||
-                           text == "-" || text[0] == '+' || text[0] == '.');
+  return !text.empty() && (std::isdigit(static_cast<unsigned char>(text[0])) != 0 || text == "-" ||
+                           text[0] == '+' || text[0] == '.');
 }
 
 }  // namespace
@@ -70,7 +73,8 @@ std::string HumanBytes(Bytes bytes) {
     amount /= 1000;
     ++unit;
   }
-  return unit == 0 ? fmt::format("{} B", bytes.value) : fmt::format("{:.3g} {}", amount, kUnits[unit]);
+  return unit == 0 ? fmt::format("{} B", bytes.value)
+                   : fmt::format("{:.3g} {}", amount, kUnits[unit]);
 }
 
 std::string HumanTime(Nanos time) {
@@ -93,7 +97,8 @@ std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
     for (size_t c = 0; c < rows[r].size(); ++c) {
       const std::string& cell = rows[r][c];
       // A header follows the alignment of the value under it.
-      const std::string& probe = r == 0 && rows.size() > 1 && c < rows[1].size() ? rows[1][c] : cell;
+      const std::string& probe =
+          r == 0 && rows.size() > 1 && c < rows[1].size() ? rows[1][c] : cell;
       std::string pad(widths[c] - Width(cell), ' ');
       line += LooksNumeric(probe) ? pad + cell : cell + pad;
       line += "  ";

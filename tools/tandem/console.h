@@ -1,5 +1,5 @@
-// What a command prints: results to stdout, messages and progress to stderr. Colour and progress only
-// where stderr is a terminal, TERM is not "dumb" and NO_COLOR is unset.
+// What a command prints: results to stdout, messages and progress to stderr. Colour and progress
+// only where stderr is a terminal, TERM is not "dumb" and NO_COLOR is unset.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -22,9 +22,9 @@ class ConsoleLog final : public LogSink {
   bool verbose_;
 };
 
-void PrintOut(std::string_view text);    // stdout, as is
-void PrintLine(std::string_view text);   // stdout, with a newline
-void PrintNote(std::string_view text);   // stderr, with a newline
+void PrintOut(std::string_view text);        // stdout, as is
+void PrintLine(std::string_view text);       // stdout, with a newline
+void PrintNote(std::string_view text);       // stderr, with a newline
 void PrintJson(const nlohmann::json& json);  // stdout, indented, newline
 
 // "12.3 MB", "1.20 GB": powers of 1000.

@@ -15,7 +15,8 @@ namespace {
 
 constexpr uint32_t kMaxDevices = 16;
 
-[[noreturn]] void BadFlag(const std::string& flag, const std::string& got, const std::string& want) {
+[[noreturn]] void BadFlag(const std::string& flag, const std::string& got,
+                          const std::string& want) {
   Fail(ErrorCode::kInvalidArgument, fmt::format("{}: got '{}', want {}", flag, got, want));
 }
 
@@ -53,25 +54,29 @@ uint32_t CountDevices(const std::string& devices) {
       BadFlag("--devices", devices, "a count, or a list such as cpu:0,cpu:1");
     }
   }
-  if (names.empty() || names.size() > kMaxDevices) BadFlag("--devices", devices, "at least one device");
+  if (names.empty() || names.size() > kMaxDevices)
+    BadFlag("--devices", devices, "at least one device");
   return static_cast<uint32_t>(names.size());
 }
 
 }  // namespace
 
 void EngineFlags::AddModel(CLI::App& app) {
-  app.add_option("-m,--model", model,
-                 "Model: a name (smollm2-135m), a path to a GGUF file, synthetic:..., or a shape of the "
-                 "catalogue")
+  app.add_option(
+         "-m,--model", model,
+         "Model: a name (smollm2-135m), a path to a GGUF file, synthetic:..., or a shape of the "
+         "catalogue")
       ->capture_default_str();
   app.add_flag("-v,--verbose", verbose, "Say more on stderr");
 }
 
 void EngineFlags::AddPlan(CLI::App& app) {
-  app.add_option("--plugin", plugin,
-                 "Split: single, replicas, layer_split, tensor_split, offload, auto, file, or a path "
-                 "to a plugin's .so");
-  app.add_option("-S,--split-mode", split_mode, "llama.cpp's names: none, layer, tensor")->group("");
+  app.add_option(
+      "--plugin", plugin,
+      "Split: single, replicas, layer_split, tensor_split, offload, auto, file, or a path "
+      "to a plugin's .so");
+  app.add_option("-S,--split-mode", split_mode, "llama.cpp's names: none, layer, tensor")
+      ->group("");
   app.add_option("--sm", split_mode)->group("");
   app.add_option("--knob", knobs, "A plugin's knob, key=value; repeatable");
   app.add_option("--plan", plan_file, "Plan file, with --plugin file");
@@ -82,7 +87,8 @@ void EngineFlags::AddPlan(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--wire", wire, "Element type of activations on links: f32, bf16, q8")
       ->capture_default_str();
-  app.add_option("--ts,--tensor-split", tensor_split, "Relative shares of the devices, such as 2,1");
+  app.add_option("--ts,--tensor-split", tensor_split,
+                 "Relative shares of the devices, such as 2,1");
   app.add_option("-c,--ctx-size", context, "Tokens of context in all, over all slots");
   app.add_option("--np,--parallel", slots, "Slots: sequences served at once");
   app.add_option("--ub,--ubatch-size", step_tokens, "Most prompt tokens in one step")
@@ -138,8 +144,8 @@ Rig EngineFlags::MakeRig(uint32_t default_devices) const {
   if (!devices.empty()) {
     uint32_t count = CountDevices(devices);
     if (count > result.size()) {
-      Fail(ErrorCode::kInvalidArgument,
-           fmt::format("--devices: rig {} has {} devices, not {}", result.name, result.size(), count));
+      Fail(ErrorCode::kInvalidArgument, fmt::format("--devices: rig {} has {} devices, not {}",
+                                                    result.name, result.size(), count));
     }
     result.devices.resize(count);
   }
@@ -195,13 +201,16 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   if (!path_kind) BadFlag("--path", path, "auto, local, copy, p2p, host_staged or nccl");
   options.path = *path_kind;
   options.tensor_split = TensorSplit();
-  if (activations != "int8" && activations != "f32") BadFlag("--activations", activations, "int8 or f32");
+  if (activations != "int8" && activations != "f32")
+    BadFlag("--activations", activations, "int8 or f32");
   options.ops.activations = activations == "f32" ? ActivationType::kF32 : ActivationType::kInt8;
   options.ops.tier = cpu_tier;
   options.threads = threads;
-  if (!clock.empty() && clock != "wall" && clock != "virtual") BadFlag("--clock", clock, "wall or virtual");
+  if (!clock.empty() && clock != "wall" && clock != "virtual")
+    BadFlag("--clock", clock, "wall or virtual");
   options.clock = clock == "virtual" ? ClockKind::kVirtual : ClockKind::kWall;
-  if (op_times != "measured" && op_times != "modelled") BadFlag("--op-times", op_times, "measured or modelled");
+  if (op_times != "measured" && op_times != "modelled")
+    BadFlag("--op-times", op_times, "measured or modelled");
   options.op_times = op_times == "modelled" ? OpTimes::kModelled : OpTimes::kMeasured;
   options.log = log;
   return options;

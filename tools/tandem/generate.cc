@@ -48,7 +48,8 @@ class Collector final : public RequestListener {
     if (text_ && text_->stopped()) engine_.Cancel(request);
   }
 
-  void OnDone(FinishReason done, const std::string& message, const RequestStats& done_stats) override {
+  void OnDone(FinishReason done, const std::string& message,
+              const RequestStats& done_stats) override {
     if (text_) Emit(text_->Finish());
     reason = text_ && text_->stopped() ? FinishReason::kStop : done;
     error = message;
@@ -102,13 +103,14 @@ void PrintSummary(const Engine& engine, const Collector& result) {
   const EngineInfo& info = engine.info();
   double prefill_s = (stats.first_token - stats.prefill_start).Seconds();
   double decode_s = (stats.done - stats.first_token).Seconds();
-  std::string decode = result.ids.size() > 1 && decode_s > 0
-                           ? fmt::format("{:.1f} tokens/s", static_cast<double>(result.ids.size() - 1) / decode_s)
-                           : "-";
-  PrintNote(fmt::format("\n[{} | plugin {} | {} devices | prompt {} tokens, {:.1f} tokens/s | decode {}]",
-                        ToString(info.fidelity), info.planned.plan.plugin,
-                        info.planned.plan.n_devices, stats.prompt_tokens,
-                        prefill_s > 0 ? stats.prompt_tokens / prefill_s : 0.0, decode));
+  std::string decode =
+      result.ids.size() > 1 && decode_s > 0
+          ? fmt::format("{:.1f} tokens/s", static_cast<double>(result.ids.size() - 1) / decode_s)
+          : "-";
+  PrintNote(fmt::format(
+      "\n[{} | plugin {} | {} devices | prompt {} tokens, {:.1f} tokens/s | decode {}]",
+      ToString(info.fidelity), info.planned.plan.plugin, info.planned.plan.n_devices,
+      stats.prompt_tokens, prefill_s > 0 ? stats.prompt_tokens / prefill_s : 0.0, decode));
 }
 
 int Generate(const GenerateFlags& flags) {
@@ -121,7 +123,8 @@ int Generate(const GenerateFlags& flags) {
            "generate: this model has no vocabulary; give token ids with --prompt-ids 1,2,3");
     }
     const Tokenizer& tokenizer = *model->tokenizer();
-    prompt = tokenizer.Encode(flags.prompt, {.parse_special = true, .add_bos = tokenizer.adds_bos()});
+    prompt =
+        tokenizer.Encode(flags.prompt, {.parse_special = true, .add_bos = tokenizer.adds_bos()});
   }
   std::unique_ptr<Engine> engine =
       Engine::Create(flags.engine.MakeOptions(model, "single", 2048, 1, &log));
@@ -155,14 +158,16 @@ int Generate(const GenerateFlags& flags) {
 void AddGenerateCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<GenerateFlags>();
   CLI::App* app = root.add_subcommand("generate", "Complete one prompt");
-  app->footer("Examples:\n"
-              "  tandem generate -p \"Two cards and a bridge\" -n 48\n"
-              "  tandem generate -p \"Hi\" -n 16 --plugin tensor_split --devices 2 --json\n"
-              "  tandem generate -m synthetic:h=256,l=4 --prompt-ids 1,2,3 -n 8 --temp 0");
+  app->footer(
+      "Examples:\n"
+      "  tandem generate -p \"Two cards and a bridge\" -n 48\n"
+      "  tandem generate -p \"Hi\" -n 16 --plugin tensor_split --devices 2 --json\n"
+      "  tandem generate -m synthetic:h=256,l=4 --prompt-ids 1,2,3 -n 8 --temp 0");
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
   flags->engine.AddCompute(*app);
-  app->add_option("-p,--prompt", flags->prompt, "Raw text; special tokens in it are parsed, no template");
+  app->add_option("-p,--prompt", flags->prompt,
+                  "Raw text; special tokens in it are parsed, no template");
   app->add_option("--prompt-ids", flags->prompt_ids, "Token ids instead of text")->delimiter(',');
   app->add_option("-n,--predict,--n-predict", flags->max_tokens, "Tokens to generate at most")
       ->capture_default_str();

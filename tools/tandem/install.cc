@@ -58,7 +58,8 @@ std::vector<std::string> CatalogueRoots() {
   std::vector<std::string> roots = EnvironmentFolders("TANDEM_SCENARIOS");
   fs::path bin = ExecutableFolder();
   // A build tree lies two folders below the repository; an installed tree has share/.
-  for (const fs::path& root : {bin / ".." / ".." / ".." / "scenarios", bin / ".." / "share" / "tandem" / "scenarios"}) {
+  for (const fs::path& root :
+       {bin / ".." / ".." / ".." / "scenarios", bin / ".." / "share" / "tandem" / "scenarios"}) {
     if (fs::is_directory(root)) roots.push_back(fs::canonical(root).string());
   }
   return roots;
@@ -66,7 +67,8 @@ std::vector<std::string> CatalogueRoots() {
 
 std::vector<std::string> ModelFolders() {
   std::vector<std::string> folders = EnvironmentFolders("TANDEM_MODELS");
-  folders.push_back((fs::path(ExecutableFolder()).parent_path() / "share" / "tandem" / "models").string());
+  folders.push_back(
+      (fs::path(ExecutableFolder()).parent_path() / "share" / "tandem" / "models").string());
   std::string data = Environment("XDG_DATA_HOME");
   std::string home = Environment("HOME");
   if (data.empty() && !home.empty()) data = home + "/.local/share";
@@ -111,7 +113,8 @@ std::shared_ptr<const Model> OpenModel(const std::string& value, bool shape_only
   } else if (!LooksLikePath(value)) {
     Catalogue catalogue(CatalogueRoots());
     std::vector<std::string> shapes = catalogue.ModelNames();
-    bool installed = std::ranges::any_of(InstalledModels(), [&](const auto& m) { return m.first == value; });
+    bool installed =
+        std::ranges::any_of(InstalledModels(), [&](const auto& m) { return m.first == value; });
     if (!installed && std::ranges::find(shapes, value) != shapes.end()) {
       spec = catalogue.LoadModelShape(value);
       if (spec.starts_with(kSyntheticPrefix)) spec = spec.substr(kSyntheticPrefix.size());

@@ -1,5 +1,5 @@
-// Where the installed pieces are, relative to the running executable, and how users' names for models
-// become files: the only place that reads the environment.
+// Where the installed pieces are, relative to the running executable, and how users' names for
+// models become files: the only place that reads the environment.
 #pragma once
 
 #include <memory>

@@ -72,7 +72,8 @@ int Synthesize(const ModelsFlags& flags) {
   if (flags.json) {
     PrintJson({{"path", flags.out}, {"bytes", size}, {"spec", FormatSyntheticSpec(parsed)}});
   } else {
-    PrintLine(fmt::format("{}: {} ({})", flags.out, HumanBytes(Bytes{size}), FormatSyntheticSpec(parsed)));
+    PrintLine(fmt::format("{}: {} ({})", flags.out, HumanBytes(Bytes{size}),
+                          FormatSyntheticSpec(parsed)));
   }
   return kExitOk;
 }
@@ -81,7 +82,8 @@ int Synthesize(const ModelsFlags& flags) {
 
 void AddModelsCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<ModelsFlags>();
-  CLI::App* app = root.add_subcommand("models", "Models found by name, what is in them, synthetic ones");
+  CLI::App* app =
+      root.add_subcommand("models", "Models found by name, what is in them, synthetic ones");
   app->require_subcommand(1);
   CLI::App* list = app->add_subcommand("list", "Files found by name, and shapes of the catalogue");
   list->callback([flags, &action] { action = [flags] { return List(*flags); }; });
@@ -89,14 +91,20 @@ void AddModelsCommand(CLI::App& root, Action& action) {
   path->add_option("name", flags->name)->required();
   path->callback([flags, &action] { action = [flags] { return Path(*flags); }; });
   CLI::App* show = app->add_subcommand("show", "Shape, weight types, sizes, tokenizer");
-  show->add_option("name", flags->name, "A name, a path, synthetic:..., or a catalogue shape")->required();
+  show->add_option("name", flags->name, "A name, a path, synthetic:..., or a catalogue shape")
+      ->required();
   show->callback([flags, &action] { action = [flags] { return Show(*flags); }; });
   CLI::App* synthesize = app->add_subcommand("synthesize", "Write a seeded random model as GGUF");
-  synthesize->footer("Example:\n  tandem models synthesize h=256,l=4,heads=8,kv=2,type=q4_1,seed=7 -o tiny.gguf");
-  synthesize->add_option("spec", flags->spec, "h=...,l=...,heads=...,kv=...,ffn=...,vocab=...,type=...,seed=...")->required();
+  synthesize->footer(
+      "Example:\n  tandem models synthesize h=256,l=4,heads=8,kv=2,type=q4_1,seed=7 -o tiny.gguf");
+  synthesize
+      ->add_option("spec", flags->spec,
+                   "h=...,l=...,heads=...,kv=...,ffn=...,vocab=...,type=...,seed=...")
+      ->required();
   synthesize->add_option("-o,--out", flags->out, "File to write")->required();
   synthesize->callback([flags, &action] { action = [flags] { return Synthesize(*flags); }; });
-  for (CLI::App* sub : {list, path, show, synthesize}) sub->add_flag("--json", flags->json, "JSON on stdout");
+  for (CLI::App* sub : {list, path, show, synthesize})
+    sub->add_flag("--json", flags->json, "JSON on stdout");
 }
 
 }  // namespace tandem

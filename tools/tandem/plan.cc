@@ -83,8 +83,8 @@ nlohmann::json PlanJson(const Planned& planned, const std::vector<TrafficRow>& t
 int Show(const PlanFlags& flags) {
   ConsoleLog log(flags.engine.verbose);
   Planned planned = MakePlanned(flags.engine, &log);
-  std::vector<TrafficRow> traffic =
-      StandardTraffic(planned.run, planned.model->blocks(), planned.options.rig, planned.options.limits);
+  std::vector<TrafficRow> traffic = StandardTraffic(planned.run, planned.model->blocks(),
+                                                    planned.options.rig, planned.options.limits);
   if (flags.json) {
     PrintJson(PlanJson(planned, traffic));
     return kExitOk;
@@ -94,8 +94,9 @@ int Show(const PlanFlags& flags) {
     return kExitOk;
   }
   PrintOut(FormatPlan(planned.run.plan));
-  PrintLine(fmt::format("\nplan {}  plugin {}  rig {}  wire {}\n", planned.run.plan_hash.substr(0, 16),
-                        planned.run.plan.plugin, planned.options.rig.name, ToString(planned.run.plan.wire)));
+  PrintLine(fmt::format("\nplan {}  plugin {}  rig {}  wire {}\n",
+                        planned.run.plan_hash.substr(0, 16), planned.run.plan.plugin,
+                        planned.options.rig.name, ToString(planned.run.plan.wire)));
   PrintLine(MemoryText(planned.run.verified.memory));
   PrintLine("A prefill of 512 tokens with one row sampled, and one decode step of one sequence:");
   PrintOut(TrafficText(traffic));
@@ -131,7 +132,9 @@ int Diff(const PlanFlags& flags) {
   Plan b = ReadPlan(flags.files.at(1));
   std::string diff = DiffPlans(a, b);
   if (flags.json) {
-    PrintJson({{"equal", PlanHash(a) == PlanHash(b)}, {"hashes", {PlanHash(a), PlanHash(b)}}, {"diff", diff}});
+    PrintJson({{"equal", PlanHash(a) == PlanHash(b)},
+               {"hashes", {PlanHash(a), PlanHash(b)}},
+               {"diff", diff}});
   } else if (diff.empty()) {
     PrintLine("equal: plan " + PlanHash(a).substr(0, 16));
   } else {
@@ -146,14 +149,19 @@ void AddPlanCommand(CLI::App& root, Action& action) {
   CLI::App* app = root.add_subcommand("plan", "Show, check or compare plans without running them");
   app->require_subcommand(1);
   auto flags = std::make_shared<PlanFlags>();
-  CLI::App* show = app->add_subcommand("show", "The plan, the memory per device, the bytes per token on each link");
-  CLI::App* check = app->add_subcommand("check", "Whether a plan is right and fits; exit code 4 when not");
-  show->footer("Examples:\n"
-               "  tandem plan show --plugin tensor_split --devices 2\n"
-               "  tandem plan show -m llama-3.1-70b --rig 2x3090-nvlink --plugin layer_split -c 8192 --json");
-  check->footer("Examples:\n"
-                "  tandem plan show --plugin layer_split --devices 2 --text > my.plan   # edit it\n"
-                "  tandem plan check --plugin file --plan my.plan --devices 2");
+  CLI::App* show = app->add_subcommand(
+      "show", "The plan, the memory per device, the bytes per token on each link");
+  CLI::App* check =
+      app->add_subcommand("check", "Whether a plan is right and fits; exit code 4 when not");
+  show->footer(
+      "Examples:\n"
+      "  tandem plan show --plugin tensor_split --devices 2\n"
+      "  tandem plan show -m llama-3.1-70b --rig 2x3090-nvlink --plugin layer_split -c 8192 "
+      "--json");
+  check->footer(
+      "Examples:\n"
+      "  tandem plan show --plugin layer_split --devices 2 --text > my.plan   # edit it\n"
+      "  tandem plan check --plugin file --plan my.plan --devices 2");
   for (CLI::App* sub : {show, check}) {
     flags->engine.AddModel(*sub);
     flags->engine.AddPlan(*sub);

@@ -25,8 +25,9 @@ std::vector<TrafficRow> StandardTraffic(const PlannedRun& planned, const BlockGr
     for (size_t p = 0; p < plan.programs.size(); ++p) {
       const Program& program = plan.programs[p];
       if (program.kind != kind || program.lane != 0) continue;
-      StepShape shape = kind == ProgramKind::kPrefill ? PrefillShape(program, kPrefillTokens)
-                                                      : DecodeShape(program, 1, limits.context / 2 + 1);
+      StepShape shape = kind == ProgramKind::kPrefill
+                            ? PrefillShape(program, kPrefillTokens)
+                            : DecodeShape(program, 1, limits.context / 2 + 1);
       std::vector<TrafficRow> part =
           TrafficOf(graph, plan, program, planned.verified.programs[p], shape, rig);
       rows.insert(rows.end(), part.begin(), part.end());
@@ -58,7 +59,8 @@ nlohmann::json TrafficJson(const std::vector<TrafficRow>& traffic) {
                     {"path", ToString(row.path)},
                     {"bytes", row.bytes.value},
                     {"rows", row.rows},
-                    {"bytes_per_token", row.rows == 0 ? 0.0 : static_cast<double>(row.bytes.value) / row.rows}});
+                    {"bytes_per_token",
+                     row.rows == 0 ? 0.0 : static_cast<double>(row.bytes.value) / row.rows}});
   }
   return rows;
 }
@@ -70,17 +72,21 @@ std::string MemoryText(const MemoryTable& memory) {
     rows.push_back({DeviceName(row.device), HumanBytes(row.weights), HumanBytes(row.slots),
                     HumanBytes(row.kv), HumanBytes(row.activations), HumanBytes(row.workspace),
                     HumanBytes(row.total()),
-                    row.capacity.value == 0 ? "-" : HumanBytes(row.capacity), row.fits() ? "" : "DOES NOT FIT"});
+                    row.capacity.value == 0 ? "-" : HumanBytes(row.capacity),
+                    row.fits() ? "" : "DOES NOT FIT"});
   }
   return FormatTable(rows);
 }
 
 std::string TrafficText(const std::vector<TrafficRow>& traffic) {
-  std::vector<std::vector<std::string>> rows{{"phase", "hop", "path", "bytes", "rows", "bytes/token"}};
+  std::vector<std::vector<std::string>> rows{
+      {"phase", "hop", "path", "bytes", "rows", "bytes/token"}};
   for (const TrafficRow& row : traffic) {
-    rows.push_back({ToString(row.phase), DeviceName(row.src) + " -> " + DeviceName(row.dst),
-                    ToString(row.path), fmt::format("{}", row.bytes.value), fmt::format("{}", row.rows),
-                    fmt::format("{:.0f}", row.rows == 0 ? 0.0 : static_cast<double>(row.bytes.value) / row.rows)});
+    rows.push_back(
+        {ToString(row.phase), DeviceName(row.src) + " -> " + DeviceName(row.dst),
+         ToString(row.path), fmt::format("{}", row.bytes.value), fmt::format("{}", row.rows),
+         fmt::format("{:.0f}",
+                     row.rows == 0 ? 0.0 : static_cast<double>(row.bytes.value) / row.rows)});
   }
   return rows.size() == 1 ? std::string("no traffic between devices\n") : FormatTable(rows);
 }

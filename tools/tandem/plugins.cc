@@ -26,10 +26,14 @@ nlohmann::json PluginJson(const PluginInfo& info) {
                      {"grid", knob.grid},
                      {"help", knob.help}});
   }
-  return {{"name", info.name},       {"version", info.version},
-          {"summary", info.summary}, {"path", info.path},
-          {"sha256", info.sha256},   {"abi_minor_built", info.abi_minor_built},
-          {"abi_minor_needed", info.abi_minor_needed}, {"knobs", knobs}};
+  return {{"name", info.name},
+          {"version", info.version},
+          {"summary", info.summary},
+          {"path", info.path},
+          {"sha256", info.sha256},
+          {"abi_minor_built", info.abi_minor_built},
+          {"abi_minor_needed", info.abi_minor_needed},
+          {"knobs", knobs}};
 }
 
 int List(const PluginsFlags& flags) {
@@ -42,7 +46,8 @@ int List(const PluginsFlags& flags) {
   }
   std::vector<std::vector<std::string>> rows{{"plugin", "version", "what it does"}};
   for (const PluginInfo& info : plugins) rows.push_back({info.name, info.version, info.summary});
-  rows.push_back({"auto", "", "prices every plugin over its knobs and takes the fastest that fits"});
+  rows.push_back(
+      {"auto", "", "prices every plugin over its knobs and takes the fastest that fits"});
   rows.push_back({"file", "", "runs a plan written by hand (--plan PATH)"});
   PrintOut(FormatTable(rows));
   return kExitOk;
@@ -57,7 +62,8 @@ int Show(const PluginsFlags& flags) {
   PrintLine(fmt::format("{} {}\n{}\nfile {}\nsha256 {}", info.name, info.version, info.summary,
                         info.path, info.sha256));
   std::vector<std::vector<std::string>> rows{{"knob", "type", "default", "help"}};
-  for (const KnobInfo& knob : info.knobs) rows.push_back({knob.name, knob.type, knob.default_value, knob.help});
+  for (const KnobInfo& knob : info.knobs)
+    rows.push_back({knob.name, knob.type, knob.default_value, knob.help});
   if (rows.size() > 1) PrintOut("\n" + FormatTable(rows));
   return kExitOk;
 }

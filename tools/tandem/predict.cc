@@ -32,7 +32,8 @@ struct Prediction {
 
 const Program& LaneZero(const Plan& plan, ProgramKind kind) { return plan.program(kind, 0); }
 
-Prediction Predict(const std::string& plugin, const EngineOptions& options, const PredictFlags& flags) {
+Prediction Predict(const std::string& plugin, const EngineOptions& options,
+                   const PredictFlags& flags) {
   Prediction result;
   result.plugin = plugin;
   PlanProblem problem;
@@ -52,7 +53,8 @@ Prediction Predict(const std::string& plugin, const EngineOptions& options, cons
       bool prefill = &program == &LaneZero(run.plan, ProgramKind::kPrefill);
       StepShape shape = prefill ? PrefillShape(program, flags.prompt)
                                 : DecodeShape(program, flags.sequences, flags.context_at);
-      Price price = PriceStep(*problem.graph, run.plan, program, run.verified.programs[p], shape, options.rig);
+      Price price = PriceStep(*problem.graph, run.plan, program, run.verified.programs[p], shape,
+                              options.rig);
       (prefill ? result.prefill : result.decode) = std::move(price);
     }
   } catch (const Error& error) {
@@ -84,13 +86,15 @@ int Run(const PredictFlags& flags) {
   std::shared_ptr<const Model> model = OpenModel(flags.engine.model, /*shape_only=*/true);
   EngineOptions options = flags.engine.MakeOptions(model, "auto", 4096, flags.sequences, &log);
   if (options.rig.is_this_machine) {
-    Fail(ErrorCode::kInvalidArgument, "predict: needs a rig to price on; add --rig NAME (tandem rig list)");
+    Fail(ErrorCode::kInvalidArgument,
+         "predict: needs a rig to price on; add --rig NAME (tandem rig list)");
   }
   std::vector<std::string> plugins = flags.plugins;
   if (!flags.engine.plugin.empty() || !flags.engine.plan_file.empty()) plugins = {options.plugin};
   nlohmann::json rows = nlohmann::json::array();
-  std::vector<std::vector<std::string>> table{
-      {"plugin", "prefill tok/s", "link share", "decode tok/s", "link share", "decode step (low..high)"}};
+  std::vector<std::vector<std::string>> table{{"plugin", "prefill tok/s", "link share",
+                                               "decode tok/s", "link share",
+                                               "decode step (low..high)"}};
   bool any = false;
   for (const std::string& plugin : plugins) {
     Prediction p = Predict(plugin, options, flags);
@@ -113,13 +117,18 @@ int Run(const PredictFlags& flags) {
                          HumanTime(p.decode.high) + ")"});
   }
   if (flags.json) {
-    PrintJson({{"model", flags.engine.model}, {"rig", options.rig.name}, {"link", options.rig.link.name},
-               {"prompt_tokens", flags.prompt}, {"context", flags.context_at},
-               {"sequences", flags.sequences}, {"predictions", rows}});
+    PrintJson({{"model", flags.engine.model},
+               {"rig", options.rig.name},
+               {"link", options.rig.link.name},
+               {"prompt_tokens", flags.prompt},
+               {"context", flags.context_at},
+               {"sequences", flags.sequences},
+               {"predictions", rows}});
   } else {
-    PrintLine(fmt::format("PREDICTED (nothing ran): {} on {}, link {}; prompt {}, decode of {} at {} tokens",
-                          flags.engine.model, options.rig.name, options.rig.link.name, flags.prompt,
-                          flags.sequences, flags.context_at));
+    PrintLine(fmt::format(
+        "PREDICTED (nothing ran): {} on {}, link {}; prompt {}, decode of {} at {} tokens",
+        flags.engine.model, options.rig.name, options.rig.link.name, flags.prompt, flags.sequences,
+        flags.context_at));
     PrintOut(FormatTable(table));
   }
   return any ? kExitOk : kExitPlan;
@@ -130,14 +139,20 @@ int Run(const PredictFlags& flags) {
 void AddPredictCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<PredictFlags>();
   CLI::App* app = root.add_subcommand("predict", "Price a model on a rig without running it");
-  app->footer("Examples:\n"
-              "  tandem predict -m llama-3.1-8b --rig 2x3090-nvlink\n"
-              "  tandem predict -m llama-3.1-8b --rig 2x3090-nvlink --link pcie4-x16-host-staged --json");
+  app->footer(
+      "Examples:\n"
+      "  tandem predict -m llama-3.1-8b --rig 2x3090-nvlink\n"
+      "  tandem predict -m llama-3.1-8b --rig 2x3090-nvlink --link pcie4-x16-host-staged --json");
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
-  app->add_option("-p,--n-prompt", flags->prompt, "Prompt tokens")->capture_default_str()->check(CLI::Range(1, 65536));
-  app->add_option("--depth", flags->context_at, "Tokens in each sequence's cache when decoding")->capture_default_str();
-  app->add_option("--sequences", flags->sequences, "Sequences decoded at once")->capture_default_str()->check(CLI::Range(1, 4096));
+  app->add_option("-p,--n-prompt", flags->prompt, "Prompt tokens")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 65536));
+  app->add_option("--depth", flags->context_at, "Tokens in each sequence's cache when decoding")
+      ->capture_default_str();
+  app->add_option("--sequences", flags->sequences, "Sequences decoded at once")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4096));
   app->add_flag("--json", flags->json, "One JSON object on stdout");
   app->callback([flags, &action] { action = [flags] { return Run(*flags); }; });
 }

@@ -1,4 +1,6 @@
 // tandem report: one self-contained HTML file of a results folder.
+#include "engine/lab/report.h"
+
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -7,7 +9,6 @@
 #include <memory>
 
 #include "engine/base/error.h"
-#include "engine/lab/report.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
@@ -34,7 +35,8 @@ std::vector<fs::path> RecordFiles(const std::vector<std::string>& inputs) {
     } else if (fs::exists(input)) {
       files.emplace_back(input);
     } else {
-      Fail(ErrorCode::kNotFound, "report: no results at " + input + "; run a scenario first (tandem run)");
+      Fail(ErrorCode::kNotFound,
+           "report: no results at " + input + "; run a scenario first (tandem run)");
     }
   }
   std::sort(files.begin(), files.end());
@@ -59,11 +61,13 @@ int Report(const ReportFlags& flags) {
   for (const fs::path& file : files) {
     bool torn = false;
     std::vector<Record> records = ReadRecords(file.string(), &torn);
-    if (torn) PrintNote("warning: " + file.string() + ": the last line is torn (a killed run); skipped");
+    if (torn)
+      PrintNote("warning: " + file.string() + ": the last line is torn (a killed run); skipped");
     input.records.insert(input.records.end(), records.begin(), records.end());
   }
   if (input.records.empty()) {
-    Fail(ErrorCode::kNotFound, "report: no records in " + flags.inputs.front() + "; run a scenario first (tandem run)");
+    Fail(ErrorCode::kNotFound,
+         "report: no records in " + flags.inputs.front() + "; run a scenario first (tandem run)");
   }
   fs::path first = flags.inputs.front();
   fs::path folder = fs::is_directory(first) ? first : first.parent_path();
@@ -72,9 +76,11 @@ int Report(const ReportFlags& flags) {
   fs::path out = flags.out.empty() ? folder / "report.html" : fs::path(flags.out);
   WriteWhole(out, RenderReport(input));
   if (flags.json) {
-    PrintJson({{"report", out.string()}, {"records", input.records.size()}, {"files", files.size()}});
+    PrintJson(
+        {{"report", out.string()}, {"records", input.records.size()}, {"files", files.size()}});
   } else {
-    PrintLine(fmt::format("{} records of {} scenarios: {}", input.records.size(), files.size(), out.string()));
+    PrintLine(fmt::format("{} records of {} scenarios: {}", input.records.size(), files.size(),
+                          out.string()));
   }
   return kExitOk;
 }
@@ -85,7 +91,8 @@ void AddReportCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<ReportFlags>();
   CLI::App* app = root.add_subcommand("report", "One self-contained HTML file of a results folder");
   app->footer("Example:\n  tandem report results/my-machine -o report.html");
-  app->add_option("inputs", flags->inputs, "A results folder, or record files (.jsonl)")->required();
+  app->add_option("inputs", flags->inputs, "A results folder, or record files (.jsonl)")
+      ->required();
   app->add_option("-o,--out", flags->out, "File to write (default: report.html in the folder)");
   app->add_flag("--json", flags->json, "What was written, as JSON on stdout");
   app->callback([flags, &action] { action = [flags] { return Report(*flags); }; });

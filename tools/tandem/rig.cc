@@ -1,4 +1,6 @@
 // tandem rig list | show | machine-folder: the rigs of the catalogue, and this machine.
+#include "engine/rig/rig.h"
+
 #include <fmt/core.h>
 
 #include <memory>
@@ -6,7 +8,6 @@
 #include "engine/base/error.h"
 #include "engine/device/inventory.h"
 #include "engine/lab/record.h"
-#include "engine/rig/rig.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
@@ -57,7 +58,9 @@ nlohmann::json RigJson(const Rig& rig) {
 }
 
 std::string LinkLine(const LinkProfile& link) {
-  auto time = [&](uint64_t bytes) { return HumanTime(link.send.points.empty() ? Nanos{} : link.send.At(Bytes{bytes})); };
+  auto time = [&](uint64_t bytes) {
+    return HumanTime(link.send.points.empty() ? Nanos{} : link.send.At(Bytes{bytes}));
+  };
   return fmt::format("{} ({}): 8 KiB {}, 1 MiB {}, 64 MiB {}", link.name, ToString(link.kind),
                      time(8 << 10), time(1 << 20), time(64 << 20));
 }
@@ -68,7 +71,8 @@ void PrintRig(const Rig& rig) {
   for (size_t i = 0; i < rig.devices.size(); ++i) {
     const DeviceSpec& d = rig.devices[i];
     rows.push_back({fmt::format("d{} {}", i, d.name), HumanBytes(d.memory),
-                    fmt::format("{:.0f}", d.memory_bytes_per_s / 1e9), fmt::format("{:.0f}", d.flops / 1e12), d.source});
+                    fmt::format("{:.0f}", d.memory_bytes_per_s / 1e9),
+                    fmt::format("{:.0f}", d.flops / 1e12), d.source});
   }
   PrintOut(FormatTable(rows));
   PrintLine("link       " + LinkLine(rig.link));
@@ -81,20 +85,25 @@ nlohmann::json InventoryJson(const GpuInventory& inventory) {
   for (const GpuInfo& gpu : inventory.gpus) {
     gpus.push_back({{"index", gpu.index}, {"name", gpu.name}, {"memory", gpu.total_memory}});
   }
-  return {{"built_with_cuda", inventory.built_with_cuda}, {"driver", inventory.driver_message}, {"gpus", gpus}};
+  return {{"built_with_cuda", inventory.built_with_cuda},
+          {"driver", inventory.driver_message},
+          {"gpus", gpus}};
 }
 
 int ShowThisMachine(const RigFlags& flags) {
   GpuInventory inventory = FindGpus();
   nlohmann::json facts = MachineFacts();
   if (flags.json) {
-    PrintJson({{"machine", facts}, {"gpus", InventoryJson(inventory)}, {"rig", RigJson(ThisMachineRig(2))}});
+    PrintJson({{"machine", facts},
+               {"gpus", InventoryJson(inventory)},
+               {"rig", RigJson(ThisMachineRig(2))}});
     return kExitOk;
   }
   PrintLine("this machine: " + facts.dump());
   PrintLine(fmt::format("CUDA: {}", inventory.driver_message));
   for (const GpuInfo& gpu : inventory.gpus) {
-    PrintLine(fmt::format("  cuda:{} {} ({})", gpu.index, gpu.name, HumanBytes(Bytes{gpu.total_memory})));
+    PrintLine(
+        fmt::format("  cuda:{} {} ({})", gpu.index, gpu.name, HumanBytes(Bytes{gpu.total_memory})));
   }
   PrintRig(ThisMachineRig(2));
   return kExitOk;
@@ -117,14 +126,19 @@ int List(const RigFlags& flags) {
   std::vector<std::vector<std::string>> table{{"rig", "devices", "link"}};
   for (const std::string& name : catalogue.RigNames()) {
     Rig rig = catalogue.LoadRig(name);
-    rigs.push_back({{"name", name}, {"description", rig.description}, {"devices", rig.size()}, {"link", rig.link.name}});
-    table.push_back({name, fmt::format("{} x {}", rig.size(), rig.devices.front().name), rig.link.name});
+    rigs.push_back({{"name", name},
+                    {"description", rig.description},
+                    {"devices", rig.size()},
+                    {"link", rig.link.name}});
+    table.push_back(
+        {name, fmt::format("{} x {}", rig.size(), rig.devices.front().name), rig.link.name});
   }
   std::vector<std::vector<std::string>> link_table{{"link", "kind", "8 KiB", "64 MiB"}};
   for (const std::string& name : catalogue.LinkNames()) {
     LinkProfile link = catalogue.LoadLink(name);
     links.push_back({{"name", name}, {"kind", ToString(link.kind)}, {"source", link.source}});
-    link_table.push_back({name, ToString(link.kind), HumanTime(link.send.At(Bytes{8 << 10})), HumanTime(link.send.At(Bytes{64 << 20}))});
+    link_table.push_back({name, ToString(link.kind), HumanTime(link.send.At(Bytes{8 << 10})),
+                          HumanTime(link.send.At(Bytes{64 << 20}))});
   }
   if (flags.json) {
     PrintJson({{"rigs", rigs}, {"links", links}});
@@ -146,7 +160,8 @@ void AddRigCommand(CLI::App& root, Action& action) {
   show->add_option("name", flags->name, "A rig's name or a path to a rig file");
   show->callback([flags, &action] { action = [flags] { return Show(*flags); }; });
   for (CLI::App* sub : {list, show}) sub->add_flag("--json", flags->json, "JSON on stdout");
-  CLI::App* folder = app->add_subcommand("machine-folder", "This machine's folder name under results/");
+  CLI::App* folder =
+      app->add_subcommand("machine-folder", "This machine's folder name under results/");
   folder->callback([&action] {
     action = [] {
       PrintLine(MachineFolderName());

@@ -66,8 +66,16 @@ std::vector<CellSummary> Summarize(const std::vector<Record>& records) {
   for (const Record& r : records) {
     std::string key = CellLabel(r);
     auto [it, added] = index.try_emplace(key, cells.size());
-    if (added) cells.push_back({.first = r, .prefill_rate = {}, .prefill_share = {}, .decode_rate = {},
-                                .decode_share = {}, .decode_ms = {}, .ttft_ms = {}, .tpot_ms = {}, .output_rate = {}});
+    if (added)
+      cells.push_back({.first = r,
+                       .prefill_rate = {},
+                       .prefill_share = {},
+                       .decode_rate = {},
+                       .decode_share = {},
+                       .decode_ms = {},
+                       .ttft_ms = {},
+                       .tpot_ms = {},
+                       .output_rate = {}});
     CellSummary& cell = cells[it->second];
     if (r.prefill) {
       cell.prefill_rate.push_back(r.prefill->tokens_per_s);
@@ -76,7 +84,8 @@ std::vector<CellSummary> Summarize(const std::vector<Record>& records) {
     if (r.decode) {
       cell.decode_rate.push_back(r.decode->tokens_per_s);
       cell.decode_share.push_back(r.decode->link_share);
-      cell.decode_ms.push_back(r.decode->steps == 0 ? 0 : r.decode->time.Millis() / r.decode->steps);
+      cell.decode_ms.push_back(r.decode->steps == 0 ? 0
+                                                    : r.decode->time.Millis() / r.decode->steps);
     }
     if (r.serve) {
       cell.ttft_ms.push_back(r.serve->ttft_ms.p50);
@@ -98,14 +107,15 @@ void PrintSummary(const std::vector<Record>& records) {
       phases.push_back({CellLabel(r), "does not fit", "-", "-", "-", "-", ToString(r.fidelity)});
     } else if (r.serve) {
       loads.push_back({CellLabel(r), fmt::format("{:.1f}", MedianOf(cell.output_rate)),
-                       fmt::format("{:.3g}", MedianOf(cell.ttft_ms)), fmt::format("{:.3g}", MedianOf(cell.tpot_ms)),
-                       ToString(r.fidelity)});
+                       fmt::format("{:.3g}", MedianOf(cell.ttft_ms)),
+                       fmt::format("{:.3g}", MedianOf(cell.tpot_ms)), ToString(r.fidelity)});
     } else {
-      phases.push_back({CellLabel(r), r.prefill ? fmt::format("{:.0f}", MedianOf(cell.prefill_rate)) : "-",
-                        r.prefill ? Percent(MedianOf(cell.prefill_share)) : "-",
-                        r.decode ? fmt::format("{:.1f}", MedianOf(cell.decode_rate)) : "-",
-                        r.decode ? Percent(MedianOf(cell.decode_share)) : "-",
-                        r.decode ? fmt::format("{:.3g}", MedianOf(cell.decode_ms)) : "-", ToString(r.fidelity)});
+      phases.push_back(
+          {CellLabel(r), r.prefill ? fmt::format("{:.0f}", MedianOf(cell.prefill_rate)) : "-",
+           r.prefill ? Percent(MedianOf(cell.prefill_share)) : "-",
+           r.decode ? fmt::format("{:.1f}", MedianOf(cell.decode_rate)) : "-",
+           r.decode ? Percent(MedianOf(cell.decode_share)) : "-",
+           r.decode ? fmt::format("{:.3g}", MedianOf(cell.decode_ms)) : "-", ToString(r.fidelity)});
     }
   }
   if (phases.size() > 1) PrintOut(FormatTable(phases));
@@ -114,7 +124,8 @@ void PrintSummary(const std::vector<Record>& records) {
 
 int PrintDryRun(const Scenario& scenario, const std::vector<DryRunRow>& rows, bool json) {
   nlohmann::json array = nlohmann::json::array();
-  std::vector<std::vector<std::string>> table{{"cell", "plugin", "plan", "prefill tok/s", "decode tok/s", ""}};
+  std::vector<std::vector<std::string>> table{
+      {"cell", "plugin", "plan", "prefill tok/s", "decode tok/s", ""}};
   for (const DryRunRow& row : rows) {
     std::string label;
     nlohmann::json axes = nlohmann::json::object();
@@ -122,16 +133,26 @@ int PrintDryRun(const Scenario& scenario, const std::vector<DryRunRow>& rows, bo
       label += (label.empty() ? "" : ", ") + value;
       axes[axis] = value;
     }
-    auto number = [](const std::optional<double>& v) { return v ? fmt::format("{:.1f}", *v) : std::string("-"); };
-    table.push_back({label, row.plugin, row.plan_hash.substr(0, 12), number(row.predicted.prefill_tokens_per_s),
+    auto number = [](const std::optional<double>& v) {
+      return v ? fmt::format("{:.1f}", *v) : std::string("-");
+    };
+    table.push_back({label, row.plugin, row.plan_hash.substr(0, 12),
+                     number(row.predicted.prefill_tokens_per_s),
                      number(row.predicted.decode_tokens_per_s),
-                     !row.refused.empty() ? "does not fit" : row.shares_run ? "shares a run" : ""});
-    array.push_back({{"cell", axes}, {"plugin", row.plugin}, {"plan_hash", row.plan_hash},
-                     {"refused", row.refused}, {"shares_run", row.shares_run}});
+                     !row.refused.empty() ? "does not fit"
+                     : row.shares_run     ? "shares a run"
+                                          : ""});
+    array.push_back({{"cell", axes},
+                     {"plugin", row.plugin},
+                     {"plan_hash", row.plan_hash},
+                     {"refused", row.refused},
+                     {"shares_run", row.shares_run}});
   }
   if (json) {
-    PrintJson({{"scenario", scenario.name}, {"question", scenario.question},
-               {"repetitions", scenario.repetitions}, {"cells", array}});
+    PrintJson({{"scenario", scenario.name},
+               {"question", scenario.question},
+               {"repetitions", scenario.repetitions},
+               {"cells", array}});
   } else {
     PrintLine(fmt::format("{}: {}\n{} cells x {} repetitions; rates are PREDICTED\n", scenario.name,
                           scenario.question, rows.size(), scenario.repetitions));
@@ -153,7 +174,8 @@ void WriteMachineFile(const fs::path& folder) {
 int Run(const RunFlags& flags) {
   ConsoleLog log(flags.verbose);
   Scenario scenario = LoadScenario(flags.scenario, flags.overrides);
-  fs::path folder = flags.out.empty() ? fs::path("results") / MachineFolderName() : fs::path(flags.out);
+  fs::path folder =
+      flags.out.empty() ? fs::path("results") / MachineFolderName() : fs::path(flags.out);
   RunnerOptions options;
   options.planner = DefaultPlannerOptions();
   options.catalogue_roots = CatalogueRoots();
@@ -167,7 +189,9 @@ int Run(const RunFlags& flags) {
   }
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error) Fail(ErrorCode::kIo, fmt::format("run: cannot create {}: {}", folder.string(), error.message()));
+  if (error)
+    Fail(ErrorCode::kIo,
+         fmt::format("run: cannot create {}: {}", folder.string(), error.message()));
   WriteMachineFile(folder);
   PrintNote(fmt::format("{}: {}", scenario.name, scenario.question));
   std::signal(SIGINT, OnSignal);
@@ -176,21 +200,28 @@ int Run(const RunFlags& flags) {
   RunSummary summary;
   {
     ProgressBar progress;
-    options.on_record = [&](size_t done, size_t total, const Record& r) { progress.Update(done, total, CellLabel(r)); };
+    options.on_record = [&](size_t done, size_t total, const Record& r) {
+      progress.Update(done, total, CellLabel(r));
+    };
     summary = Runner(options).Run(scenario);
   }
   if (flags.json) {
     nlohmann::json array = nlohmann::json::array();
     for (const Record& r : summary.records) array.push_back(ToJson(r));
-    PrintJson({{"results", options.results_file}, {"written", summary.written}, {"skipped", summary.skipped},
-               {"refused", summary.refused}, {"remaining", summary.remaining}, {"records", array}});
+    PrintJson({{"results", options.results_file},
+               {"written", summary.written},
+               {"skipped", summary.skipped},
+               {"refused", summary.refused},
+               {"remaining", summary.remaining},
+               {"records", array}});
   } else {
     PrintSummary(ReadRecords(options.results_file, nullptr));
-    PrintLine(fmt::format("{} records written, {} there already: {}", summary.written, summary.skipped,
-                          options.results_file));
+    PrintLine(fmt::format("{} records written, {} there already: {}", summary.written,
+                          summary.skipped, options.results_file));
   }
   if (summary.remaining > 0) {
-    PrintNote(fmt::format("stopped with {} runs left; go on with: tandem run {} --resume", summary.remaining, flags.scenario));
+    PrintNote(fmt::format("stopped with {} runs left; go on with: tandem run {} --resume",
+                          summary.remaining, flags.scenario));
     return kExitIncomplete;
   }
   return kExitOk;
@@ -201,14 +232,17 @@ int Run(const RunFlags& flags) {
 void AddRunCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<RunFlags>();
   CLI::App* app = root.add_subcommand("run", "Sweep a scenario and record it");
-  app->footer("Examples:\n"
-              "  tandem run scenarios/link_crossover.yaml --dry-run\n"
-              "  tandem run scenarios/link_crossover.yaml --resume\n"
-              "  tandem run scenarios/compare_plugins.yaml --set repetitions=5 --set phases.decode.sequences=8");
+  app->footer(
+      "Examples:\n"
+      "  tandem run scenarios/link_crossover.yaml --dry-run\n"
+      "  tandem run scenarios/link_crossover.yaml --resume\n"
+      "  tandem run scenarios/compare_plugins.yaml --set repetitions=5 --set "
+      "phases.decode.sequences=8");
   app->add_option("scenario", flags->scenario, "Scenario file")->required();
   app->add_option("-o,--out", flags->out, "Results folder (default: results/<this machine>)");
   app->add_option("--set", flags->overrides, "Override a key: dotted.path=value; repeatable");
-  app->add_flag("--dry-run", flags->dry_run, "List the cells and their predicted cost; run nothing");
+  app->add_flag("--dry-run", flags->dry_run,
+                "List the cells and their predicted cost; run nothing");
   app->add_flag("--resume", flags->resume, "Run only what has no record yet");
   app->add_flag("--json", flags->json, "Records as JSON on stdout");
   app->add_flag("-v,--verbose", flags->verbose, "Say more on stderr");

@@ -1,0 +1,413 @@
+#include "engine/lab/runner.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <filesystem>
+#include <list>
+#include <map>
+#include <random>
+#include <set>
+
+#include "engine/base/error.h"
+#include "engine/lab/phases.h"
+
+namespace tandem {
+namespace {
+
+// Engines and models kept between repetitions, so that arms interleave without loading anew.
+constexpr uint64_t kEngineCacheBytes = uint64_t{3} << 30;
+constexpr uint64_t kModelCacheBytes = uint64_t{6} << 30;
+
+std::string UtcNow() {
+  std::time_t now = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&now, &utc);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1,
+                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec);
+}
+
+uint64_t Parameters(const Model& model) {
+  const BlockGraph& graph = model.blocks();
+  uint64_t total = 0;
+  for (const Block& block : graph.blocks) {
+    if (!(block.kind == BlockKind::kHead && graph.tied))
+      total += block.params_per_elem * block.elems;
+    total += block.norm_bytes.value / sizeof(float);
+  }
+  return total;
+}
+
+// A cell with everything known before it runs.
+struct PlannedCell {
+  Cell cell;
+  std::shared_ptr<const Model> shape;
+  Rig rig;
+  PlannedRun run;
+  std::string refused;
+  std::optional<PhaseResult> prefill, decode;  // predicted
+  std::string run_key;                         // cells with one key share a run
+};
+
+Rig RigOf(const Cell& cell, const Catalogue& catalogue) {
+  if (cell.rig == "cpu") return ThisMachineRig(cell.devices == 0 ? 2 : cell.devices);
+  Rig rig = catalogue.LoadRig(cell.rig);
+  if (!cell.link.empty()) rig.link = catalogue.LoadLink(cell.link);
+  if (cell.devices > rig.size()) {
+    Fail(ErrorCode::kInvalidArgument, fmt::format("scenario: devices: rig {} has {}, not {}",
+                                                  rig.name, rig.size(), cell.devices));
+  }
+  if (cell.devices != 0) rig.devices.resize(cell.devices);
+  return rig;
+}
+
+PredictedResult PredictedOf(const PlannedCell& p) {
+  PredictedResult r;
+  if (p.prefill) {
+    r.prefill_tokens_per_s = p.prefill->tokens_per_s;
+    r.prefill_link_share = p.prefill->link_share;
+  }
+  if (p.decode) {
+    r.decode_tokens_per_s = p.decode->tokens_per_s;
+    r.decode_link_share = p.decode->link_share;
+  }
+  return r;
+}
+
+class Sweep {
+ public:
+  Sweep(const RunnerOptions& options, const Scenario& scenario)
+      : options_(options), scenario_(scenario), catalogue_(options.catalogue_roots) {
+    for (const Cell& cell : scenario.cells) cells_.push_back(Prepare(cell));
+  }
+
+  RunSummary Run() {
+    RecordWriter writer(options_.results_file);
+    writer_ = &writer;
+    ReadWhatIsThere();
+    RecordRefusals();
+    for (uint32_t r = 0; r < scenario_.repetitions; ++r) {
+      for (const std::vector<size_t>& group : Groups(r)) {
+        if (options_.interrupted && options_.interrupted()) {
+          summary_.remaining = Total() - done_;
+          return summary_;
+        }
+        RunGroup(group, first_repetition_ + r);
+      }
+    }
+    return summary_;
+  }
+
+  std::vector<DryRunRow> DryRun() const {
+    std::vector<DryRunRow> rows;
+    std::set<std::string> seen;
+    for (const PlannedCell& p : cells_) {
+      rows.push_back({p.cell, p.run.plan.plugin.empty() ? p.cell.plugin.name : p.run.plan.plugin,
+                      p.run.plan_hash, p.refused, PredictedOf(p),
+                      p.refused.empty() && !seen.insert(p.run_key).second});
+    }
+    return rows;
+  }
+
+ private:
+  // ---- before the run
+
+  PlannedCell Prepare(const Cell& cell) {
+    PlannedCell p;
+    p.cell = cell;
+    p.shape = OpenShape(cell.model);
+    p.rig = RigOf(cell, catalogue_);
+    if (p.rig.is_this_machine && scenario_.clock == ClockKind::kVirtual) {
+      Fail(ErrorCode::kInvalidArgument,
+           "scenario: clock: virtual time needs a rig; rig 'cpu' runs on the wall clock");
+    }
+    PlanProblem problem{&p.shape->blocks(), &p.rig,    cell.limits,
+                        cell.wire,          cell.path, cell.tensor_split};
+    try {
+      p.run = Planner(options_.planner).MakePlan(cell.plugin.name, problem, cell.plugin.knobs);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kPlan) throw;
+      p.refused = error.what();
+      return p;
+    }
+    p.prefill = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kPrefill);
+    p.decode = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kDecode);
+    bool shareable = scenario_.clock == ClockKind::kVirtual && !cell.workload;
+    p.run_key = EngineKey(p, shareable) + "|" + PhaseKey(cell);
+    return p;
+  }
+
+  static std::string PhaseKey(const Cell& c) {
+    std::string key;
+    if (c.prefill) key += fmt::format("p{}", c.prefill->tokens);
+    if (c.decode)
+      key += fmt::format("d{},{},{}", c.decode->context, c.decode->tokens, c.decode->sequences);
+    if (c.workload) {
+      key += fmt::format("w{},{},{},{},{},{},{}", c.workload->loop, c.workload->client,
+                         c.workload->rate, c.workload->concurrency, c.workload->requests,
+                         c.workload->prompt_tokens, c.workload->output_tokens);
+    }
+    return key;
+  }
+
+  static std::string EngineKey(const PlannedCell& p, bool without_link) {
+    return fmt::format("{}|{}|{}|{}|{}|{}", p.cell.model,
+                       without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(),
+                       p.run.plan_hash, ToString(p.cell.activations), p.cell.limits.context,
+                       p.cell.limits.max_step_tokens);
+  }
+
+  // Cells in the order of this repetition, those that share a run together at the first one's
+  // place.
+  std::vector<std::vector<size_t>> Groups(uint32_t repetition) const {
+    std::vector<std::vector<size_t>> groups;
+    std::map<std::string, size_t> index;
+    for (size_t i = 0; i < cells_.size(); ++i) {
+      if (!cells_[i].refused.empty()) continue;
+      auto [it, added] = index.try_emplace(cells_[i].run_key, groups.size());
+      if (added) groups.emplace_back();
+      groups[it->second].push_back(i);
+    }
+    if (scenario_.shuffled) {
+      std::mt19937_64 random(scenario_.seed + repetition);
+      for (size_t i = groups.size(); i > 1; --i) std::swap(groups[i - 1], groups[random() % i]);
+    }
+    return groups;
+  }
+
+  void ReadWhatIsThere() {
+    if (!std::filesystem::exists(options_.results_file)) return;
+    for (const Record& r : ReadRecords(options_.results_file, nullptr)) {
+      if (r.scenario != scenario_.name) continue;
+      there_.insert(r.Key());
+      // Without --resume a second run adds repetitions; it never replaces any.
+      if (!options_.resume) first_repetition_ = std::max(first_repetition_, r.repetition + 1);
+    }
+  }
+
+  // ---- the run
+
+  size_t Total() const {
+    size_t refused = static_cast<size_t>(std::count_if(
+        cells_.begin(), cells_.end(), [](const PlannedCell& p) { return !p.refused.empty(); }));
+    return refused + (cells_.size() - refused) * scenario_.repetitions;
+  }
+
+  void Write(const Record& record) {
+    if (there_.count(record.Key()) != 0) {
+      ++summary_.skipped;
+      ++done_;
+      return;
+    }
+    writer_->Append(record);
+    summary_.records.push_back(record);
+    ++summary_.written;
+    ++done_;
+    if (options_.on_record) options_.on_record(done_, Total(), record);
+  }
+
+  void RecordRefusals() {
+    for (const PlannedCell& p : cells_) {
+      if (p.refused.empty()) continue;
+      Record record = Header(p, first_repetition_);
+      record.refused = p.refused;
+      ++summary_.refused;
+      Write(record);
+    }
+  }
+
+  bool AllThere(const std::vector<size_t>& group, uint32_t repetition) const {
+    return std::all_of(group.begin(), group.end(), [&](size_t i) {
+      return there_.count(Header(cells_[i], repetition).Key()) != 0;
+    });
+  }
+
+  void RunGroup(const std::vector<size_t>& group, uint32_t repetition) {
+    if (AllThere(group, repetition)) {
+      summary_.skipped += group.size();
+      done_ += group.size();
+      return;
+    }
+    if (scenario_.predicted) {
+      for (size_t i : group) {
+        Record record = Header(cells_[i], repetition);
+        record.prefill = cells_[i].prefill;
+        record.decode = cells_[i].decode;
+        Write(record);
+      }
+      return;
+    }
+    const PlannedCell& first = cells_[group.front()];
+    Engine& engine = EngineFor(first);
+    uint64_t seed = scenario_.seed * 1000003 + repetition;
+    if (first.cell.workload) {
+      Record record = Header(first, repetition);
+      FillFromEngine(record, engine);
+      record.serve =
+          SumSamples(*first.cell.workload, RunWorkload(engine, *first.cell.workload, seed));
+      Write(record);
+      return;
+    }
+    PhaseTraces traces = RunPhases(engine, first.cell, seed);
+    for (size_t i : group) {
+      const PlannedCell& p = cells_[i];
+      bool own = p.rig.Fingerprint() == engine.options().rig.Fingerprint();
+      Record record = Header(p, repetition);
+      FillFromEngine(record, engine);
+      if (p.cell.prefill)
+        record.prefill =
+            SumPhase(engine, traces.prefill, ProgramKind::kPrefill, p.cell, own ? nullptr : &p.rig);
+      if (p.cell.decode)
+        record.decode =
+            SumPhase(engine, traces.decode, ProgramKind::kDecode, p.cell, own ? nullptr : &p.rig);
+      Write(record);
+    }
+  }
+
+  std::vector<RequestSample> RunWorkload(Engine& engine, const WorkloadSpec& spec, uint64_t seed) {
+    if (spec.client == "in_process") return RunInProcess(engine, spec, seed);
+    if (!options_.start_server)
+      Fail(ErrorCode::kUnsupported,
+           "run: client: http needs a server, which this program does not offer");
+    std::unique_ptr<RunningServer> server = options_.start_server(engine);
+    return RunOverHttp(server->port(), engine.model().config().vocab, spec, seed);
+  }
+
+  Record Header(const PlannedCell& p, uint32_t repetition) const {
+    Record r;
+    r.scenario = scenario_.name;
+    r.question = scenario_.question;
+    r.cell = p.cell.axes;
+    r.repetition = repetition;
+    r.fidelity = scenario_.predicted     ? Fidelity::kPredicted
+                 : p.rig.is_this_machine ? Fidelity::kMeasured
+                                         : Fidelity::kEmulated;
+    r.clock = scenario_.clock;
+    r.op_times = scenario_.predicted ? OpTimes::kModelled : scenario_.op_times;
+    r.model.name = p.cell.model;
+    r.model.source = p.shape->source();
+    r.model.parameters = Parameters(*p.shape);
+    r.model.weight_bytes = p.shape->weight_bytes();
+    r.model.config = p.shape->config();
+    r.model.weight_type =
+        p.shape->layers().empty() ? "" : ToString(p.shape->layers().front().wq.type);
+    r.model.hash = p.shape->weights_hash();
+    r.rig = p.rig.name;
+    r.rig_fingerprint = p.rig.Fingerprint();
+    r.link = p.rig.link.name;
+    r.n_devices = p.rig.size();
+    r.plugin_requested = p.cell.plugin.name;
+    r.plugin = p.run.plan.plugin.empty() ? p.cell.plugin.name : p.run.plan.plugin;
+    r.plugin_version = p.run.plugin.version;
+    r.plugin_sha256 = p.run.plugin.sha256;
+    r.knobs = p.run.plan.knobs;
+    r.plan_hash = p.run.plan_hash;
+    r.path_requested = ToString(p.cell.path);
+    if (p.refused.empty() && p.rig.size() > 1) {
+      r.paths_taken.push_back(fmt::format("d0-d1 {}", ToString(p.rig.ResolvePath(p.cell.path))));
+    }
+    r.wire = ToString(p.cell.wire);
+    r.activations = ToString(p.cell.activations);
+    r.seed = scenario_.seed;
+    r.predicted = PredictedOf(p);
+    r.memory = p.run.verified.memory;
+    r.machine = MachineFacts();
+    r.tandem_version = options_.tandem_version;
+    r.when = UtcNow();
+    return r;
+  }
+
+  static void FillFromEngine(Record& record, const Engine& engine) {
+    record.fidelity = engine.info().fidelity;
+    record.ops = engine.info().ops_name;
+  }
+
+  // ---- engines and models
+
+  std::shared_ptr<const Model> OpenShape(const std::string& name) {
+    auto [it, added] = shapes_.try_emplace(name);
+    if (added) it->second = options_.load_model(name, /*shape_only=*/true);
+    return it->second;
+  }
+
+  std::shared_ptr<const Model> OpenData(const std::string& name) {
+    std::shared_ptr<const Model> shape = OpenShape(name);
+    if (shape->has_data()) return shape;
+    for (auto& [known, model] : models_) {
+      if (known == name) return model;
+    }
+    uint64_t total = shape->weight_bytes().value;
+    for (auto& [known, model] : models_) total += model->weight_bytes().value;
+    while (!models_.empty() && total > kModelCacheBytes) {
+      total -= models_.front().second->weight_bytes().value;
+      models_.pop_front();
+    }
+    models_.emplace_back(name, options_.load_model(name, /*shape_only=*/false));
+    return models_.back().second;
+  }
+
+  Engine& EngineFor(const PlannedCell& p) {
+    bool shareable = scenario_.clock == ClockKind::kVirtual && !p.cell.workload;
+    std::string key = EngineKey(p, shareable);
+    for (auto it = engines_.begin(); it != engines_.end(); ++it) {
+      if (it->first == key) {
+        engines_.splice(engines_.end(), engines_, it);  // most recently used last
+        return *engines_.back().second;
+      }
+    }
+    uint64_t total = p.shape->weight_bytes().value;
+    for (auto& [known, engine] : engines_) total += engine->info().packed_bytes.value;
+    while (!engines_.empty() && total > kEngineCacheBytes) {
+      total -= engines_.front().second->info().packed_bytes.value;
+      engines_.pop_front();
+    }
+    EngineOptions options;
+    options.model = OpenData(p.cell.model);
+    options.rig = p.rig;
+    options.plugin = p.cell.plugin.name;
+    options.knobs = p.cell.plugin.knobs;
+    options.planner = options_.planner;
+    options.limits = p.cell.limits;
+    options.wire = p.cell.wire;
+    options.path = p.cell.path;
+    options.tensor_split = p.cell.tensor_split;
+    options.ops.activations = p.cell.activations;
+    options.threads = scenario_.threads;
+    options.clock = scenario_.clock;
+    options.op_times = scenario_.op_times;
+    options.max_queue = 100000;
+    options.log = options_.log;
+    engines_.emplace_back(key, Engine::Create(std::move(options)));
+    Engine& engine = *engines_.back().second;
+    for (uint32_t w = 0; w < scenario_.warmup && !p.cell.workload; ++w)
+      RunPhases(engine, p.cell, scenario_.seed + w);
+    return engine;
+  }
+
+  const RunnerOptions& options_;
+  const Scenario& scenario_;
+  Catalogue catalogue_;
+  std::map<std::string, std::shared_ptr<const Model>> shapes_;
+  std::list<std::pair<std::string, std::shared_ptr<const Model>>> models_;
+  std::list<std::pair<std::string, std::unique_ptr<Engine>>> engines_;
+  std::vector<PlannedCell> cells_;
+  RecordWriter* writer_ = nullptr;
+  std::set<std::string> there_;
+  uint32_t first_repetition_ = 0;
+  size_t done_ = 0;
+  RunSummary summary_;
+};
+
+}  // namespace
+
+Runner::Runner(RunnerOptions options) : options_(std::move(options)) {}
+
+RunSummary Runner::Run(const Scenario& scenario) { return Sweep(options_, scenario).Run(); }
+
+std::vector<DryRunRow> Runner::DryRun(const Scenario& scenario) {
+  return Sweep(options_, scenario).DryRun();
+}
+
+}  // namespace tandem
