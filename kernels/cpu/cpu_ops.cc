@@ -1,0 +1,275 @@
+// The vectorised CPU back end: validates, cuts work into panels, rows and tiles for the thread
+// team, and hands each piece to the kernels of one instruction tier (tier.h).
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <vector>
+
+#include "engine/base/check.h"
+#include "engine/base/error.h"
+#include "engine/device/cpu/thread_pool.h"
+#include "kernels/cpu/cpu_attention.h"
+#include "kernels/cpu/panel.h"
+#include "kernels/cpu/rope_table.h"
+#include "kernels/cpu/tier.h"
+#include "kernels/int8_block.h"
+#include "kernels/validate.h"
+
+namespace tandem {
+namespace cpu {
+namespace {
+
+// Below this many elements a row kernel takes less time than waking the team.
+constexpr uint64_t kParallelElems = 16384;
+
+class CpuOps final : public Ops {
+ public:
+  CpuOps(ThreadPool& pool, const Tier& tier, ActivationType activations)
+      : pool_(pool), tier_(tier), activations_(activations), attention_(pool, tier) {}
+
+  std::string name() const override { return std::string("cpu/") + tier_.name; }
+  ActivationType activations() const override { return activations_; }
+
+  uint64_t PackedBytes(DType type, const MatrixSlice& slice) const override {
+    const PanelLayout layout = Layout(type, slice);
+    return layout.Panels(slice.rows()) * layout.PanelBytes();
+  }
+
+  void Pack(const TensorView& tensor, PackedMatrix& out) override {
+    CheckPack(tensor, out, PackedBytes(out.type, out.slice));
+    const PanelLayout layout = Layout(out.type, out.slice);
+    const uint64_t skip = RowBytes(out.type, out.slice.col_begin);
+    pool_.Run([&](int thread, int threads) {
+      const WorkRange range =
+          SplitWork(static_cast<int64_t>(layout.Panels(out.slice.rows())), thread, threads);
+      for (auto p = static_cast<uint64_t>(range.begin); p < static_cast<uint64_t>(range.end); ++p) {
+        const uint64_t row = p * tier_.lanes;
+        PackPanel(layout, tensor.row(out.slice.row_begin + row) + skip, tensor.row_bytes(),
+                  std::min<uint64_t>(tier_.lanes, out.slice.rows() - row),
+                  out.data + p * layout.PanelBytes());
+      }
+    });
+  }
+
+  uint64_t PreparedBytes(uint64_t n, uint64_t cols) const override {
+    if (activations_ == ActivationType::kF32) return 0;
+    return n * (cols / kInt8Block) * sizeof(PreparedBlock);
+  }
+
+  PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
+                           std::byte* scratch) override {
+    PreparedRows rows{.f32 = x, .n = n, .cols = cols};
+    if (!UsesInt8(weight_type)) return rows;
+    Check(cols % kInt8Block == 0, "kernels: rows of quantised products are whole blocks");
+    auto* blocks = reinterpret_cast<PreparedBlock*>(scratch);
+    ForElems(n * cols, kInt8Block, [&](uint64_t begin, uint64_t end) {
+      tier_.quantize(x + begin, (end - begin) / kInt8Block, blocks + begin / kInt8Block);
+    });
+    rows.quant = scratch;
+    return rows;
+  }
+
+  void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override;
+
+  void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
+             float* out) override {
+    CheckInside(table.type, slice, table.slice);
+    const PanelLayout layout = Layout(table.type, table.slice);
+    const uint64_t hidden = slice.cols();
+    stored_row_.resize(RowBytes(table.type, hidden));
+    for (size_t t = 0; t < ids.size(); ++t) {
+      float* row = out + t * hidden;
+      const auto id = static_cast<uint64_t>(ids[t]);
+      if (ids[t] < 0 || id < slice.row_begin || id >= slice.row_end) {
+        std::fill(row, row + hidden, 0.0f);
+        continue;
+      }
+      UnpackRow(layout, table.data, id - table.slice.row_begin,
+                slice.col_begin - table.slice.col_begin, hidden, stored_row_.data());
+      DequantizeRow(table.type, stored_row_.data(), row, hidden);
+    }
+  }
+
+  void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden,
+               float* y) override {
+    ForRows(n, hidden, [&](uint64_t begin, uint64_t end) {
+      tier_.rms_norm(x + begin * hidden, w, eps, end - begin, hidden, y + begin * hidden);
+    });
+  }
+
+  void Add(const float* x, const float* y, uint64_t n, float* out) override {
+    ForElems(n, 16, [&](uint64_t begin, uint64_t end) {
+      tier_.add(x + begin, y + begin, end - begin, out + begin);
+    });
+  }
+
+  void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
+    ForElems(n, 16, [&](uint64_t begin, uint64_t end) {
+      tier_.swiglu(gate + begin, up + begin, end - begin, out + begin);
+    });
+  }
+
+  void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
+                    std::span<const SequenceRows> sequences, const KvView& kv) override;
+
+  void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
+                 const KvView& kv, float* out) override {
+    CheckAttention(kv, q_heads);
+    CheckSequences(sequences);
+    attention_.Run(q, q_heads, sequences, kv, out);
+  }
+
+ private:
+  bool UsesInt8(DType type) const {
+    return activations_ == ActivationType::kInt8 && Traits(type).quantized;
+  }
+  PanelLayout Layout(DType type, const MatrixSlice& slice) const {
+    return PanelLayout{type, tier_.lanes, slice.cols()};
+  }
+
+  // body(begin, end) over [0, n) cut at multiples of grain, on the team when there is enough of it.
+  template <typename Body>
+  void ForElems(uint64_t n, uint64_t grain, Body body) {
+    if (n < kParallelElems) {
+      if (n > 0) body(uint64_t{0}, n);
+      return;
+    }
+    pool_.Run([&](int thread, int threads) {
+      const WorkRange range =
+          SplitWork(static_cast<int64_t>(n), thread, threads, static_cast<int64_t>(grain));
+      if (range.begin < range.end) {
+        body(static_cast<uint64_t>(range.begin), static_cast<uint64_t>(range.end));
+      }
+    });
+  }
+  template <typename Body>
+  void ForRows(uint64_t n, uint64_t width, Body body) {
+    ForElems(n * width, width,
+             [&](uint64_t begin, uint64_t end) { body(begin / width, end / width); });
+  }
+
+  PanelJob JobOf(const PreparedRows& x, const MatMulTask& task) const;
+
+  ThreadPool& pool_;
+  const Tier& tier_;
+  ActivationType activations_;
+  AttentionDriver attention_;
+  RopeTable rope_;
+  std::vector<std::byte> stored_row_;
+  std::vector<PanelJob> jobs_;
+  std::vector<uint64_t> first_panel_;  // of each job in the count over all jobs, and the total
+};
+
+// A task as one job over all its panels.
+PanelJob CpuOps::JobOf(const PreparedRows& x, const MatMulTask& task) const {
+  const PackedMatrix& w = *task.w;
+  const PanelLayout layout = Layout(w.type, w.slice);
+  const uint64_t row = task.slice.row_begin - w.slice.row_begin;
+  const uint64_t panel = row / tier_.lanes;
+  PanelJob job{.type = w.type};
+  job.panels = w.data + layout.Offset(panel, task.slice.col_begin - w.slice.col_begin);
+  job.panel_stride = layout.PanelBytes();
+  job.cols = x.cols;
+  job.row_begin = row - panel * tier_.lanes;
+  job.row_end = job.row_begin + task.slice.rows();
+  job.n = x.n;
+  job.f32 = x.f32;
+  if (UsesInt8(w.type)) job.int8 = reinterpret_cast<const PreparedBlock*>(x.quant);
+  job.y = task.y;
+  job.y_stride = task.y_stride;
+  return job;
+}
+
+void CpuOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
+  if (x.n == 0) return;
+  jobs_.clear();
+  first_panel_.assign(1, 0);
+  for (const MatMulTask& task : tasks) {
+    CheckMatMul(x, task, UsesInt8(task.w->type));
+    if (task.slice.rows() == 0) continue;
+    jobs_.push_back(JobOf(x, task));
+    first_panel_.push_back(first_panel_.back() +
+                           (jobs_.back().row_end + tier_.lanes - 1) / tier_.lanes);
+  }
+  pool_.Run([&](int thread, int threads) {
+    const WorkRange range = SplitWork(static_cast<int64_t>(first_panel_.back()), thread, threads);
+    const auto begin = static_cast<uint64_t>(range.begin);
+    const auto end = static_cast<uint64_t>(range.end);
+    for (size_t i = 0; i < jobs_.size(); ++i) {
+      const uint64_t first = std::max(begin, first_panel_[i]) - first_panel_[i];
+      const uint64_t last = std::min(end, first_panel_[i + 1]);
+      if (last <= first + first_panel_[i]) continue;
+      PanelJob job = jobs_[i];
+      const uint64_t row_begin = std::max(job.row_begin, first * tier_.lanes);
+      job.y += row_begin - job.row_begin;
+      job.panels += first * job.panel_stride;
+      job.row_begin = row_begin - first * tier_.lanes;
+      job.row_end =
+          std::min(job.row_end, (last - first_panel_[i]) * tier_.lanes) - first * tier_.lanes;
+      if (job.int8 != nullptr) {
+        tier_.matmul_int8(job);
+      } else {
+        tier_.matmul_f32(job);
+      }
+    }
+  });
+}
+
+void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
+                          const RopeParams& rope, std::span<const SequenceRows> sequences,
+                          const KvView& kv) {
+  CheckRope(rope, kv, q_heads);
+  CheckSequences(sequences);
+  const uint64_t rows = rope_.Prepare(rope, sequences);
+  const uint64_t hd = kv.head_dim;
+  const uint64_t q_width = q_heads * hd;
+  const uint64_t kv_width = kv.kv_heads * hd;
+  ForRows(rows, q_width + 2 * kv_width, [&](uint64_t begin, uint64_t end) {
+    for (uint64_t i = begin; i < end; ++i) {
+      const RopeTable::Row& row = rope_.row(i);
+      RotateJob job{.heads = q + row.index * q_width, .n_heads = q_heads};
+      job.head_dim = kv.head_dim;
+      job.rope_dim = rope.rope_dim;
+      job.interleaved = rope.interleaved;
+      job.cosines = rope_.cosines(i);
+      job.sines = rope_.sines(i);
+      tier_.rotate(job);
+      job.heads = k + row.index * kv_width;
+      job.n_heads = kv.kv_heads;
+      tier_.rotate(job);
+      auto* page = reinterpret_cast<uint16_t*>(kv.base + row.page * kv.stride);
+      for (uint64_t head = 0; head < kv.kv_heads; ++head) {
+        uint16_t* key = page + (head * kPageTokens + row.slot) * hd;
+        tier_.to_f16(k + row.index * kv_width + head * hd, hd, key);
+        tier_.to_f16(v + row.index * kv_width + head * hd, hd,
+                     key + uint64_t{kv.kv_heads} * kPageTokens * hd);
+      }
+    }
+  });
+}
+
+const Tier& ChooseTier(const std::string& wanted) {
+  const TierList list = CompiledTiers();
+  std::string known;
+  for (uint32_t i = 0; i < list.count; ++i) {
+    const Tier& tier = *list.tiers[i];
+    if (!tier.supported()) continue;
+    if (wanted == "auto" || wanted == tier.name) return tier;
+    known += fmt::format("{}{}", known.empty() ? "" : ", ", tier.name);
+  }
+  Fail(ErrorCode::kInvalidArgument,
+       fmt::format("kernels: instruction tier '{}' is not one that this processor has (want auto, "
+                   "{}); leave it at auto",
+                   wanted, known));
+}
+
+}  // namespace
+}  // namespace cpu
+
+std::unique_ptr<Ops> MakeCpuOps(ThreadPool& pool, const CpuOpsOptions& options) {
+  return std::make_unique<cpu::CpuOps>(pool, cpu::ChooseTier(options.tier), options.activations);
+}
+
+}  // namespace tandem

@@ -1,0 +1,50 @@
+// out = softmax(q k^T / sqrt(hd)) v over positions [0, position] of the row's own sequence.
+// q, out (n, q_heads, hd); query head h reads KV head h / (q_heads / kv_heads).
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/ref/ref.h"
+
+namespace tandem::ref {
+namespace {
+
+// One query vector over positions [0, count).  q, out (hd)
+void AttendOne(const float* q, const SequenceRows& sequence, uint32_t count, uint32_t kv_head,
+               const KvView& kv, float* out) {
+  const uint32_t hd = kv.head_dim;
+  std::vector<double> p(count);
+  double top = -std::numeric_limits<double>::infinity();
+  for (uint32_t s = 0; s < count; ++s) {
+    const uint16_t* key = KeyAt(kv, sequence, s, kv_head);
+    double dot = 0.0;
+    for (uint32_t d = 0; d < hd; ++d) dot += double{q[d]} * F16ToF32(key[d]);
+    p[s] = dot / std::sqrt(static_cast<double>(hd));
+    top = std::max(top, p[s]);
+  }
+  double total = 0.0;
+  for (double& value : p) total += value = std::exp(value - top);
+  std::vector<double> sum(hd, 0.0);
+  for (uint32_t s = 0; s < count; ++s) {
+    const uint16_t* value = ValueAt(kv, sequence, s, kv_head);
+    for (uint32_t d = 0; d < hd; ++d) sum[d] += p[s] * F16ToF32(value[d]);
+  }
+  for (uint32_t d = 0; d < hd; ++d) out[d] = static_cast<float>(sum[d] / total);
+}
+
+}  // namespace
+
+void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
+               const KvView& kv, float* out) {
+  const uint32_t group = q_heads / kv.kv_heads;
+  for (const SequenceRows& sequence : sequences) {
+    for (uint32_t i = 0; i < sequence.n_rows; ++i) {
+      for (uint32_t h = 0; h < q_heads; ++h) {
+        const uint64_t at = ((uint64_t{sequence.first_row} + i) * q_heads + h) * kv.head_dim;
+        AttendOne(q + at, sequence, sequence.start + i + 1, h / group, kv, out + at);
+      }
+    }
+  }
+}
+
+}  // namespace tandem::ref

@@ -1,0 +1,19 @@
+// out = x + y;  out = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
+#include <cmath>
+
+#include "kernels/ref/ref.h"
+
+namespace tandem::ref {
+
+void Add(const float* x, const float* y, uint64_t n, float* out) {
+  for (uint64_t i = 0; i < n; ++i) out[i] = x[i] + y[i];
+}
+
+void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) {
+  for (uint64_t i = 0; i < n; ++i) {
+    const double g = gate[i];
+    out[i] = static_cast<float>(g / (1.0 + std::exp(-g)) * up[i]);
+  }
+}
+
+}  // namespace tandem::ref

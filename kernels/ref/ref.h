@@ -1,0 +1,44 @@
+// The naive oracle's loops, one op a file: written to be read against their formula, not to be
+// fast. Sums that the definition leaves open are taken in double.
+//
+// Thread rule: no state; any thread.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/ops.h"
+
+namespace tandem::ref {
+
+// One block of 32 activations as int8; see kernels/int8_block.h.
+struct Int8Activations {
+  float scale;
+  int8_t q[32];
+};
+
+// (n, cols) -> (n, cols / 32), blocks row by row.
+void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Activations* out);
+
+// y(n, slice.rows); `row` of w are stored rows of the packed slice, packed_cols elements each.
+void MatMulF32(const PreparedRows& x, const MatMulTask& task);
+void MatMulInt8(const PreparedRows& x, const MatMulTask& task);
+
+void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
+           float* out);
+void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden, float* y);
+void Add(const float* x, const float* y, uint64_t n, float* out);
+void SwiGlu(const float* gate, const float* up, uint64_t n, float* out);
+void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
+                  std::span<const SequenceRows> sequences, const KvView& kv);
+void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
+               const KvView& kv, float* out);
+
+// The stored bytes of row `row` (in the tensor's coordinates), from column `col` on.
+const std::byte* PackedRow(const PackedMatrix& w, uint64_t row, uint64_t col);
+
+// Key (or value) vector of head `head` at `position` of a sequence: head_dim f16 values.
+uint16_t* KeyAt(const KvView& kv, const SequenceRows& sequence, uint32_t position, uint32_t head);
+uint16_t* ValueAt(const KvView& kv, const SequenceRows& sequence, uint32_t position, uint32_t head);
+
+}  // namespace tandem::ref

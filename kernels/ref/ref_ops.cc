@@ -1,0 +1,100 @@
+// The oracle behind the Ops interface: packed matrices are plain copies of the stored rows.
+#include <cstring>
+#include <memory>
+
+#include "kernels/int8_block.h"
+#include "kernels/ref/ref.h"
+#include "kernels/validate.h"
+
+namespace tandem {
+namespace {
+
+class RefOps final : public Ops {
+ public:
+  explicit RefOps(ActivationType activations) : activations_(activations) {}
+
+  std::string name() const override { return "ref"; }
+  ActivationType activations() const override { return activations_; }
+
+  uint64_t PackedBytes(DType type, const MatrixSlice& slice) const override {
+    return slice.rows() * RowBytes(type, slice.cols());
+  }
+
+  void Pack(const TensorView& tensor, PackedMatrix& out) override {
+    CheckPack(tensor, out, PackedBytes(out.type, out.slice));
+    const uint64_t row_bytes = RowBytes(out.type, out.slice.cols());
+    for (uint64_t r = 0; r < out.slice.rows(); ++r) {
+      std::memcpy(out.data + r * row_bytes,
+                  tensor.row(out.slice.row_begin + r) + RowBytes(out.type, out.slice.col_begin),
+                  row_bytes);
+    }
+  }
+
+  uint64_t PreparedBytes(uint64_t n, uint64_t cols) const override {
+    if (activations_ == ActivationType::kF32) return 0;
+    return n * (cols / kInt8Block) * sizeof(ref::Int8Activations);
+  }
+
+  PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
+                           std::byte* scratch) override {
+    PreparedRows rows{.f32 = x, .n = n, .cols = cols};
+    if (UsesInt8(weight_type)) {
+      ref::QuantizeActivations(x, n, cols, reinterpret_cast<ref::Int8Activations*>(scratch));
+      rows.quant = scratch;
+    }
+    return rows;
+  }
+
+  void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override {
+    for (const MatMulTask& task : tasks) {
+      CheckMatMul(x, task, UsesInt8(task.w->type));
+      if (UsesInt8(task.w->type)) {
+        ref::MatMulInt8(x, task);
+      } else {
+        ref::MatMulF32(x, task);
+      }
+    }
+  }
+
+  void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
+             float* out) override {
+    CheckInside(table.type, slice, table.slice);
+    ref::Embed(table, slice, ids, out);
+  }
+  void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden,
+               float* y) override {
+    ref::RmsNorm(x, w, eps, n, hidden, y);
+  }
+  void Add(const float* x, const float* y, uint64_t n, float* out) override {
+    ref::Add(x, y, n, out);
+  }
+  void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
+    ref::SwiGlu(gate, up, n, out);
+  }
+  void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
+                    std::span<const SequenceRows> sequences, const KvView& kv) override {
+    CheckRope(rope, kv, q_heads);
+    CheckSequences(sequences);
+    ref::RopeAndStore(q, k, v, q_heads, rope, sequences, kv);
+  }
+  void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
+                 const KvView& kv, float* out) override {
+    CheckAttention(kv, q_heads);
+    CheckSequences(sequences);
+    ref::Attention(q, q_heads, sequences, kv, out);
+  }
+
+ private:
+  bool UsesInt8(DType type) const {
+    return activations_ == ActivationType::kInt8 && Traits(type).quantized;
+  }
+  ActivationType activations_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> MakeRefOps(ActivationType activations) {
+  return std::make_unique<RefOps>(activations);
+}
+
+}  // namespace tandem

@@ -1,0 +1,153 @@
+// The numeric contract, to the bit: an output depends on its K slice, weight type and tier alone,
+// never on the number of rows in the call, the threads, or which part of the matrix was asked for.
+#include <gtest/gtest.h>
+
+#include "tests/kernels/kernel_test_support.h"
+
+namespace tandem {
+namespace {
+
+constexpr uint64_t kCols = 416;  // 13 blocks: no tile of an even number of blocks fits
+constexpr uint64_t kRows = 67;
+constexpr uint64_t kTokens = 70;
+
+class InvarianceTest : public ::testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override {
+    bench_ = MakeBench(GetParam(), 1);
+    if (!bench_.ops) GTEST_SKIP() << bench_.missing;
+    x_ = RandomFloats(kTokens * kCols, 1);
+  }
+  // Token t alone, all rows, one thread: what everything else must equal.
+  std::vector<float> OneByOne(const TestTensor& w) {
+    const Packed packed = PackSlice(*bench_.ops, w, Whole(w.view));
+    std::vector<float> all;
+    for (uint64_t t = 0; t < kTokens; ++t) {
+      const std::vector<float> token(x_.begin() + t * kCols, x_.begin() + (t + 1) * kCols);
+      const std::vector<float> y = Product(*bench_.ops, packed.matrix, Whole(w.view), token, 1);
+      all.insert(all.end(), y.begin(), y.end());
+    }
+    return all;
+  }
+  Bench bench_;
+  std::vector<float> x_;
+};
+
+TEST_P(InvarianceTest, TokensInACallDoNotChangeABit) {
+  for (DType type : kAllTypes) {
+    const TestTensor w = MakeTensor(type, kRows, kCols, 2);
+    const std::vector<float> want = OneByOne(w);
+    const Packed packed = PackSlice(*bench_.ops, w, Whole(w.view));
+    for (uint64_t n = 2; n <= kTokens; n += n < 40 ? 1 : 15) {
+      const std::vector<float> x(x_.begin(), x_.begin() + n * kCols);
+      const std::vector<float> got = Product(*bench_.ops, packed.matrix, Whole(w.view), x, n);
+      ASSERT_TRUE(Same(got, {want.begin(), want.begin() + n * kRows}, kRows))
+          << ToString(type) << " n " << n;
+    }
+  }
+}
+
+TEST_P(InvarianceTest, ThreadsDoNotChangeABit) {
+  for (DType type : kAllTypes) {
+    const TestTensor w = MakeTensor(type, kRows, kCols, 3);
+    const std::vector<float> want = OneByOne(w);
+    for (int threads : {2, 3, 7}) {
+      const Bench bench = MakeBench(GetParam(), threads);
+      const Packed packed = PackSlice(*bench.ops, w, Whole(w.view));
+      EXPECT_TRUE(Same(Product(*bench.ops, packed.matrix, Whole(w.view), x_, kTokens), want, kRows))
+          << ToString(type) << " threads " << threads;
+    }
+  }
+}
+
+TEST_P(InvarianceTest, RowRangesDoNotChangeABit) {
+  for (DType type : kAllTypes) {
+    const TestTensor w = MakeTensor(type, kRows, kCols, 4);
+    const std::vector<float> want = OneByOne(w);
+    const Packed packed = PackSlice(*bench_.ops, w, Whole(w.view));
+    for (uint64_t n : {1, 5, 40}) {
+      const std::vector<float> x(x_.begin(), x_.begin() + n * kCols);
+      for (uint64_t begin : {0, 1, 7, 8, 13, 16, 63, 66}) {
+        for (uint64_t end : {begin + 1, begin + 3, begin + 8, begin + 20, kRows}) {
+          if (end > kRows) continue;
+          const MatrixSlice slice{begin, end, 0, kCols};
+          const std::vector<float> got = Product(*bench_.ops, packed.matrix, slice, x, n);
+          for (uint64_t t = 0; t < n; ++t) {
+            for (uint64_t r = begin; r < end; ++r) {
+              ASSERT_EQ(got[t * slice.rows() + r - begin], want[t * kRows + r])
+                  << ToString(type) << " rows " << begin << ".." << end << " n " << n;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(InvarianceTest, WhereTheSliceWasPackedDoesNotChangeABit) {
+  for (DType type : kAllTypes) {
+    const TestTensor w = MakeTensor(type, kRows, kCols, 5);
+    const MatrixSlice slice{21, 50, 96, 352};
+    const std::vector<float> x(x_.begin(), x_.begin() + 9 * slice.cols());
+    const Packed whole = PackSlice(*bench_.ops, w, Whole(w.view));
+    const Packed part = PackSlice(*bench_.ops, w, {19, 60, 32, 416});
+    const std::vector<float> want = Product(*bench_.ops, whole.matrix, slice, x, 9);
+    EXPECT_TRUE(Same(Product(*bench_.ops, part.matrix, slice, x, 9), want, slice.rows()))
+        << ToString(type);
+  }
+}
+
+TEST_P(InvarianceTest, RowOpsDoNotSeeTheirNeighbours) {
+  const uint64_t hidden = 576, n = 64;  // enough to run on the team
+  const Bench team = MakeBench(GetParam(), 3);
+  const std::vector<float> x = RandomFloats(n * hidden, 6, 2.0f);
+  const std::vector<float> w = RandomFloats(hidden, 7);
+  std::vector<float> norm = Poison(n * hidden), glu = norm, one = Poison(hidden);
+  team.ops->RmsNorm(x.data(), w.data(), 1e-5f, n, hidden, norm.data());
+  team.ops->SwiGlu(x.data(), norm.data(), n * hidden, glu.data());
+  for (uint64_t t = 0; t < n; ++t) {
+    const auto row = [&](const std::vector<float>& all) {
+      return std::vector<float>(all.begin() + t * hidden, all.begin() + (t + 1) * hidden);
+    };
+    bench_.ops->RmsNorm(x.data() + t * hidden, w.data(), 1e-5f, 1, hidden, one.data());
+    ASSERT_TRUE(Same(one, row(norm), hidden));
+    bench_.ops->SwiGlu(x.data() + t * hidden, norm.data() + t * hidden, hidden, one.data());
+    ASSERT_TRUE(Same(one, row(glu), hidden));
+  }
+}
+
+TEST_P(InvarianceTest, ThreadsDoNotChangeAttention) {
+  const uint32_t total = 700, heads = 6, kv_heads = 2, hd = 64;
+  const uint64_t page = uint64_t{2} * kv_heads * kPageTokens * hd;
+  std::vector<int32_t> pages(11);
+  for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
+  const std::vector<float> k = RandomFloats(total * kv_heads * hd, 8, 2.0f);
+  const std::vector<float> v = RandomFloats(total * kv_heads * hd, 9);
+  const std::vector<float> q = RandomFloats(total * heads * hd, 10, 2.0f);
+  std::vector<std::vector<float>> decode, prefill;
+  for (int threads : {1, 2, 5}) {
+    const Bench bench = MakeBench(GetParam(), threads);
+    std::vector<uint16_t> memory(page * pages.size(), 0x7e00);
+    const KvView kv{reinterpret_cast<std::byte*>(memory.data()), page * 2, kv_heads, hd};
+    const SequenceRows all{0, total, 0, pages.data()};
+    std::vector<float> rotated = q, keys = k, out = Poison(q.size());
+    bench.ops->RopeAndStore(rotated.data(), keys.data(), v.data(), heads, {.rope_dim = hd},
+                            {&all, 1}, kv);
+    bench.ops->Attention(rotated.data(), heads, {&all, 1}, kv, out.data());
+    prefill.push_back(out);
+    // One row over a long past: the case whose folds are shared out among threads.
+    const SequenceRows last{0, 1, total - 1, pages.data()};
+    std::vector<float> one = Poison(heads * hd);
+    bench.ops->Attention(rotated.data() + uint64_t{total - 1} * heads * hd, heads, {&last, 1}, kv,
+                         one.data());
+    decode.push_back(one);
+    EXPECT_TRUE(Same(prefill.back(), prefill.front(), heads * hd)) << threads << " threads";
+    EXPECT_TRUE(Same(decode.back(), decode.front(), heads * hd)) << threads << " threads";
+    EXPECT_TRUE(Same(one, {out.end() - heads * hd, out.end()}, heads * hd));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, InvarianceTest, ::testing::ValuesIn(AllBackends()), BackendName);
+
+}  // namespace
+}  // namespace tandem

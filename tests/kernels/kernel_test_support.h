@@ -1,0 +1,96 @@
+// What the kernel tests share: every back end by name, seeded data, and comparisons that print the
+// worst element.
+//
+//   INSTANTIATE_TEST_SUITE_P(Backends, MatMulTest, ::testing::ValuesIn(AllBackends()),
+//   BackendName);
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/device/cpu/thread_pool.h"
+#include "kernels/ops.h"
+
+namespace tandem {
+
+inline constexpr DType kAllTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
+                                      DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+
+struct Backend {
+  std::string tier;  // "ref", "portable", "avx2"
+  ActivationType activations = ActivationType::kInt8;
+};
+std::vector<Backend> AllBackends();
+std::string BackendName(const ::testing::TestParamInfo<Backend>& info);
+
+// An Ops with its team. Empty, with the reason, where the processor lacks the tier.
+struct Bench {
+  std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Ops> ops;
+  std::string missing;
+};
+Bench MakeBench(const Backend& backend, int threads = 2);
+
+// Uniform in [-1, 1), the same on every machine.
+std::vector<float> RandomFloats(size_t n, uint64_t seed, float scale = 1.0f);
+
+// A tensor with its stored bytes, and the same values as f32.
+struct TestTensor {
+  std::vector<std::byte> bytes;
+  std::vector<float> values;  // (rows, cols), dequantised
+  TensorView view;
+};
+TestTensor MakeTensor(DType type, uint64_t rows, uint64_t cols, uint64_t seed);
+
+// A packed slice with its memory, poisoned before packing.
+struct Packed {
+  std::vector<std::byte> bytes;
+  PackedMatrix matrix;
+};
+Packed PackSlice(Ops& ops, const TestTensor& tensor, const MatrixSlice& slice);
+inline MatrixSlice Whole(const TensorView& view) { return {0, view.rows, 0, view.cols}; }
+
+// Rows ready for a product, with their memory.
+struct Prepared {
+  std::vector<std::byte> scratch;
+  PreparedRows rows;
+};
+Prepared Prepare(Ops& ops, const std::vector<float>& x, uint64_t n, uint64_t cols, DType type);
+
+// y (n, slice.rows) of one product, NaN before it was computed.
+std::vector<float> Product(Ops& ops, const PackedMatrix& w, const MatrixSlice& slice,
+                           const std::vector<float>& x, uint64_t n);
+
+std::vector<float> Poison(size_t n);
+
+// |got - want| <= tolerance(i) for each element; names the worst by its ratio. NaN is never near.
+template <typename Tolerance>
+::testing::AssertionResult Near(const std::vector<float>& got, const std::vector<float>& want,
+                                size_t width, Tolerance tolerance) {
+  if (got.size() != want.size()) return ::testing::AssertionFailure() << "sizes differ";
+  double worst = 0.0;
+  size_t at = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double error = std::abs(double{got[i]} - want[i]);
+    const double ratio = error == error ? error / tolerance(i) : INFINITY;
+    if (ratio > worst) {
+      worst = ratio;
+      at = i;
+    }
+  }
+  if (worst <= 1.0) return ::testing::AssertionSuccess();
+  return ::testing::AssertionFailure()
+         << "worst element: row " << at / width << " column " << at % width << ", got " << got[at]
+         << ", want " << want[at] << ", " << worst << " times the tolerance " << tolerance(at);
+}
+
+// The same bits.
+::testing::AssertionResult Same(const std::vector<float>& got, const std::vector<float>& want,
+                                size_t width);
+
+}  // namespace tandem

@@ -1,0 +1,273 @@
+// Products of every back end against a double-precision one on the dequantised weights (f32
+// activations) or against the definition of int8 (kernels/int8_block.h).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "tests/kernels/kernel_test_support.h"
+
+namespace tandem {
+namespace {
+
+constexpr double kUnit = 0x1p-24;  // rounding unit of f32
+
+struct Shape {
+  uint64_t rows, cols, n;
+};
+// Odd row counts around the panel's width, K from one block to 128, n around the token tiles.
+constexpr Shape kShapes[] = {{1, 32, 1},   {3, 64, 2},    {17, 96, 5},   {65, 576, 1},
+                             {8, 4096, 3}, {65, 160, 33}, {64, 576, 17}, {130, 1536, 4}};
+
+class MatMulTest : public ::testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override {
+    bench_ = MakeBench(GetParam());
+    if (!bench_.ops) GTEST_SKIP() << bench_.missing;
+  }
+  Ops& ops() { return *bench_.ops; }
+  Bench bench_;
+};
+
+// An f32 sum of K products errs by some sqrt(K) units of the product of the norms; 8 is the margin.
+double F32Tolerance(const float* w, const float* x, uint64_t cols) {
+  double ww = 0.0, xx = 0.0;
+  for (uint64_t c = 0; c < cols; ++c) {
+    ww += double{w[c]} * w[c];
+    xx += double{x[c]} * x[c];
+  }
+  return 8.0 * kUnit * std::sqrt(static_cast<double>(cols) * ww * xx) + 1e-30;
+}
+
+// With int8, block sums are exact and only their f32 sum rounds. A Q4_1 block's two parts may each
+// be three times the largest weight.
+double Int8Tolerance(const float* w, const float* x, uint64_t cols) {
+  double top = 0.0, xx = 0.0;
+  for (uint64_t c = 0; c < cols; ++c) {
+    top = std::max(top, std::abs(double{w[c]}));
+    xx += double{x[c]} * x[c];
+  }
+  const double blocks = static_cast<double>(cols) / 32.0;
+  return 8.0 * kUnit * std::sqrt(blocks) * 3.0 * top * std::sqrt(static_cast<double>(cols) * xx) +
+         1e-30;
+}
+
+bool MeetsInt8(ActivationType activations, DType type) {
+  return activations == ActivationType::kInt8 && Traits(type).quantized;
+}
+
+TEST_P(MatMulTest, MatchesTheReference) {
+  const std::unique_ptr<Ops> ref = MakeRefOps(GetParam().activations);
+  for (DType type : kAllTypes) {
+    for (const Shape& shape : kShapes) {
+      SCOPED_TRACE(::testing::Message() << ToString(type) << " rows " << shape.rows << " cols "
+                                        << shape.cols << " n " << shape.n);
+      const TestTensor w = MakeTensor(type, shape.rows, shape.cols, 11);
+      const std::vector<float> x = RandomFloats(shape.n * shape.cols, 12);
+      const Packed packed = PackSlice(ops(), w, Whole(w.view));
+      const std::vector<float> got = Product(ops(), packed.matrix, Whole(w.view), x, shape.n);
+
+      std::vector<float> want(shape.n * shape.rows);
+      if (MeetsInt8(GetParam().activations, type)) {
+        const Packed plain = PackSlice(*ref, w, Whole(w.view));
+        want = Product(*ref, plain.matrix, Whole(w.view), x, shape.n);
+      } else {
+        for (uint64_t t = 0; t < shape.n; ++t) {
+          for (uint64_t r = 0; r < shape.rows; ++r) {
+            double sum = 0.0;
+            for (uint64_t c = 0; c < shape.cols; ++c) {
+              sum += double{w.values[r * shape.cols + c]} * x[t * shape.cols + c];
+            }
+            want[t * shape.rows + r] = static_cast<float>(sum);
+          }
+        }
+      }
+      EXPECT_TRUE(Near(got, want, shape.rows, [&](size_t i) {
+        const float* row = w.values.data() + i % shape.rows * shape.cols;
+        const float* token = x.data() + i / shape.rows * shape.cols;
+        return MeetsInt8(GetParam().activations, type) ? Int8Tolerance(row, token, shape.cols)
+                                                       : F32Tolerance(row, token, shape.cols);
+      }));
+    }
+  }
+}
+
+// Quantising a block of activations moves each by at most half a step.
+TEST_P(MatMulTest, Int8StaysWithinHalfAStepOfF32) {
+  for (DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+    const uint64_t rows = 40, cols = 576;
+    const TestTensor w = MakeTensor(type, rows, cols, 21);
+    const std::vector<float> x = RandomFloats(cols, 22);
+    const Packed packed = PackSlice(ops(), w, Whole(w.view));
+    const std::vector<float> got = Product(ops(), packed.matrix, Whole(w.view), x, 1);
+    for (uint64_t r = 0; r < rows; ++r) {
+      double sum = 0.0, bound = 1e-4;
+      for (uint64_t c = 0; c < cols; ++c) {
+        sum += double{w.values[r * cols + c]} * x[c];
+        bound += std::abs(w.values[r * cols + c]) * (0.5001 / 127.0);
+      }
+      EXPECT_NEAR(got[r], sum, bound) << ToString(type) << " row " << r;
+    }
+  }
+}
+
+void PutF16(std::byte* at, float value) {
+  const uint16_t bits = F32ToF16(value);
+  std::memcpy(at, &bits, sizeof(bits));
+}
+
+// Scales of one, minima of one and activations whose scale is one: every sum is an integer below
+// 2^24, so the product is exact, extreme weights and activations included.
+TEST_P(MatMulTest, IsExactOnIntegers) {
+  const uint64_t rows = 19, cols = 128, n = 7;
+  for (DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+    const uint32_t block_bytes = Traits(type).block_bytes;
+    TestTensor w = MakeTensor(type, rows, cols, 31);
+    const std::vector<float> noise = RandomFloats(rows * cols * 2, 32);
+    for (uint64_t b = 0; b < rows * cols / 32; ++b) {
+      std::byte* block = w.bytes.data() + b * block_bytes;
+      const uint32_t header = type == DType::kQ4_1 ? 4 : 2;
+      PutF16(block, 1.0f);
+      if (type == DType::kQ4_1) PutF16(block + 2, b % 3 == 0 ? -2.0f : 1.0f);
+      for (uint32_t i = header; i < block_bytes; ++i) {
+        const float r = noise[b * 32 + i];
+        // Rows 0 and 1 hold the extremes that saturating arithmetic gets wrong.
+        uint8_t byte = static_cast<uint8_t>(static_cast<int>(r * 127.0f));
+        if (b < cols / 32) byte = type == DType::kQ8_0 ? 0x80 : 0xff;
+        if (b / (cols / 32) == 1) byte = type == DType::kQ8_0 ? 0x7f : 0x00;
+        block[i] = std::byte{byte};
+      }
+    }
+    for (uint64_t r = 0; r < rows; ++r) {
+      DequantizeRow(type, w.view.row(r), w.values.data() + r * cols, cols);
+    }
+    std::vector<float> x(n * cols);
+    for (uint64_t i = 0; i < x.size(); ++i) {
+      x[i] = std::round(noise[i] * 127.0f);
+      if (i / cols == 0) x[i] = 127.0f;
+      if (i / cols == 1) x[i] = -127.0f;
+      if (i % 32 == 5) x[i] = i % 64 == 5 ? 127.0f : -127.0f;
+    }
+    const Packed packed = PackSlice(ops(), w, Whole(w.view));
+    const std::vector<float> got = Product(ops(), packed.matrix, Whole(w.view), x, n);
+    for (uint64_t t = 0; t < n; ++t) {
+      for (uint64_t r = 0; r < rows; ++r) {
+        double sum = 0.0;
+        for (uint64_t c = 0; c < cols; ++c) sum += double{w.values[r * cols + c]} * x[t * cols + c];
+        ASSERT_EQ(got[t * rows + r], static_cast<float>(sum))
+            << ToString(type) << " token " << t << " row " << r;
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, ComputesSlicesOfPackedSlices) {
+  for (DType type : kAllTypes) {
+    const TestTensor w = MakeTensor(type, 70, 256, 41);
+    const MatrixSlice held{5, 66, 64, 256};
+    const Packed packed = PackSlice(ops(), w, held);
+    for (const MatrixSlice& slice : {held, MatrixSlice{5, 6, 64, 256}, MatrixSlice{9, 31, 96, 192},
+                                     MatrixSlice{23, 66, 224, 256}, MatrixSlice{13, 21, 64, 96}}) {
+      SCOPED_TRACE(::testing::Message()
+                   << ToString(type) << " rows " << slice.row_begin << ".." << slice.row_end
+                   << " cols " << slice.col_begin << ".." << slice.col_end);
+      const uint64_t n = 3;
+      const std::vector<float> x = RandomFloats(n * slice.cols(), 42);
+      const std::vector<float> got = Product(ops(), packed.matrix, slice, x, n);
+      // Packing exactly the slice gives the same sums.
+      const Packed alone = PackSlice(ops(), w, slice);
+      const std::vector<float> want = Product(ops(), alone.matrix, slice, x, n);
+      EXPECT_TRUE(Same(got, want, slice.rows()));
+      for (uint64_t r = 0; r < slice.rows(); ++r) {
+        double sum = 0.0, size = 0.0;
+        for (uint64_t c = 0; c < slice.cols(); ++c) {
+          const double v = w.values[(slice.row_begin + r) * 256 + slice.col_begin + c];
+          sum += v * x[c];
+          size += std::abs(v);
+        }
+        EXPECT_NEAR(got[r], sum, size / 127.0) << "row " << r;
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, RunsManyTasksAndLeavesTheGapsAlone) {
+  const uint64_t n = 4, cols = 96;
+  const TestTensor q = MakeTensor(DType::kQ4_1, 40, cols, 51);
+  const TestTensor k = MakeTensor(DType::kQ8_0, 9, cols, 52);
+  const TestTensor v = MakeTensor(DType::kF16, 9, cols, 53);
+  const Packed pq = PackSlice(ops(), q, Whole(q.view));
+  const Packed pk = PackSlice(ops(), k, Whole(k.view));
+  const Packed pv = PackSlice(ops(), v, Whole(v.view));
+  const std::vector<float> x = RandomFloats(n * cols, 54);
+  const uint64_t stride = 70;  // q, k, two gaps, v, gap
+  std::vector<float> y = Poison(n * stride);
+  const Prepared prepared = Prepare(ops(), x, n, cols, DType::kQ4_1);
+  const MatMulTask tasks[] = {
+      {&pq.matrix, Whole(q.view), y.data(), stride},
+      {&pk.matrix, Whole(k.view), y.data() + 40, stride},
+      {&pv.matrix, {2, 2, 0, cols}, y.data() + 49, stride},  // no rows: writes nothing
+      {&pv.matrix, Whole(v.view), y.data() + 51, stride},
+  };
+  ops().MatMul(prepared.rows, tasks);
+  const std::vector<float> yq = Product(ops(), pq.matrix, Whole(q.view), x, n);
+  const std::vector<float> yk = Product(ops(), pk.matrix, Whole(k.view), x, n);
+  const std::vector<float> yv = Product(ops(), pv.matrix, Whole(v.view), x, n);
+  for (uint64_t t = 0; t < n; ++t) {
+    const float* row = y.data() + t * stride;
+    for (uint64_t i = 0; i < stride; ++i) {
+      if (i < 40) {
+        EXPECT_EQ(row[i], yq[t * 40 + i]);
+      } else if (i < 49) {
+        EXPECT_EQ(row[i], yk[t * 9 + i - 40]);
+      } else if (i >= 51 && i < 60) {
+        EXPECT_EQ(row[i], yv[t * 9 + i - 51]);
+      } else {
+        EXPECT_TRUE(std::isnan(row[i])) << "gap " << i << " was written";
+      }
+    }
+  }
+}
+
+TEST_P(MatMulTest, PackedFormTakesTheStoredBytesAndMayBeMoved) {
+  for (DType type : kAllTypes) {
+    const TestTensor w = MakeTensor(type, 48, 128, 61);
+    const MatrixSlice slice = Whole(w.view);
+    EXPECT_EQ(ops().PackedBytes(type, slice), w.view.bytes()) << ToString(type);
+    const Packed packed = PackSlice(ops(), w, slice);
+    const std::vector<float> x = RandomFloats(128, 62);
+    const std::vector<float> want = Product(ops(), packed.matrix, slice, x, 1);
+    Packed moved = packed;
+    moved.matrix.data = moved.bytes.data();
+    EXPECT_TRUE(Same(Product(ops(), moved.matrix, slice, x, 1), want, 48));
+  }
+}
+
+TEST_P(MatMulTest, ShowsNanAndInfinityAndKeepsZero) {
+  const uint64_t cols = 64, rows = 9;
+  for (DType type : kAllTypes) {
+    const TestTensor w = MakeTensor(type, rows, cols, 71);
+    const Packed packed = PackSlice(ops(), w, Whole(w.view));
+    for (float bad :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      std::vector<float> x = RandomFloats(3 * cols, 72);
+      x[cols + 40] = bad;
+      const std::vector<float> y = Product(ops(), packed.matrix, Whole(w.view), x, 3);
+      for (uint64_t r = 0; r < rows; ++r) {
+        EXPECT_TRUE(std::isfinite(y[r]) && std::isfinite(y[2 * rows + r])) << ToString(type);
+        EXPECT_FALSE(std::isfinite(y[rows + r])) << ToString(type) << " row " << r;
+      }
+    }
+    const std::vector<float> zero(cols, 0.0f);
+    for (float value : Product(ops(), packed.matrix, Whole(w.view), zero, 1)) {
+      EXPECT_EQ(value, 0.0f);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, MatMulTest, ::testing::ValuesIn(AllBackends()), BackendName);
+
+}  // namespace
+}  // namespace tandem

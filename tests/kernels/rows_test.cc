@@ -1,0 +1,104 @@
+// Embedding, norm and elementwise ops of every back end.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/kernels/kernel_test_support.h"
+
+namespace tandem {
+namespace {
+
+constexpr double kUnit = 0x1p-24;
+
+class RowsTest : public ::testing::TestWithParam<Backend> {
+ protected:
+  void SetUp() override {
+    bench_ = MakeBench(GetParam());
+    if (!bench_.ops) GTEST_SKIP() << bench_.missing;
+  }
+  Ops& ops() { return *bench_.ops; }
+  Bench bench_;
+};
+
+TEST_P(RowsTest, EmbedsItsRowsAndZeroesTheOthers) {
+  for (DType type : kAllTypes) {
+    const uint64_t hidden = 96;
+    const TestTensor table = MakeTensor(type, 50, hidden, 1);
+    const Packed packed = PackSlice(ops(), table, {10, 45, 0, hidden});
+    const std::vector<int32_t> ids = {10, 44, 11, 9, 45, 30, -1, 49, 30, 17};
+    std::vector<float> out = Poison(ids.size() * hidden);
+    ops().Embed(packed.matrix, {11, 44, 0, hidden}, ids, out.data());
+    for (size_t t = 0; t < ids.size(); ++t) {
+      const bool held = ids[t] >= 11 && ids[t] < 44;
+      for (uint64_t i = 0; i < hidden; ++i) {
+        const float want = held ? table.values[static_cast<uint64_t>(ids[t]) * hidden + i] : 0.0f;
+        ASSERT_EQ(out[t * hidden + i], want) << ToString(type) << " id " << ids[t] << " at " << i;
+      }
+    }
+  }
+}
+
+TEST_P(RowsTest, NormsEachRow) {
+  for (uint64_t hidden : {8, 33, 64, 100, 576, 4096}) {
+    const uint64_t n = 5;
+    const std::vector<float> x = RandomFloats(n * hidden, 2, 3.0f);
+    const std::vector<float> w = RandomFloats(hidden, 3);
+    std::vector<float> got = Poison(n * hidden), want(n * hidden);
+    ops().RmsNorm(x.data(), w.data(), 1e-5f, n, hidden, got.data());
+    for (uint64_t t = 0; t < n; ++t) {
+      double squares = 0.0;
+      for (uint64_t i = 0; i < hidden; ++i)
+        squares += double{x[t * hidden + i]} * x[t * hidden + i];
+      const double rms = std::sqrt(squares / static_cast<double>(hidden) + 1e-5f);
+      for (uint64_t i = 0; i < hidden; ++i) {
+        want[t * hidden + i] = static_cast<float>(x[t * hidden + i] / rms * w[i]);
+      }
+    }
+    // The sum of squares errs by at most hidden/8 + 8 roundings, the rest by a few.
+    const double units = static_cast<double>(hidden) / 8.0 + 16.0;
+    EXPECT_TRUE(Near(got, want, hidden, [&](size_t i) {
+      return units * kUnit * std::abs(want[i]) + 1e-30;
+    })) << hidden;
+  }
+}
+
+TEST_P(RowsTest, NormOfZerosIsZero) {
+  const std::vector<float> x(64, 0.0f), w(64, 2.0f);
+  std::vector<float> y = Poison(64);
+  ops().RmsNorm(x.data(), w.data(), 1e-5f, 1, 64, y.data());
+  for (float value : y) EXPECT_EQ(value, 0.0f);
+}
+
+TEST_P(RowsTest, AddsExactlyAndInPlace) {
+  for (size_t n : {1, 7, 64, 1000, 70000}) {
+    std::vector<float> x = RandomFloats(n, 4);
+    const std::vector<float> y = RandomFloats(n, 5);
+    std::vector<float> out = Poison(n);
+    ops().Add(x.data(), y.data(), n, out.data());
+    for (size_t i = 0; i < n; ++i) ASSERT_EQ(out[i], x[i] + y[i]);
+    ops().Add(x.data(), y.data(), n, x.data());
+    EXPECT_TRUE(Same(x, out, n));
+  }
+}
+
+TEST_P(RowsTest, SwiGluFollowsItsFormulaOverTheWholeRange) {
+  for (size_t n : {1, 9, 64, 1001, 50000}) {
+    const std::vector<float> gate = RandomFloats(n, 6, n == 1001 ? 200.0f : 8.0f);
+    const std::vector<float> up = RandomFloats(n, 7, 2.0f);
+    std::vector<float> out = Poison(n), want(n);
+    ops().SwiGlu(gate.data(), up.data(), n, out.data());
+    for (size_t i = 0; i < n; ++i) {
+      want[i] = static_cast<float>(gate[i] / (1.0 + std::exp(-double{gate[i]})) * up[i]);
+    }
+    EXPECT_TRUE(
+        Near(out, want, n, [&](size_t i) { return 16.0 * kUnit * std::abs(want[i]) + 1e-30; }));
+    std::vector<float> in_place = gate;
+    ops().SwiGlu(in_place.data(), up.data(), n, in_place.data());
+    EXPECT_TRUE(Same(in_place, out, n));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, RowsTest, ::testing::ValuesIn(AllBackends()), BackendName);
+
+}  // namespace
+}  // namespace tandem
