@@ -1,5 +1,5 @@
-// What a plan needs of each device's memory and of the host's, before anything is loaded: the answer
-// to "will it fit, per card".
+// What a plan needs of each device's memory and of the host's, before anything is loaded: the
+// answer to "will it fit, per card".
 #pragma once
 
 #include <string>
@@ -9,6 +9,9 @@
 #include "engine/plan/plan.h"
 
 namespace tandem {
+
+struct ProgramInfo;
+struct ValueInfo;
 
 struct MemoryRow {
   DeviceId device;
@@ -27,8 +30,33 @@ struct MemoryTable {
   std::vector<MemoryRow> rows;  // d0, d1, ..., host
 };
 
-// Bytes of scratch one step needs on a device: quantised rows, gate/up/attention temporaries.
-// The executor allocates exactly this.
+// Bytes of scratch one step needs on a device, for rows = max_step_tokens:
+//   4 * rows * (2 * q_dim + 2 * kv_dim + 2 * ffn)      q and attention out, k and v, gate and up:
+//   f32
+//   + 8 * rows * max(hidden, q_dim, ffn)               a product's input rows, prepared (quantised)
+//   + 65536                                            alignment and small things
+// The executor allocates exactly this on every device that runs a block.
 Bytes WorkspaceBytes(const BlockGraph& graph, uint32_t max_step_tokens);
+
+// Tokens of KV that one sequence slot provides for: its share of the context, in whole pages.
+inline constexpr uint32_t kKvPageTokens = 64;
+uint32_t KvTokensPerSlot(const PlanLimits& limits);
+
+// Rows [floor(rows * shard / shards), floor(rows * (shard + 1) / shards)) are a token shard's.
+uint32_t ShardRows(uint32_t rows, uint32_t shard, uint32_t shards);
+
+// Bytes of one value, f32, when its microbatch has `rows` rows of which `sampled` are sampled.
+Bytes ValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t rows, uint32_t sampled);
+
+// What an accepted plan needs. `programs` is parallel to plan.programs, as the verifier gives it.
+// Every lane provides for limits.max_sequences sequences: which lane a sequence goes to is not
+// known beforehand. With microbatches by sequence, slot s is in microbatch s mod M.
+MemoryTable MemoryNeeds(const Plan& plan, const std::vector<ProgramInfo>& programs,
+                        const BlockGraph& graph, const Rig& rig, const PlanLimits& limits);
+
+// "" when every row fits; else which device lacks how much, and the first block in chain order that
+// does not fit beside what comes before it.
+std::string WhatDoesNotFit(const Plan& plan, const std::vector<ProgramInfo>& programs,
+                           const BlockGraph& graph, const Rig& rig, const PlanLimits& limits);
 
 }  // namespace tandem

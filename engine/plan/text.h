@@ -1,5 +1,5 @@
-// The plan's text form: lossless, one op a line, stable, diffable; golden tests and the plugin helper
-// process speak it. FormatPlan(ParsePlan(t)) == t for any t that FormatPlan wrote.
+// The plan's text form: lossless, one op a line, stable, diffable; golden tests and the plugin
+// helper process speak it. FormatPlan(ParsePlan(t)) == t for any t that FormatPlan wrote.
 //
 //   tandem-plan 1
 //   plugin layer_split 0.1.0
@@ -17,8 +17,8 @@
 //   d0->d1 kv_move b17[0:4) m0
 //   d1 sample m1 <v90
 // A '#' starts a comment. Attributes with default values are left out; the others are path=,
-// algorithm=, queue= and, in the form with calls, call=. A word that holds a space, a quote or a '#'
-// is written in double quotes with \", \\ and \xNN escapes.
+// algorithm=, queue= and, in the form with calls, call=. A word that holds a space, a quote or a
+// '#' is written in double quotes with \", \\ and \xNN escapes.
 #pragma once
 
 #include <string>
@@ -29,15 +29,16 @@
 namespace tandem {
 
 // How much FormatPlan writes. kPlan leaves out the numbers of the plugin's calls, so that golden
-// files do not change with them; kWithCalls loses nothing; kHashed also leaves out who wrote the plan
-// and from which knobs (plan.h, PlanHash).
+// files do not change with them; kWithCalls loses nothing; kHashed also leaves out who wrote the
+// plan and from which knobs (plan.h, PlanHash).
 enum class PlanText : uint8_t { kPlan, kWithCalls, kHashed };
 
 std::string FormatPlan(const Plan& plan, PlanText text = PlanText::kPlan);
 // One line without its end; no call number.
 std::string FormatOp(const Op& op);
 // `name` is for messages ("plan.txt:17: ..."). Throws Error(kPlan) with line and what was expected.
-// Reads every form that FormatPlan writes. Bounded: refuses more than 1,000,000 ops, places or slots.
+// Reads every form that FormatPlan writes. Bounded: refuses more than 1,000,000 ops, places or
+// slots.
 Plan ParsePlan(std::string_view text, const std::string& name);
 
 // The lines that differ between two plans' texts, "-" of `a` and "+" of `b`, with three lines of
