@@ -1,0 +1,216 @@
+// Any weights times f32 activations.  y(n, rows) = x(n, cols) * W^T
+//
+// Every output is one chain over its columns in order: acc = fma(w, x, acc), with w dequantised to
+// f32 (for quantised types w = fma(q, d, m)). Four panels at once for one token, and two panels by
+// six tokens for more, so that enough chains run side by side.
+//
+// F32 panels are read in place, F16 and BF16 for one token too; all else is widened into a buffer
+// of the first-level cache, kDepth columns at a time, and shared by all tokens.
+#include "kernels/cpu/avx2_inline.h"
+#include "kernels/int8_block.h"
+
+namespace tandem::cpu::avx2 {
+namespace {
+
+constexpr uint64_t kDepth = 128;  // columns widened at a time
+constexpr uint64_t kWide = 4;     // panels side by side at most
+constexpr uint64_t kTokens = 6;   // side by side
+constexpr uint64_t kChunk = 48;   // tokens whose sums are held while the columns advance
+
+template <DType T>
+struct Plain {
+  static constexpr uint64_t kBytes = T == DType::kF32 ? 32 : 16;  // of a column of a panel
+  [[gnu::always_inline]] static __m256 Load(const std::byte* at) {
+    if constexpr (T == DType::kF32) {
+      return _mm256_loadu_ps(reinterpret_cast<const float*>(at));
+    } else if constexpr (T == DType::kF16) {
+      return LoadHalves(at);
+    } else {
+      const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(at));
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+    }
+  }
+};
+
+// acc[token][panel] += the columns of `panels` times x (tokens x_stride apart).
+template <DType T, int kPanels, int kRows>
+[[gnu::always_inline]] inline void Multiply(const std::byte* const* panels, const float* x,
+                                            uint64_t x_stride, uint64_t cols, __m256* acc) {
+  __m256 sums[kRows][kPanels];
+  const std::byte* at[kPanels];
+  for (int p = 0; p < kPanels; ++p) at[p] = panels[p];
+  for (int t = 0; t < kRows; ++t) {
+    for (int p = 0; p < kPanels; ++p) sums[t][p] = acc[t * kPanels + p];
+  }
+  for (uint64_t c = 0; c < cols; ++c) {
+    __m256 w[kPanels];
+    for (int p = 0; p < kPanels; ++p) {
+      w[p] = Plain<T>::Load(at[p]);
+      at[p] += Plain<T>::kBytes;
+    }
+    for (int t = 0; t < kRows; ++t) {
+      const __m256 value = _mm256_set1_ps(x[static_cast<uint64_t>(t) * x_stride + c]);
+      for (int p = 0; p < kPanels; ++p) sums[t][p] = _mm256_fmadd_ps(w[p], value, sums[t][p]);
+    }
+  }
+  for (int t = 0; t < kRows; ++t) {
+    for (int p = 0; p < kPanels; ++p) acc[t * kPanels + p] = sums[t][p];
+  }
+}
+
+// The same for any number of tokens.
+template <DType T, int kPanels>
+void MultiplyTokens(const std::byte* const* panels, const float* x, uint64_t x_stride,
+                    uint64_t cols, uint64_t tokens, __m256* acc) {
+  uint64_t t = 0;
+  if constexpr (kPanels <= 2) {
+    for (; t + kTokens <= tokens; t += kTokens) {
+      Multiply<T, kPanels, kTokens>(panels, x + t * x_stride, x_stride, cols, acc + t * kPanels);
+    }
+    for (; t + 3 <= tokens; t += 3) {
+      Multiply<T, kPanels, 3>(panels, x + t * x_stride, x_stride, cols, acc + t * kPanels);
+    }
+  }
+  for (; t < tokens; ++t) {
+    Multiply<T, kPanels, 1>(panels, x + t * x_stride, x_stride, cols, acc + t * kPanels);
+  }
+}
+
+// A quantised block as 32 columns of f32.  out (32, kLanes)
+template <DType T>
+[[gnu::always_inline]] inline void WidenBlock(const std::byte* at, float* out) {
+  constexpr bool kEightBit = T == DType::kQ8_0;
+  constexpr uint64_t kFields = kEightBit ? 256 : 128;
+  const __m256 d = LoadHalves(at + kFields);
+  const __m256 m = T == DType::kQ4_1 ? LoadHalves(at + kFields + 16) : _mm256_setzero_ps();
+  const auto put = [&](int column, __m256i q) {
+    _mm256_storeu_ps(out + column * kLanes, _mm256_fmadd_ps(_mm256_cvtepi32_ps(q), d, m));
+  };
+  for (int group = 0; group < (kEightBit ? 8 : 4); ++group) {
+    const __m256i dwords = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at) + group);
+    for (int byte = 0; byte < 4; ++byte) {
+      const int column = 4 * group + byte;
+      if constexpr (kEightBit) {
+        put(column, _mm256_srai_epi32(_mm256_slli_epi32(dwords, 24 - 8 * byte), 24));
+      } else {
+        const __m256i offset = _mm256_set1_epi32(T == DType::kQ4_0 ? 8 : 0);
+        const __m256i nibble = _mm256_set1_epi32(15);
+        put(column, _mm256_sub_epi32(_mm256_and_si256(_mm256_srli_epi32(dwords, 8 * byte), nibble),
+                                     offset));
+        put(column + 16,
+            _mm256_sub_epi32(_mm256_and_si256(_mm256_srli_epi32(dwords, 8 * byte + 4), nibble),
+                             offset));
+      }
+    }
+  }
+}
+
+// Columns of one panel as f32.  out (cols, kLanes)
+template <DType T>
+void Widen(const std::byte* at, uint64_t cols, float* out) {
+  if constexpr (T == DType::kF16 || T == DType::kBF16 || T == DType::kF32) {
+    for (uint64_t c = 0; c < cols; ++c) {
+      _mm256_storeu_ps(out + c * kLanes, Plain<T>::Load(at + c * Plain<T>::kBytes));
+    }
+  } else {
+    constexpr uint64_t kBytes = T == DType::kQ8_0 ? 272 : T == DType::kQ4_1 ? 160 : 144;
+    for (uint64_t c = 0; c < cols; c += kInt8Block, at += kBytes) {
+      WidenBlock<T>(at, out + c * kLanes);
+    }
+  }
+}
+
+// Where a column of a panel is, in bytes from the panel's start.
+template <DType T>
+constexpr uint64_t ColumnOffset(uint64_t col) {
+  switch (T) {
+    case DType::kF32:
+      return col * 32;
+    case DType::kF16:
+    case DType::kBF16:
+      return col * 16;
+    case DType::kQ8_0:
+      return col / kInt8Block * 272;
+    case DType::kQ4_1:
+      return col / kInt8Block * 160;
+    case DType::kQ4_0:
+      return col / kInt8Block * 144;
+  }
+}
+
+// Tokens [begin, begin + tokens) over kPanels neighbouring panels.
+template <DType T, int kPanels>
+void Tile(const PanelJob& job, const PanelSpan* spans, uint64_t begin, uint64_t tokens) {
+  constexpr bool kInPlace = T == DType::kF32;
+  constexpr bool kPlain = kInPlace || T == DType::kF16 || T == DType::kBF16;
+  __m256 acc[kChunk * (kPanels < 3 ? 2 : 1) + kWide];
+  for (uint64_t i = 0; i < tokens * kPanels; ++i) acc[i] = _mm256_setzero_ps();
+  const float* x = job.f32 + begin * job.cols;
+
+  alignas(32) float wide[kPanels * kDepth * kLanes];
+  for (uint64_t c0 = 0; c0 < job.cols; c0 += kDepth) {
+    const uint64_t cols = job.cols - c0 < kDepth ? job.cols - c0 : kDepth;
+    const std::byte* panels[kPanels];
+    for (int p = 0; p < kPanels; ++p) panels[p] = spans[p].at + ColumnOffset<T>(c0);
+    if constexpr (kPlain) {
+      if (kInPlace || tokens < 3) {
+        MultiplyTokens<T, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
+        continue;
+      }
+    }
+    for (int p = 0; p < kPanels; ++p) {
+      float* to = wide + static_cast<uint64_t>(p) * kDepth * kLanes;
+      Widen<T>(panels[p], cols, to);
+      panels[p] = reinterpret_cast<const std::byte*>(to);
+    }
+    MultiplyTokens<DType::kF32, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
+  }
+  for (uint64_t t = 0; t < tokens; ++t) {
+    for (int p = 0; p < kPanels; ++p) {
+      StoreLanes(spans[p], acc[t * kPanels + static_cast<uint64_t>(p)],
+                 spans[p].y + (begin + t) * job.y_stride);
+    }
+  }
+}
+
+template <DType T>
+void Run(const PanelJob& job) {
+  for (uint64_t begin = 0; begin < job.n; begin += kChunk) {
+    const uint64_t tokens = job.n - begin < kChunk ? job.n - begin : kChunk;
+    const uint64_t side_by_side = tokens < 3 ? kWide : 2;
+    PanelWalk walk(job);
+    PanelSpan spans[kWide];
+    uint64_t held = 0;
+    while (walk.Next(spans[held])) {
+      if (++held < side_by_side) continue;
+      if (held == kWide) {
+        Tile<T, kWide>(job, spans, begin, tokens);
+      } else {
+        Tile<T, 2>(job, spans, begin, tokens);
+      }
+      held = 0;
+    }
+    for (uint64_t p = 0; p < held; ++p) Tile<T, 1>(job, spans + p, begin, tokens);
+  }
+}
+
+}  // namespace
+
+void MatMulF32(const PanelJob& job) {
+  switch (job.type) {
+    case DType::kF32:
+      return Run<DType::kF32>(job);
+    case DType::kF16:
+      return Run<DType::kF16>(job);
+    case DType::kBF16:
+      return Run<DType::kBF16>(job);
+    case DType::kQ8_0:
+      return Run<DType::kQ8_0>(job);
+    case DType::kQ4_0:
+      return Run<DType::kQ4_0>(job);
+    case DType::kQ4_1:
+      return Run<DType::kQ4_1>(job);
+  }
+}
+
+}  // namespace tandem::cpu::avx2
