@@ -6,8 +6,9 @@
 // gives), which is bounded in time and memory: a plugin that crashes, hangs or scribbles is an
 // Error(kPlugin) that says so. No fallback anywhere.
 //
-//   Planner planner({.helper = bin + "/tandem-planner", .folders = {bin + "/../lib/tandem/plugins"}});
-//   PlannedRun planned = planner.MakePlan("layer_split", problem, {{"microbatches", "2"}});
+//   Planner planner({.helper = bin + "/tandem-planner", .folders = {bin +
+//   "/../lib/tandem/plugins"}}); PlannedRun planned = planner.MakePlan("layer_split", problem,
+//   {{"microbatches", "2"}});
 #pragma once
 
 #include <optional>
@@ -34,15 +35,15 @@ struct PlanProblem {
   const Rig* rig = nullptr;
   PlanLimits limits;
   WireType wire = WireType::kF32;
-  PathKind path = PathKind::kAuto;    // every movement asks for it
-  std::vector<double> tensor_split;   // relative shares a device (--tensor-split); empty: even
+  PathKind path = PathKind::kAuto;   // every movement asks for it
+  std::vector<double> tensor_split;  // relative shares a device (--tensor-split); empty: even
 };
 
 struct KnobInfo {
   std::string name;
-  std::string type;                  // "int", "double", "bool", "string"
+  std::string type;  // "int", "double", "bool", "string"
   std::string default_value;
-  std::vector<std::string> grid;     // values `auto` tries; at least the default
+  std::vector<std::string> grid;  // values `auto` tries; at least the default
   std::string help;
 };
 
@@ -50,8 +51,8 @@ struct PluginInfo {
   std::string name;
   std::string version;
   std::string summary;
-  std::string path;      // of the .so; empty for auto and file
-  std::string sha256;    // of the .so
+  std::string path;    // of the .so; empty for auto and file
+  std::string sha256;  // of the .so
   uint32_t abi_minor_built = 0;
   uint32_t abi_minor_needed = 0;
   std::vector<KnobInfo> knobs;
@@ -59,8 +60,8 @@ struct PluginInfo {
 
 struct PlannedRun {
   Plan plan;
-  PluginInfo plugin;        // of the plugin that wrote the plan (under auto, the chosen one)
-  std::string requested;    // "auto", "layer_split", "./my_plugin.so"
+  PluginInfo plugin;      // of the plugin that wrote the plan (under auto, the chosen one)
+  std::string requested;  // "auto", "layer_split", "./my_plugin.so"
   std::string plan_hash;
   VerifyResult verified;
   std::vector<std::string> diagnostics;  // what the plugin said

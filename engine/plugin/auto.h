@@ -1,0 +1,16 @@
+// `auto`: prices every plugin of the folders over its grid of knobs and takes the best that fits.
+#pragma once
+
+#include <vector>
+
+#include "engine/plugin/planner.h"
+
+namespace tandem {
+
+// The best plan by AutoSeconds (objective.h); plans that take the same go by memory, fewer knobs,
+// shorter name, name. `fixed` knobs hold for every plugin that declares them. Throws Error(kPlan)
+// when no plan is possible, with every plugin's reason.
+PlannedRun SearchPlugins(const PlannerOptions& options, const PlanProblem& problem,
+                         const std::vector<Knob>& fixed);
+
+}  // namespace tandem
