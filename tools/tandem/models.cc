@@ -57,7 +57,7 @@ int Path(const ModelsFlags& flags) {
 int Show(const ModelsFlags& flags) {
   std::shared_ptr<const Model> model = OpenModel(flags.name, /*shape_only=*/true);
   if (flags.json) {
-    PrintJson(DescribeModelJson(*model));
+    PrintJson(Describe(*model));
   } else {
     PrintOut(DescribeModel(*model));
   }

@@ -83,11 +83,27 @@ void PrintRig(const Rig& rig) {
 nlohmann::json InventoryJson(const GpuInventory& inventory) {
   nlohmann::json gpus = nlohmann::json::array();
   for (const GpuInfo& gpu : inventory.gpus) {
-    gpus.push_back({{"index", gpu.index}, {"name", gpu.name}, {"memory", gpu.total_memory}});
+    gpus.push_back(
+        {{"index", gpu.index},
+         {"name", gpu.name},
+         {"memory", gpu.total_memory.value},
+         {"sm_count", gpu.sm_count},
+         {"compute_capability", fmt::format("{}.{}", gpu.compute_major, gpu.compute_minor)},
+         {"pci_bus_id", gpu.pci_bus_id}});
+  }
+  nlohmann::json paths = nlohmann::json::array();
+  for (const GpuPeerPath& path : inventory.peer_paths) {
+    paths.push_back({{"from", path.from},
+                     {"to", path.to},
+                     {"access", path.access},
+                     {"native_atomics", path.native_atomics},
+                     {"performance_rank", path.performance_rank}});
   }
   return {{"built_with_cuda", inventory.built_with_cuda},
           {"driver", inventory.driver_message},
-          {"gpus", gpus}};
+          {"libraries", inventory.libraries},
+          {"gpus", gpus},
+          {"peer_paths", paths}};
 }
 
 int ShowThisMachine(const RigFlags& flags) {
@@ -102,8 +118,7 @@ int ShowThisMachine(const RigFlags& flags) {
   PrintLine("this machine: " + facts.dump());
   PrintLine(fmt::format("CUDA: {}", inventory.driver_message));
   for (const GpuInfo& gpu : inventory.gpus) {
-    PrintLine(
-        fmt::format("  cuda:{} {} ({})", gpu.index, gpu.name, HumanBytes(Bytes{gpu.total_memory})));
+    PrintLine(fmt::format("  cuda:{} {} ({})", gpu.index, gpu.name, HumanBytes(gpu.total_memory)));
   }
   PrintRig(ThisMachineRig(2));
   return kExitOk;

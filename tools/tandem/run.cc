@@ -10,6 +10,7 @@
 
 #include "engine/base/error.h"
 #include "engine/lab/runner.h"
+#include "engine/serve/server.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
@@ -161,6 +162,24 @@ int PrintDryRun(const Scenario& scenario, const std::vector<DryRunRow>& rows, bo
   return kExitOk;
 }
 
+class LocalServer final : public RunningServer {
+ public:
+  explicit LocalServer(Engine& engine) : server_(engine, LocalOptions()) { server_.Start(); }
+  ~LocalServer() override {
+    server_.RequestShutdown();
+    server_.Wait();
+  }
+  int port() const override { return server_.port(); }
+
+ private:
+  static ServerOptions LocalOptions() {
+    ServerOptions options;
+    options.port = 0;
+    return options;
+  }
+  Server server_;
+};
+
 // results/<machine>/machine.yaml: the facts that every record of the folder shares.
 void WriteMachineFile(const fs::path& folder) {
   fs::path path = folder / "machine.yaml";
@@ -184,6 +203,7 @@ int Run(const RunFlags& flags) {
   options.resume = flags.resume;
   options.tandem_version = TandemVersion();
   options.log = &log;
+  options.start_server = [](Engine& engine) { return std::make_unique<LocalServer>(engine); };
   if (flags.dry_run) {
     return PrintDryRun(scenario, Runner(options).DryRun(scenario), flags.json);
   }
