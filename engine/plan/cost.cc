@@ -25,16 +25,6 @@ bool SeesSampledRowsOnly(const BlockGraph& graph, Meaning meaning, BlockId block
   return meaning == Meaning::kLogits || (meaning == Meaning::kN && block == graph.head());
 }
 
-// Elements of one value.
-uint64_t ElementsOf(const BlockGraph& graph, const ValueInfo& value, const MicrobatchShape& shape) {
-  uint64_t rows =
-      SeesSampledRowsOnly(graph, value.meaning, value.block) ? shape.sampled : shape.rows;
-  if (value.shards > 1) rows = PartSize(rows, value.shard, value.shards);
-  uint64_t width = value.meaning == Meaning::kLogits ? graph.at(value.block).ElemCount(value.units)
-                                                     : graph.config.hidden;
-  return rows * width;
-}
-
 const ValueInfo& ValueOf(const ProgramInfo& info, ValueId id) {
   Check(id < info.values.size(), "cost: a value the program does not have");
   return info.values[id];
@@ -157,6 +147,16 @@ MicrobatchShape ShapeFor(const Op& op, const StepShape& shape) {
   return sum;
 }
 
+uint64_t ValueElements(const BlockGraph& graph, const ValueInfo& value,
+                       const MicrobatchShape& shape) {
+  uint64_t rows =
+      SeesSampledRowsOnly(graph, value.meaning, value.block) ? shape.sampled : shape.rows;
+  if (value.shards > 1) rows = PartSize(rows, value.shard, value.shards);
+  uint64_t width = value.meaning == Meaning::kLogits ? graph.at(value.block).ElemCount(value.units)
+                                                     : graph.config.hidden;
+  return rows * width;
+}
+
 bool DoesWork(const BlockGraph& graph, const Op& op, const ProgramInfo& info,
               const StepShape& step) {
   MicrobatchShape shape = ShapeFor(op, step);
@@ -255,10 +255,10 @@ std::vector<Hop> HopsOf(const BlockGraph& graph, const Op& op, const ProgramInfo
       break;
     case OpKind::kTransfer:
       hops.Add(op.devices[0], op.devices[1],
-               WireBytes(wire, ElementsOf(graph, ValueOf(info, op.in[0]), shape)));
+               WireBytes(wire, ValueElements(graph, ValueOf(info, op.in[0]), shape)));
       break;
     case OpKind::kAllReduce:
-      AddAllReduce(hops, op, wire, ElementsOf(graph, ValueOf(info, op.in[0]), shape));
+      AddAllReduce(hops, op, wire, ValueElements(graph, ValueOf(info, op.in[0]), shape));
       break;
     case OpKind::kReduceScatter:
       hops.AddPairs(op.devices, [&](size_t, size_t j) {
@@ -267,7 +267,7 @@ std::vector<Hop> HopsOf(const BlockGraph& graph, const Op& op, const ProgramInfo
       break;
     case OpKind::kAllGather:
       hops.AddPairs(op.devices, [&](size_t i, size_t) {
-        return WireBytes(wire, ElementsOf(graph, ValueOf(info, op.in[i]), shape));
+        return WireBytes(wire, ValueElements(graph, ValueOf(info, op.in[i]), shape));
       });
       break;
     case OpKind::kFetch:
@@ -275,7 +275,7 @@ std::vector<Hop> HopsOf(const BlockGraph& graph, const Op& op, const ProgramInfo
       break;
     case OpKind::kKvMove:
       hops.Add(op.devices[0], op.devices[1],
-               graph.at(op.block).KvBytesPerToken(op.units) * shape.kv_tokens);
+               graph.at(op.block).KvBytesPerToken(op.units) * shape.rows);
       break;
     default:
       break;

@@ -31,6 +31,11 @@ struct StepShape {
 // The shape an op sees: its microbatch's; for FETCH, which serves all of them, their sum.
 MicrobatchShape ShapeFor(const Op& op, const StepShape& shape);
 
+// Elements of a value: its rows (the sampled ones for the norm of HEAD and for logits; a shard's
+// share of them) times hidden, or times the vocabulary rows of its units for logits.
+uint64_t ValueElements(const BlockGraph& graph, const ValueInfo& value,
+                       const MicrobatchShape& shape);
+
 // Whether an op has anything to do: not for a microbatch without rows, nor HEAD and SAMPLE (their
 // norms and movements included) for one without sampled rows.
 bool DoesWork(const BlockGraph& graph, const Op& op, const ProgramInfo& info,
@@ -80,7 +85,7 @@ struct Hop {
 //   ALL_GATHER           rank i to each other W(shard i * h); logits: W(S * columns of its units)
 //   TRANSFER             W of the value: R*h; S*h for the norm of HEAD; S*columns for logits
 //   FETCH                the units' stored bytes, once a step with any row
-//   KV_MOVE              f16 keys and values of the units over kv_tokens
+//   KV_MOVE              f16 keys and values of the units for the R rows this step appended
 //   SAMPLE               4*S to the host
 std::vector<Hop> HopsOf(const BlockGraph& graph, const Op& op, const ProgramInfo& info,
                         const MicrobatchShape& shape, WireType wire, const Rig& rig);

@@ -1,17 +1,26 @@
-// List scheduling of one step over device queues and links: given how long each op takes on its own,
-// when does each start and end, what is exposed, and where did each device's time go. The pricer
-// feeds it modelled times, the executor measured ones laid on a rig; both get the same timeline.
+// List scheduling of one step over device queues and links: given how long each op takes on its
+// own, when does each start and end, what is exposed, and where did each device's time go. The
+// pricer feeds it modelled times, the executor measured ones laid on a rig; both get the same
+// timeline.
 //
-// Each device has compute, copy-in, copy-out and comm queues; queue order is list order. An op starts
-// when its queues are free, its operands are there, a slot it overwrites is no longer read, and the KV
-// it reads is current. Hops occupy the directed link (src, dst) one after the other.
+// Each device has compute, copy-in, copy-out and comm queues; queue order is list order. An op
+// starts when its queues are free, its operands are there, a slot it overwrites is no longer read,
+// and the KV it reads is current (engine/plan/dependencies.h). Movements take the directed links
+// (src, dst) that they need one after the other, first come first served; a link that is not full
+// duplex is one link for both directions. A collective holds all links between its ranks from start
+// to end. A message over the host holds (src, host) and (host, dst) as Rig::StagedHopTime says.
+//
+//   ProgramSchedule schedule(graph, plan, program, info);   // once
+//   Timeline t = schedule.Lay(shape, rig, op_times);        // for every step, and every link
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/plan/cost.h"
+#include "engine/plan/dependencies.h"
 #include "engine/plan/plan.h"
 #include "engine/plan/verifier.h"
 
@@ -19,9 +28,14 @@ namespace tandem {
 
 struct OpTiming {
   Nanos start;
+  Nanos wire;     // movements and SAMPLE: when the first byte is on a link; `end` when none is
+  Nanos release;  // when it lets go of its queues: `end`, but for SAMPLE, whose ids are under way
   Nanos end;
-  Nanos launch;         // part of [start, end) that is the launch gap
-  Nanos exposed;        // movements: the part during which a waiting device's compute stood idle
+  Nanos launch;  // part of [start, end) that is the launch gap
+  Nanos
+      exposed;  // part of [wire, end) during which one of its devices counts exposed communication
+  // The op that let this one start, by its end or by leaving a link; empty at the step's start.
+  std::optional<uint32_t> after;
 };
 
 // Where one device's step went; the parts sum to the step exactly (integers on one axis).
@@ -39,16 +53,33 @@ struct DeviceAttribution {
 };
 
 struct Timeline {
-  Nanos length;                    // of the step
-  std::vector<OpTiming> ops;       // by op index; from zero at the step's start
+  Nanos length;               // of the step
+  std::vector<OpTiming> ops;  // by op index; from zero at the step's start
   std::vector<DeviceAttribution> devices;
-  Nanos link_busy;                 // union over links of the time something was on a wire between
-                                   // devices (host hops of device-to-device movements included)
-  Nanos exposed_comm;              // the largest over devices
+  Nanos link_busy;     // union over links of the time something was on a wire between
+                       // devices (host hops of device-to-device movements included)
+  Nanos exposed_comm;  // the largest over devices
 };
 
-// compute_times[i] is the time of op i on its device, launch gap not included; movements' entries
-// are ignored, as their times come from the rig's links. Ops of empty microbatches take no time.
+// A program with its dependencies, ready to be laid on any rig and any step. Keeps references:
+// graph, plan, program and info must outlive it. Any thread may call Lay.
+class ProgramSchedule {
+ public:
+  ProgramSchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
+                  const ProgramInfo& info);
+  // compute_times[i] is the time of op i on its device, launch gap not included; movements' entries
+  // are ignored, as their times come from the rig's links. Ops without work take no time.
+  Timeline Lay(const StepShape& shape, const Rig& rig, std::span<const Nanos> compute_times) const;
+
+ private:
+  const BlockGraph& graph_;
+  const Plan& plan_;
+  const Program& program_;
+  const ProgramInfo& info_;
+  std::vector<std::vector<Dependency>> dependencies_;  // by op
+};
+
+// ProgramSchedule::Lay for one step.
 Timeline LaySchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
                      const ProgramInfo& info, const StepShape& shape, const Rig& rig,
                      std::span<const Nanos> compute_times);

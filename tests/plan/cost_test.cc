@@ -187,14 +187,14 @@ TEST_F(CostTest, OffloadFetchesEveryBlockOnceAStep) {
   }
 }
 
-TEST_F(CostTest, KvMoveCarriesTheUnitsContext) {
+TEST_F(CostTest, KvMoveCarriesTheRowsOfTheStep) {
   PlanBuilder b(graph, 2);
   b.KvMove(1, UnitRange{1, 3}, 0, 1, 0);
   StepShape shape = DecodeShape(b.program, 2, 9);
   const Block& block = graph.at(BlockId{1});
   uint64_t heads = block.ElemCount(UnitRange{1, 3});
-  // Keys and values in f16, 16 wide, for 10 tokens of each of two sequences.
-  EXPECT_EQ((Pairs(b, shape, SmallRig(2))[{kD0, kD1}]), heads * 2 * 2 * 16 * 20);
+  // Keys and values in f16, 16 wide, for one appended row of each of two sequences.
+  EXPECT_EQ((Pairs(b, shape, SmallRig(2))[{kD0, kD1}]), heads * 2 * 2 * 16 * 2);
 }
 
 TEST_F(CostTest, HostStagedBooksBothHops) {

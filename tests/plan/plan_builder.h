@@ -74,7 +74,9 @@ class PlanBuilder {
     Meaning meaning = b.kind == BlockKind::kHead    ? Meaning::kLogits
                       : b.kind == BlockKind::kEmbed ? Meaning::kX
                                                     : Meaning::kY;
-    return Push(op, {MakeValue(device, mb, meaning, block, units)}).front();
+    ValueId out = Push(op, {MakeValue(device, mb, meaning, block, units)}).front();
+    if (!units.empty()) info.weights.back() = {SourceOf(op)};
+    return out;
   }
   ValueId Norm(uint32_t block, uint32_t device, uint32_t mb, ValueId x) {
     Op op = MakeOp(OpKind::kNorm, {device}, mb);
@@ -138,6 +140,8 @@ class PlanBuilder {
     op.units = units;
     op.slot = slot;
     Push(op, {});
+    contents_.resize(std::max<size_t>(contents_.size(), slot + 1));
+    contents_[slot] = static_cast<uint32_t>(program.ops.size() - 1);
   }
   void KvMove(uint32_t block, UnitRange units, uint32_t from, uint32_t to, uint32_t mb) {
     Op op = MakeOp(OpKind::kKvMove, {from, to}, mb);
@@ -180,6 +184,18 @@ class PlanBuilder {
     value.shard = 0;
     return value;
   }
+  // The last FETCH of all the units to the RUN's device; else they are resident.
+  WeightSource SourceOf(const Op& run) const {
+    WeightSource source{run.units, std::nullopt, 0};
+    for (SlotId slot = 0; slot < contents_.size(); ++slot) {
+      if (!contents_[slot]) continue;
+      const Op& fetch = program.ops[*contents_[slot]];
+      bool holds = fetch.block == run.block && fetch.units.Contains(run.units) &&
+                   fetch.devices[1] == run.devices[0];
+      if (holds) source = WeightSource{run.units, slot, *contents_[slot]};
+    }
+    return source;
+  }
   std::vector<ValueId> Push(Op op, std::vector<ValueInfo> outs) {
     for (ValueInfo& value : outs) {
       value.def_op = static_cast<uint32_t>(program.ops.size());
@@ -188,10 +204,12 @@ class PlanBuilder {
     }
     std::vector<ValueId> ids = op.out;
     program.ops.push_back(std::move(op));
+    info.weights.emplace_back();
     return ids;
   }
 
   const BlockGraph& graph_;
+  std::vector<std::optional<uint32_t>> contents_;  // by slot: the FETCH that filled it
 };
 
 // Blocks [0, cut) on device 0, the rest on device 1; every microbatch through both.

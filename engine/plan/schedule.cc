@@ -1,0 +1,302 @@
+// The simulation: ops become ready in the order of time, take their links, and let others start;
+// then every device's time is attributed.
+#include "engine/plan/schedule.h"
+
+#include <algorithm>
+#include <map>
+#include <queue>
+#include <utility>
+
+#include "engine/base/check.h"
+#include "engine/plan/attribution.h"
+
+namespace tandem {
+namespace {
+
+using Link = std::pair<DeviceId, DeviceId>;
+
+// Until when each directed link is taken, and by which op.
+class Links {
+ public:
+  explicit Links(const Rig& rig) : rig_(rig) {}
+
+  struct Use {
+    Nanos until;
+    std::optional<uint32_t> by;
+  };
+
+  const Use& Of(DeviceId src, DeviceId dst) { return uses_[Key(src, dst)]; }
+  void Take(DeviceId src, DeviceId dst, Nanos until, uint32_t op) {
+    Use& use = uses_[Key(src, dst)];
+    if (until >= use.until) use = Use{until, op};
+  }
+
+ private:
+  Link Key(DeviceId src, DeviceId dst) const {
+    bool full = src.IsHost() || dst.IsHost() ? rig_.host_link.full_duplex : rig_.link.full_duplex;
+    return full || src < dst ? Link{src, dst} : Link{dst, src};
+  }
+
+  const Rig& rig_;
+  std::map<Link, Use> uses_;
+};
+
+// Wire time of a collective from when all ranks and links are ready.
+Nanos CollectiveTime(const Rig& rig, const Op& op, WireType wire, uint64_t elements,
+                     const std::vector<Hop>& hops) {
+  uint32_t ranks = static_cast<uint32_t>(op.devices.size());
+  Bytes largest;
+  for (const Hop& hop : hops) largest = std::max(largest, hop.bytes);
+  if (op.kind != OpKind::kAllReduce) return rig.ExchangeTime(ranks, largest, op.path);
+  Bytes whole = WireBytes(wire, elements);
+  if (op.algorithm != Algorithm::kTwoShot) {
+    return ranks == 2 ? rig.AllReduceTime(2, whole, op.path)
+                      : rig.ExchangeTime(ranks, whole, op.path);
+  }
+  // For two devices a measured curve says what an all-reduce takes, whichever way it went.
+  if (ranks > 2 || !rig.link.all_reduce.points.empty()) {
+    return rig.AllReduceTime(ranks, whole, op.path);
+  }
+  Nanos phase = rig.ExchangeTime(ranks, largest, op.path);
+  return phase + phase;
+}
+
+bool MovesBetweenDevices(const Op& op) {
+  if (IsCompute(op.kind)) return false;
+  return std::none_of(op.devices.begin(), op.devices.end(), [](DeviceId d) { return d.IsHost(); });
+}
+
+// One step being laid.
+class Simulation {
+ public:
+  Simulation(const BlockGraph& graph, const Plan& plan, const Program& program,
+             const ProgramInfo& info, const StepShape& shape, const Rig& rig,
+             std::span<const Nanos> compute_times,
+             const std::vector<std::vector<Dependency>>& dependencies)
+      : graph_(graph),
+        plan_(plan),
+        program_(program),
+        info_(info),
+        shape_(shape),
+        rig_(rig),
+        compute_times_(compute_times),
+        dependencies_(dependencies),
+        links_(rig),
+        ready_(program.ops.size()) {
+    timeline_.ops.resize(program.ops.size());
+  }
+
+  Timeline Run() {
+    Simulate();
+    for (const OpTiming& op : timeline_.ops) {
+      timeline_.length = std::max(timeline_.length, op.end);
+    }
+    AttributeDevices();
+    return std::move(timeline_);
+  }
+
+ private:
+  // When an op let go of what `kind` stands for: SAMPLE frees its queue before its ids are home.
+  Nanos ReleaseOf(const Dependency& d) const {
+    return d.kind == DependencyKind::kQueue ? timeline_.ops[d.op].release : timeline_.ops[d.op].end;
+  }
+
+  // Ops in the order in which they become ready, ties by list order: who is ready first gets a link
+  // first. An op that becomes ready does so no earlier than the op that made it so.
+  void Simulate() {
+    const size_t n = program_.ops.size();
+    std::vector<uint32_t> missing(n);
+    std::vector<std::vector<uint32_t>> followers(n);
+    using Ready = std::pair<Nanos, uint32_t>;
+    std::priority_queue<Ready, std::vector<Ready>, std::greater<>> queue;
+    for (uint32_t i = 0; i < n; ++i) {
+      missing[i] = static_cast<uint32_t>(dependencies_[i].size());
+      for (const Dependency& d : dependencies_[i]) followers[d.op].push_back(i);
+      if (missing[i] == 0) queue.emplace(Nanos{0}, i);
+    }
+    size_t done = 0;
+    while (!queue.empty()) {
+      auto [ready, i] = queue.top();
+      queue.pop();
+      Place(i, ready);
+      ++done;
+      for (uint32_t follower : followers[i]) {
+        if (--missing[follower] > 0) continue;
+        queue.emplace(ReadyTime(follower), follower);
+      }
+    }
+    Check(done == n, "schedule: a program whose ops wait in a circle");
+  }
+
+  Nanos ReadyTime(uint32_t i) {
+    Nanos ready;
+    for (const Dependency& d : dependencies_[i]) {
+      Nanos release = ReleaseOf(d);
+      if (release < ready || (release == ready && timeline_.ops[i].after)) continue;
+      ready = release;
+      timeline_.ops[i].after = d.op;
+    }
+    return ready;
+  }
+
+  void Place(uint32_t i, Nanos ready) {
+    const Op& op = program_.ops[i];
+    OpTiming& timing = timeline_.ops[i];
+    ready_[i] = ready;
+    timing.start = timing.wire = timing.release = timing.end = ready;
+    if (!DoesWork(graph_, op, info_, shape_)) return;
+    MicrobatchShape shape = ShapeFor(op, shape_);
+    if (IsCompute(op.kind)) {
+      timing.launch = rig_.devices[static_cast<size_t>(op.devices[0].value)].launch_gap;
+      timing.wire = timing.release = timing.end = ready + timing.launch + compute_times_[i];
+    }
+    std::vector<Hop> hops = HopsOf(graph_, op, info_, shape, plan_.wire, rig_);
+    if (hops.empty()) return;
+    if (op.kind == OpKind::kAllReduce || op.kind == OpKind::kReduceScatter ||
+        op.kind == OpKind::kAllGather) {
+      PlaceCollective(i, hops, ValueElements(graph_, info_.values[op.in[0]], shape));
+    } else {
+      PlaceMessage(i, hops);
+    }
+    if (!IsCompute(op.kind)) {
+      timing.start = timing.wire;
+      timing.release = timing.end;
+    }
+  }
+
+  // `timing.wire` moves to when the link is free.
+  void WaitForLink(OpTiming& timing, DeviceId src, DeviceId dst) {
+    const Links::Use& use = links_.Of(src, dst);
+    if (use.until <= timing.wire) return;
+    timing.wire = use.until;
+    timing.after = use.by;
+  }
+
+  void PlaceMessage(uint32_t i, const std::vector<Hop>& hops) {
+    OpTiming& timing = timeline_.ops[i];
+    const Hop& first = hops.front();
+    // SAMPLE's ids wait for the link after its compute: what let the op start stays what it was.
+    std::optional<uint32_t> after = timing.after;
+    WaitForLink(timing, first.src, first.dst);
+    if (IsCompute(program_.ops[i].kind)) timing.after = after;
+    if (hops.size() == 1) {
+      timing.end = timing.wire + rig_.HopTime(first.src, first.dst, first.bytes);
+      links_.Take(first.src, first.dst, timing.end, i);
+      return;
+    }
+    const Hop& second = hops.back();
+    StagedTime staged = rig_.StagedHopTime(first.bytes);
+    Nanos down = std::max(timing.wire + (staged.total - staged.hop),
+                          links_.Of(second.src, second.dst).until);
+    timing.end = down + staged.hop;
+    links_.Take(first.src, first.dst, timing.wire + staged.hop, i);
+    links_.Take(second.src, second.dst, timing.end, i);
+  }
+
+  void PlaceCollective(uint32_t i, const std::vector<Hop>& hops, uint64_t elements) {
+    OpTiming& timing = timeline_.ops[i];
+    for (const Hop& hop : hops) WaitForLink(timing, hop.src, hop.dst);
+    timing.end = timing.wire + CollectiveTime(rig_, program_.ops[i], plan_.wire, elements, hops);
+    for (const Hop& hop : hops) links_.Take(hop.src, hop.dst, timing.end, i);
+  }
+
+  // From when all that device makes itself for op i is there until the rest is.
+  Interval WaitOf(uint32_t i, DeviceId device) const {
+    Nanos own;
+    for (const Dependency& d : dependencies_[i]) {
+      const Op& before = program_.ops[d.op];
+      bool local = IsCompute(before.kind) && before.devices[0] == device;
+      bool queue =
+          d.kind == DependencyKind::kQueue &&
+          std::find(before.devices.begin(), before.devices.end(), device) != before.devices.end();
+      if (local || queue) own = std::max(own, ReleaseOf(d));
+    }
+    return Interval{own, ready_[i]};
+  }
+
+  void AttributeDevices() {
+    std::vector<DeviceIntervals> intervals(rig_.size());
+    std::vector<Interval> between;
+    for (uint32_t i = 0; i < program_.ops.size(); ++i) {
+      const Op& op = program_.ops[i];
+      const OpTiming& timing = timeline_.ops[i];
+      for (DeviceId device : op.devices) {
+        if (device.IsHost()) continue;
+        DeviceIntervals& own = intervals[static_cast<size_t>(device.value)];
+        own.wait.push_back(WaitOf(i, device));
+        own.wire.push_back(Interval{timing.wire, timing.end});
+        if (!IsCompute(op.kind)) continue;
+        own.launch.push_back(Interval{timing.start, timing.start + timing.launch});
+        own.compute.push_back(Interval{timing.start + timing.launch, timing.release});
+      }
+      if (MovesBetweenDevices(op)) between.push_back(Interval{timing.wire, timing.end});
+    }
+    timeline_.link_busy = UnionLength(between);
+    std::vector<DeviceParts> parts;
+    for (uint32_t d = 0; d < rig_.size(); ++d) {
+      parts.push_back(Attribute(intervals[d], timeline_.length));
+      const DeviceParts& p = parts.back();
+      timeline_.devices.push_back(DeviceAttribution{DeviceId{static_cast<int32_t>(d)}, p.compute,
+                                                    p.launch, p.exposed_comm, p.wait, p.idle});
+      timeline_.exposed_comm = std::max(timeline_.exposed_comm, p.exposed_comm);
+    }
+    AttributeOps(parts);
+  }
+
+  void AttributeOps(const std::vector<DeviceParts>& parts) {
+    for (uint32_t i = 0; i < program_.ops.size(); ++i) {
+      OpTiming& timing = timeline_.ops[i];
+      if (timing.wire >= timing.end) continue;
+      std::vector<Interval> exposed;
+      for (DeviceId device : program_.ops[i].devices) {
+        if (device.IsHost()) continue;
+        const std::vector<Interval>& all = parts[static_cast<size_t>(device.value)].exposed;
+        auto from = std::partition_point(all.begin(), all.end(), [&](const Interval& interval) {
+          return interval.end <= timing.wire;
+        });
+        for (; from != all.end() && from->begin < timing.end; ++from) {
+          exposed.push_back(
+              Interval{std::max(from->begin, timing.wire), std::min(from->end, timing.end)});
+        }
+      }
+      timing.exposed = UnionLength(exposed);
+    }
+  }
+
+  const BlockGraph& graph_;
+  const Plan& plan_;
+  const Program& program_;
+  const ProgramInfo& info_;
+  const StepShape& shape_;
+  const Rig& rig_;
+  std::span<const Nanos> compute_times_;
+  const std::vector<std::vector<Dependency>>& dependencies_;
+  Links links_;
+  std::vector<Nanos> ready_;  // when an op's dependencies were met
+  Timeline timeline_;
+};
+
+}  // namespace
+
+ProgramSchedule::ProgramSchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
+                                 const ProgramInfo& info)
+    : graph_(graph),
+      plan_(plan),
+      program_(program),
+      info_(info),
+      dependencies_(DependenciesOf(graph, program, info)) {}
+
+Timeline ProgramSchedule::Lay(const StepShape& shape, const Rig& rig,
+                              std::span<const Nanos> compute_times) const {
+  Check(compute_times.size() == program_.ops.size(), "schedule: one time an op");
+  Check(rig.size() >= plan_.n_devices, "schedule: a rig with fewer devices than the plan");
+  return Simulation(graph_, plan_, program_, info_, shape, rig, compute_times, dependencies_).Run();
+}
+
+Timeline LaySchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
+                     const ProgramInfo& info, const StepShape& shape, const Rig& rig,
+                     std::span<const Nanos> compute_times) {
+  return ProgramSchedule(graph, plan, program, info).Lay(shape, rig, compute_times);
+}
+
+}  // namespace tandem
