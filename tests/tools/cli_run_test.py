@@ -1,0 +1,162 @@
+"""Sweeps as people run them: records, resume after a kill, bad folders, the report.
+
+usage: cli_run_test.py PATH_OF_TANDEM
+"""
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+TANDEM = sys.argv.pop(1)
+
+SCENARIO = """question: Does the tiny sweep work?
+model: ["synthetic:h=96,l=2,heads=6,kv=3,hd=32,ffn=192,vocab=640,type=q4_1", "synthetic:h=192,l=2,heads=6,kv=3,hd=32,ffn=384,vocab=640,type=q4_1"]
+rig: 2x3090-nvlink
+link: [nvlink3-bridge, ideal]
+plugin: [single, tensor_split]
+clock: virtual
+op_times: modelled
+phases:
+  prefill: {tokens: 40}
+  decode: {context: 16, tokens: 4, sequences: 2}
+repetitions: 3
+warmup: 0
+"""
+RECORDS = 2 * 2 * 2 * 3
+
+
+class Sweep(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.root = pathlib.Path(self.folder.name)
+        self.scenario = self.root / "tiny.yaml"
+        self.scenario.write_text(SCENARIO)
+        self.out = self.root / "out"
+        self.results = self.out / "tiny.jsonl"
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def run_tandem(self, *args):
+        return subprocess.run([TANDEM, *map(str, args)], capture_output=True, text=True, timeout=300)
+
+    def sweep(self, *extra):
+        return self.run_tandem("run", self.scenario, "--out", self.out, *extra)
+
+    def records(self):
+        return [json.loads(line) for line in self.results.read_text().splitlines()]
+
+    def keys(self):
+        return [(tuple(map(tuple, r["cell"])), r["repetition"]) for r in self.records()]
+
+    def test_records_and_report(self):
+        done = self.sweep()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        records = self.records()
+        self.assertEqual(len(records), RECORDS)
+        self.assertEqual(len(set(self.keys())), RECORDS)
+        for r in records:
+            self.assertEqual(r["fidelity"], "emulated")
+            for phase in ["prefill", "decode"]:
+                for device in r[phase]["attribution"]:
+                    parts = sum(v for k, v in device.items() if k != "device")
+                    self.assertEqual(parts, r[phase]["time_ns"], (r["cell"], phase))
+        report = self.run_tandem("report", self.out)
+        self.assertEqual(report.returncode, 0, report.stderr)
+        page = (self.out / "report.html").read_text()
+        self.assertIn("Does the tiny sweep work?", page)
+        self.assertIn("EMULATED", page)
+        self.assertIn("link share of the step against model size", page)
+
+    def test_modelled_times_repeat_to_the_byte(self):
+        self.sweep()
+        first = [{k: v for k, v in r.items() if k not in ("when", "repetition")} for r in self.records()]
+        self.results.unlink()
+        self.sweep()
+        second = [{k: v for k, v in r.items() if k not in ("when", "repetition")} for r in self.records()]
+        self.assertEqual(first, second)
+
+    def test_links_share_a_run_and_differ_by_the_link_alone(self):
+        self.sweep()
+        for r in self.records():
+            if r["plugin"]["name"] != "tensor_split" or r["link"] != "ideal":
+                continue
+            twin = next(o for o in self.records() if o["repetition"] == r["repetition"] and o["link"] != "ideal"
+                        and o["model"]["name"] == r["model"]["name"] and o["plugin"] == r["plugin"])
+            self.assertEqual(r["decode"]["attribution"][0]["compute_ns"], twin["decode"]["attribution"][0]["compute_ns"])
+            self.assertEqual(r["decode"]["link_bytes"], twin["decode"]["link_bytes"])
+            self.assertEqual(r["decode"]["link_share"], 0)
+            self.assertGreater(twin["decode"]["link_share"], 0)
+
+    def test_resume_after_a_kill_loses_and_doubles_nothing(self):
+        process = subprocess.Popen([TANDEM, "run", str(self.scenario), "--out", str(self.out)], stderr=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL)
+        for _ in range(2000):
+            if self.results.exists() and self.results.read_text().count("\n") >= 3:
+                break
+            if process.poll() is not None:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with self.results.open("a") as file:
+            file.write('{"schema_version":1,"torn')
+        done = self.sweep("--resume")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(sorted(self.keys()), sorted(set(self.keys())))
+        self.assertEqual(len(self.keys()), RECORDS)
+        before = self.results.read_text()
+        self.assertEqual(self.sweep("--resume").returncode, 0)
+        self.assertEqual(self.results.read_text(), before)
+
+    def test_an_interrupt_can_be_resumed(self):
+        process = subprocess.Popen([TANDEM, "run", str(self.scenario), "--out", str(self.out), "--set", "repetitions=400"],
+                                   stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for _ in range(2000):
+            if self.results.exists() and self.results.read_text().count("\n") >= 3:
+                break
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 8, errors)
+        self.assertIn("--resume", errors)
+
+    def test_dry_run_writes_nothing(self):
+        done = self.sweep("--dry-run")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("PREDICTED", done.stdout)
+        self.assertFalse(self.out.exists())
+
+    def test_bad_scenarios_and_folders(self):
+        self.scenario.write_text(SCENARIO + "plugn: single\n")
+        done = self.sweep()
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("tiny.yaml:13", done.stderr)
+        self.assertIn("plugin", done.stderr)
+        self.scenario.write_text(SCENARIO)
+        self.out.write_text("a file where the folder should be")
+        self.assertEqual(self.sweep().returncode, 1)
+        self.assertEqual(self.run_tandem("run", self.root / "none.yaml").returncode, 1)
+        self.assertEqual(self.run_tandem("report", self.root / "none").returncode, 1)
+
+    def test_a_newer_results_file_is_left_alone(self):
+        self.out.mkdir()
+        text = '{"schema_version":99}\n'
+        self.results.write_text(text)
+        self.assertNotEqual(self.sweep("--resume").returncode, 0)
+        self.assertEqual(self.results.read_text(), text)
+
+    def test_a_cell_that_does_not_fit_is_recorded_as_refused(self):
+        done = self.sweep("--set", "model=llama-3.1-70b", "--set", "fidelity=predicted", "--set", "plugin=[single, layer_split]")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        refused = [r for r in self.records() if "refused" in r]
+        self.assertTrue(refused)
+        self.assertIn("d0", refused[0]["refused"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)

@@ -1,0 +1,209 @@
+"""The command line as scripts use it: exit codes, JSON fields, bytes by their closed forms.
+
+usage: cli_test.py PATH_OF_TANDEM. The default model's file is taken from TANDEM_TEST_MODEL; tests that need it
+skip with their reason when it is unset.
+"""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+TANDEM = sys.argv.pop(1)
+MODEL = os.environ.get("TANDEM_TEST_MODEL", "")
+PLUGINS = ["single", "replicas", "layer_split", "tensor_split", "offload"]
+# A shape with 3 KV heads, so that two devices get 2 and 1.
+TINY = "synthetic:h=96,l=3,heads=6,kv=3,hd=32,ffn=192,vocab=640,ctx=512,seed=5,type="
+
+
+def tandem(*args, timeout=120):
+    return subprocess.run([TANDEM, *map(str, args)], capture_output=True, text=True, timeout=timeout)
+
+
+def tandem_json(*args, timeout=120):
+    done = tandem(*args, "--json", timeout=timeout)
+    assert done.returncode == 0, f"{args}: exit {done.returncode}: {done.stderr}"
+    return json.loads(done.stdout)
+
+
+class ExitCodes(unittest.TestCase):
+    def expect(self, code, *args, text=""):
+        done = tandem(*args)
+        self.assertEqual(done.returncode, code, f"{args}: {done.stderr}")
+        self.assertIn(text, done.stderr)
+        self.assertNotIn("terminate called", done.stderr)
+
+    def test_help_and_version(self):
+        done = tandem("--help")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("Examples:", done.stdout)
+        self.assertEqual(tandem("--version").returncode, 0)
+
+    def test_every_command_has_help_with_an_example(self):
+        for command in ["serve", "run", "report", "predict", "bench", "generate"]:
+            done = tandem(command, "--help")
+            self.assertEqual(done.returncode, 0, command)
+            self.assertIn("Example", done.stdout, command)
+
+    def test_usage(self):
+        self.expect(2)
+        self.expect(2, "generate")
+        self.expect(2, "generate", "--plugn", "single", "-p", "x", text="--plugin")
+        self.expect(2, "servee", text="serve")
+        self.expect(2, "generate", "-m", TINY + "f32", "--prompt-ids", "1", "--wire", "f64", text="--wire")
+
+    def test_models(self):
+        self.expect(3, "models", "path", "no-such-model", text="no-such-model")
+        self.expect(3, "generate", "-m", "/dev/null", "-p", "x")
+        with tempfile.NamedTemporaryFile(suffix=".gguf") as file:
+            file.write(b"GGUF\x09\0\0\0")
+            file.flush()
+            self.expect(3, "generate", "-m", file.name, "-p", "x", text="version")
+
+    def test_plans_and_plugins(self):
+        self.expect(4, "plan", "check", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "single", text="d0")
+        self.expect(5, "plan", "show", "-m", TINY + "f32", "--plugin", "/no/such/plugin.so")
+        done = tandem("plan", "show", "-m", TINY + "f32", "--plugin", "tensor_splt")
+        self.assertEqual(done.returncode, 5, done.stderr)
+        self.assertIn("tensor_split", done.stderr)
+
+    def test_a_plan_by_hand(self):
+        text = tandem("plan", "show", "-m", TINY + "f32", "--plugin", "layer_split", "--devices", 2, "--text").stdout
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "my.plan"
+            path.write_text(text)
+            accepted = tandem_json("plan", "check", "-m", TINY + "f32", "--plugin", "file", "--plan", path, "--devices", 2)
+            self.assertTrue(accepted["accepted"])
+            path.write_text(text.replace(" d1\n", " d9\n", 1))
+            self.expect(4, "plan", "check", "-m", TINY + "f32", "--plugin", "file", "--plan", path, "--devices", 2)
+            ops = [l for l in text.splitlines(True) if " add b" in l]
+            path.write_text(text.replace(ops[2], "", 1))
+            self.expect(4, "plan", "check", "-m", TINY + "f32", "--plugin", "file", "--plan", path, "--devices", 2)
+
+
+class PlanShow(unittest.TestCase):
+    """h=96, L=3, vocabulary 640 in ten units of 64: two devices get five each."""
+
+    def hops(self, plugin, devices=2, wire="f32", extra=()):
+        shown = tandem_json("plan", "show", "-m", TINY + "q4_1", "--plugin", plugin, "--devices", devices, "--wire", wire, *extra)
+        for row in shown["memory"]:
+            self.assertEqual(set(row), {"device", "weights", "slots", "kv", "activations", "workspace", "capacity"})
+        self.assertEqual(shown["memory"][-1]["device"], "host")
+        totals = {}
+        for row in shown["traffic"]:
+            self.assertEqual(set(row), {"phase", "src", "dst", "path", "bytes", "rows", "bytes_per_token"})
+            totals[row["phase"], row["src"], row["dst"]] = totals.get((row["phase"], row["src"], row["dst"]), 0) + row["bytes"]
+        return totals
+
+    def test_single_and_replicas_move_nothing_between_devices(self):
+        for plugin in ["single", "replicas"]:
+            self.assertFalse([k for k in self.hops(plugin) if "host" not in k], plugin)
+
+    def test_layer_split(self):
+        hops = self.hops("layer_split")
+        self.assertEqual(hops["prefill", "d0", "d1"], 512 * 96 * 4)
+        self.assertEqual(hops["decode", "d0", "d1"], 96 * 4)
+        self.assertNotIn(("decode", "d1", "d0"), hops)
+        self.assertEqual(self.hops("layer_split", wire="bf16")["prefill", "d0", "d1"], 512 * 96 * 2)
+
+    def test_tensor_split(self):
+        hops = self.hops("tensor_split")
+        for src, dst in [("d0", "d1"), ("d1", "d0")]:
+            self.assertEqual(hops["prefill", src, dst], 7 * 512 * 96 * 4 + 320 * 4)
+            self.assertEqual(hops["decode", src, dst], 7 * 96 * 4 + 320 * 4)
+
+    def test_uneven_tensor_split_follows_the_vocabulary(self):
+        hops = self.hops("tensor_split", extra=("-ts", "4,1"))
+        self.assertEqual(hops["decode", "d0", "d1"] - hops["decode", "d1", "d0"], (512 - 128) * 4)
+
+    def test_three_devices(self):
+        hops = self.hops("tensor_split", devices=3)
+        pairs = [v for k, v in hops.items() if k[0] == "prefill" and "host" not in k]
+        self.assertEqual(len(pairs), 6)
+        # Each rank sends 2 (D-1)/D of the activation in each of 2L+1 all-reduces; its logits go to the others.
+        self.assertEqual(sum(pairs), 7 * 2 * 2 * 512 * 96 * 4 + 2 * 640 * 4)
+
+    def test_offload_fetches_stored_bytes(self):
+        hops = self.hops("offload", extra=("--knob", "resident_layers=0"))
+        # Q4_1 takes 20 bytes a block of 32: q, k, v, o and the three MLP matrices of three layers.
+        layer = (192 * 96 + 96 * 96 + 96 * 96 + 96 * 192 + 3 * 192 * 96) // 32 * 20
+        self.assertEqual(hops["decode", "host", "d0"], 3 * layer)
+
+
+class Generate(unittest.TestCase):
+    def generate(self, model, plugin, devices, *extra):
+        shown = tandem_json("generate", "-m", model, "--prompt-ids", "1,2,3,5,8,13,21,34,55,89", "-n", 12, "--temp", 0,
+                            "--ignore-eos", "--plugin", plugin, "--devices", devices, *extra)
+        self.assertEqual(shown["prompt_ids"][:3], [1, 2, 3])
+        self.assertEqual(len(shown["token_ids"]), 12)
+        self.assertEqual(shown["plugin"], plugin)
+        self.assertEqual(len(shown["plan_hash"]), 64)
+        return shown["token_ids"]
+
+    def test_every_weight_type_and_split_gives_the_same_tokens(self):
+        for weight_type in ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"]:
+            want = self.generate(TINY + weight_type, "single", 1)
+            for plugin in PLUGINS:
+                for devices in [1, 2]:
+                    self.assertEqual(self.generate(TINY + weight_type, plugin, devices), want, (weight_type, plugin, devices))
+
+    def test_auto_names_the_chosen_plugin(self):
+        shown = tandem_json("generate", "-m", TINY + "f32", "--prompt-ids", "1,2", "-n", 2, "--plugin", "auto", "--devices", 2)
+        self.assertIn(shown["plugin"], PLUGINS)
+        self.assertEqual(shown["plugin_requested"], "auto")
+
+    def test_a_written_model_generates_as_the_generated_one(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(pathlib.Path(folder) / "tiny.gguf")
+            spec = (TINY + "q8_0").removeprefix("synthetic:")
+            self.assertEqual(tandem("models", "synthesize", spec, "-o", path).returncode, 0)
+            self.assertEqual(self.generate(path, "single", 1), self.generate(TINY + "q8_0", "single", 1))
+
+    @unittest.skipUnless(MODEL, "TANDEM_TEST_MODEL is unset: the default model is not here")
+    def test_the_default_model_speaks_the_same_under_every_split(self):
+        texts = set()
+        for plugin in ["single", "replicas", "layer_split", "offload"]:
+            shown = tandem_json("generate", "-m", MODEL, "-p", "The capital of France is", "-n", 16, "--temp", 0, "--plugin", plugin,
+                                "--devices", 2, "--ignore-eos")
+            texts.add(shown["text"])
+        self.assertEqual(len(texts), 1, texts)
+        self.assertIn("Paris", texts.pop())
+
+
+class Bench(unittest.TestCase):
+    def test_rows(self):
+        rows = tandem_json("bench", "-m", TINY + "q4_1", "-p", 32, "-n", 8, "-npl", "1,2", "-r", 2)
+        self.assertEqual([(r["n_prompt"], r["n_gen"], r["n_seq"]) for r in rows], [(32, 0, 1), (0, 8, 1), (32, 0, 2), (0, 8, 2)])
+        for row in rows:
+            self.assertGreater(row["avg_ts"], 0)
+            self.assertEqual(len(row["samples_ns"]), 2)
+        only = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1)
+        self.assertEqual([(r["n_prompt"], r["n_gen"]) for r in only], [(0, 4)])
+
+
+class Catalogue(unittest.TestCase):
+    def test_rigs_links_models_plugins(self):
+        listed = tandem_json("rig", "list")
+        self.assertGreater(len(listed["rigs"]), 5)
+        for link in listed["links"]:
+            self.assertTrue(link["source"], link)
+        for rig in listed["rigs"]:
+            shown = tandem_json("rig", "show", rig["name"])
+            for device in shown["devices"]:
+                self.assertTrue(device["source"], rig)
+        self.assertEqual({p["name"] for p in tandem_json("plugins", "list")} & set(PLUGINS), set(PLUGINS))
+        self.assertTrue(tandem_json("models", "list"))
+
+    def test_this_machine_says_why_it_has_no_gpu_or_which(self):
+        self.assertTrue(tandem_json("rig", "show")["gpus"]["driver"])
+
+    def test_predict(self):
+        shown = tandem_json("predict", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink")
+        by_plugin = {p["plugin"]: p for p in shown["predictions"]}
+        self.assertGreater(by_plugin["tensor_split"]["decode"]["tokens_per_s"], by_plugin["single"]["decode"]["tokens_per_s"])
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
