@@ -86,16 +86,31 @@ std::string Section(const std::string& scenario, const std::vector<const Record*
   return html;
 }
 
-}  // namespace
-
-std::string RenderReport(const ReportInput& input) {
+// Records by scenario, in the order they first appear.
+std::vector<std::pair<std::string, std::vector<const Record*>>> ByScenario(
+    const std::vector<Record>& records) {
   std::vector<std::pair<std::string, std::vector<const Record*>>> scenarios;
-  for (const Record& r : input.records) {
+  for (const Record& r : records) {
     auto it = std::find_if(scenarios.begin(), scenarios.end(),
                            [&](const auto& s) { return s.first == r.scenario; });
     if (it == scenarios.end()) it = scenarios.insert(scenarios.end(), {r.scenario, {}});
     it->second.push_back(&r);
   }
+  return scenarios;
+}
+
+}  // namespace
+
+std::string RenderPicture(const ReportInput& input, const std::string& phase) {
+  for (const auto& [scenario, records] : ByScenario(input.records)) {
+    for (const CrossoverChart& c : CrossoversOf(CellsOf(records))) {
+      if (c.phase == phase) return StandaloneSvg(c.chart);
+    }
+  }
+  return "";
+}
+
+std::string RenderReport(const ReportInput& input) {
   std::string html = fmt::format(
       "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
       "<meta name='viewport' content='width=device-width,initial-scale=1'><title>tandem: "
@@ -104,7 +119,8 @@ std::string RenderReport(const ReportInput& input) {
       EscapeHtml(input.title), kStyle);
   html += Banner(input.records);
   if (!input.records.empty()) html += Machine(input.records.front());
-  for (const auto& [scenario, records] : scenarios) html += Section(scenario, records);
+  for (const auto& [scenario, records] : ByScenario(input.records))
+    html += Section(scenario, records);
   html += fmt::format(
       "<h2>Reading this</h2><p class='small'>Link share is the largest device's exposed "
       "communication over the step: time its compute "

@@ -135,9 +135,9 @@ std::optional<double> CrossingSize(const std::vector<std::pair<double, double>>&
   return std::nullopt;
 }
 
-std::string CrossoverCharts(const std::vector<ReportCell>& cells) {
-  std::string html;
-  if (DistinctSizes(cells) < 2 || Values(cells, LinkOf).size() < 2) return html;
+std::vector<CrossoverChart> CrossoversOf(const std::vector<ReportCell>& cells) {
+  std::vector<CrossoverChart> charts;
+  if (DistinctSizes(cells) < 2 || Values(cells, LinkOf).size() < 2) return charts;
   for (const std::string& plugin : Values(cells, PluginOf)) {
     std::vector<ReportCell> mine =
         Where(cells, [&](const ReportCell& c) { return PluginOf(c) == plugin; });
@@ -157,8 +157,16 @@ std::string CrossoverCharts(const std::vector<ReportCell>& cells) {
       if (most == 0) continue;
       if (most > 0.4) chart.threshold = kDominates;
       chart.badge = BadgeOf(chart.series);
-      html += RenderLineChart(chart) + CrossingText(chart.series, phase);
+      charts.push_back({phase, std::move(chart)});
     }
+  }
+  return charts;
+}
+
+std::string CrossoverCharts(const std::vector<ReportCell>& cells) {
+  std::string html;
+  for (const CrossoverChart& c : CrossoversOf(cells)) {
+    html += RenderLineChart(c.chart) + CrossingText(c.chart.series, c.phase.c_str());
   }
   return html;
 }

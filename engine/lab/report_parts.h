@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/lab/record.h"
+#include "engine/lab/report_svg.h"
 
 namespace tandem {
 
@@ -24,6 +25,13 @@ std::vector<ReportCell> CellsOf(const std::vector<const Record*>& records);
 
 // Share of the link at which it is said to dominate.
 inline constexpr double kDominates = 0.5;
+
+// One crossover: link share over model size, a line a link.
+struct CrossoverChart {
+  std::string phase;
+  LineChart chart;
+};
+std::vector<CrossoverChart> CrossoversOf(const std::vector<ReportCell>& cells);
 
 // Chart sections of one scenario's cells; empty strings where a chart has nothing to show.
 std::string CrossoverCharts(const std::vector<ReportCell>& cells);

@@ -179,6 +179,27 @@ std::string Figure(const std::string& title, const std::string& badge, double he
       stamp, EscapeHtml(title), kWidth, height, EscapeHtml(title), body, Legend(legend));
 }
 
+// Everything inside a line chart's axes, axes included.
+std::string LineBody(const LineChart& chart) {
+  Axis x = XAxis(chart), y = YAxis(chart);
+  std::string svg = Frame(chart, x, y);
+  if (chart.threshold) {
+    svg += fmt::format(
+        "<line x1='{0}' x2='{1}' y1='{2:.1f}' y2='{2:.1f}' stroke='#555' stroke-dasharray='2 3'/>",
+        kLeft, kWidth - kRight, y.At(*chart.threshold));
+  }
+  for (size_t i = 0; i < chart.series.size(); ++i)
+    svg += SeriesSvg(chart.series[i], x, y, Colour(i));
+  if (!chart.badge.empty()) {
+    std::string stamp = chart.badge;
+    std::transform(stamp.begin(), stamp.end(), stamp.begin(),
+                   [](unsigned char c) { return std::toupper(c); });
+    svg += fmt::format("<text x='{}' y='{}' class='stamp' text-anchor='end'>{}</text>",
+                       kWidth - kRight, kTop - 10, EscapeHtml(stamp));
+  }
+  return svg;
+}
+
 }  // namespace
 
 std::string EscapeHtml(const std::string& text) {
@@ -216,26 +237,33 @@ std::string ShortNumber(double value) {
 }
 
 std::string RenderLineChart(const LineChart& chart) {
-  Axis x = XAxis(chart), y = YAxis(chart);
-  std::string svg = Frame(chart, x, y);
-  if (chart.threshold) {
-    svg += fmt::format(
-        "<line x1='{0}' x2='{1}' y1='{2:.1f}' y2='{2:.1f}' stroke='#555' stroke-dasharray='2 3'/>",
-        kLeft, kWidth - kRight, y.At(*chart.threshold));
-  }
   std::vector<std::string> names;
+  for (const ChartSeries& s : chart.series) names.push_back(s.name);
+  return Figure(chart.title, chart.badge, kHeight, LineBody(chart), names);
+}
+
+std::string StandaloneSvg(const LineChart& chart) {
+  constexpr double kTitle = 30, kLine = 20;
+  double height = kTitle + kHeight + kLine * static_cast<double>((chart.series.size() + 1) / 2) + 8;
+  std::string svg = fmt::format(
+      "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {0} {1}' font-family='sans-serif'>"
+      "<style>.grid{{stroke:#ddd}}.tick{{font-size:12px;fill:#333}}.axis{{font-size:13px;fill:#111}"
+      "}"
+      ".stamp{{font-size:13px;font-weight:700;fill:#d55e00}}</style>"
+      "<rect width='{0}' height='{1}' fill='#fff'/>"
+      "<text x='{0}' dx='{2}' y='22' font-size='16' font-weight='700' "
+      "text-anchor='middle'>{3}</text>"
+      "<g transform='translate(0,{4})'>{5}</g>",
+      kWidth, height, -kWidth / 2, EscapeHtml(chart.title), kTitle, LineBody(chart));
   for (size_t i = 0; i < chart.series.size(); ++i) {
-    svg += SeriesSvg(chart.series[i], x, y, Colour(i));
-    names.push_back(chart.series[i].name);
+    double x = kLeft + static_cast<double>(i % 2) * (kWidth - kLeft) / 2;
+    double y = kTitle + kHeight + kLine * static_cast<double>(i / 2) + 4;
+    svg += fmt::format(
+        "<rect x='{}' y='{}' width='12' height='12' fill='{}'/><text x='{}' y='{}' "
+        "class='axis'>{}</text>",
+        x, y, Colour(i), x + 18, y + 11, EscapeHtml(chart.series[i].name));
   }
-  if (!chart.badge.empty()) {
-    std::string stamp = chart.badge;
-    std::transform(stamp.begin(), stamp.end(), stamp.begin(),
-                   [](unsigned char c) { return std::toupper(c); });
-    svg += fmt::format("<text x='{}' y='{}' class='stamp' text-anchor='end'>{}</text>",
-                       kWidth - kRight, kTop - 10, EscapeHtml(stamp));
-  }
-  return Figure(chart.title, chart.badge, kHeight, svg, names);
+  return svg + "</svg>\n";
 }
 
 std::string RenderBarChart(const BarChart& chart) {

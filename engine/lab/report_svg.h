@@ -36,6 +36,8 @@ struct LineChart {
 // Markers and strokes tell the fidelities apart: measured square and solid, emulated round and
 // solid, predicted hollow and dashed.
 std::string RenderLineChart(const LineChart& chart);
+// The same as an SVG file of its own, title, badge and legend inside.
+std::string StandaloneSvg(const LineChart& chart);
 
 struct BarPart {
   std::string name;

@@ -21,6 +21,7 @@ namespace fs = std::filesystem;
 struct ReportFlags {
   std::vector<std::string> inputs;
   std::string out;
+  std::string picture;  // "prefill" or "decode": an SVG of that crossover instead of the page
   bool json = false;
 };
 
@@ -73,6 +74,18 @@ int Report(const ReportFlags& flags) {
   fs::path folder = fs::is_directory(first) ? first : first.parent_path();
   input.title = fs::absolute(folder).lexically_normal().filename().string();
   input.command = "tandem report " + flags.inputs.front();
+  if (!flags.picture.empty()) {
+    std::string svg = RenderPicture(input, flags.picture);
+    if (svg.empty()) {
+      Fail(ErrorCode::kNotFound,
+           "report: no scenario here varies both model size and link; run "
+           "scenarios/link_crossover.yaml");
+    }
+    WriteWhole(
+        flags.out.empty() ? folder / ("crossover-" + flags.picture + ".svg") : fs::path(flags.out),
+        svg);
+    return kExitOk;
+  }
   fs::path out = flags.out.empty() ? folder / "report.html" : fs::path(flags.out);
   WriteWhole(out, RenderReport(input));
   if (flags.json) {
@@ -94,6 +107,9 @@ void AddReportCommand(CLI::App& root, Action& action) {
   app->add_option("inputs", flags->inputs, "A results folder, or record files (.jsonl)")
       ->required();
   app->add_option("-o,--out", flags->out, "File to write (default: report.html in the folder)");
+  app->add_option("--picture", flags->picture,
+                  "Write one crossover chart as SVG instead: prefill or decode")
+      ->check(CLI::IsMember({"prefill", "decode"}));
   app->add_flag("--json", flags->json, "What was written, as JSON on stdout");
   app->callback([flags, &action] { action = [flags] { return Report(*flags); }; });
 }
