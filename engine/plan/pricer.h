@@ -9,15 +9,24 @@
 
 namespace tandem {
 
-// Compute time of every op of the program by roofline with the device's efficiencies (movements 0).
+// Compute time of every op of the program with the device's efficiencies (movements 0). With F and
+// B the device's peaks, c and m its efficiencies, and kv, attention the op's parts on the KV cache:
+//   max(flops / (c F), bytes / (m B)) + kv bytes / (0.75 m B) + attention flops / (0.75 c F)
+// Attention's terms stand apart because one roof over all errs half as much again, and they reach
+// less of the peaks: 0.6 where products reach 0.8 in published runs, and 0.45 where those reach
+// 0.6.
 std::vector<Nanos> ModelledOpTimes(const BlockGraph& graph, const Program& program,
                                    const StepShape& shape, const Rig& rig);
 
 struct Price {
   Timeline timeline;
-  Nanos low;    // the interval: efficiencies and link curves each off by their known error
+  // The interval: op times off by a factor of 1.2 either way, links by 1.1 where a table was
+  // measured and by 1.6 where latency and bandwidth stand for one (what such a line errs
+  // mid-range).
+  Nanos low;
   Nanos high;
-  std::vector<uint32_t> critical_path;  // op indices, first to last
+  std::vector<uint32_t>
+      critical_path;  // ops that take time, first to last; each let the next start
   std::vector<TrafficRow> traffic;
 };
 Price PriceStep(const BlockGraph& graph, const Plan& plan, const Program& program,
