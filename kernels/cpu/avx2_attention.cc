@@ -224,12 +224,10 @@ void JoinFolds(const FoldState& state, const FoldState& later, uint64_t head_dim
   const __m256 after = Exp(_mm256_set1_ps(*later.m - m));
   *state.m = m;
   *state.l = *state.l * _mm256_cvtss_f32(before) + *later.l * _mm256_cvtss_f32(after);
-  for (uint64_t d = 0; d < head_dim; d += kLanes) {
-    const __m256i mask = FirstLanes(head_dim - d < kLanes ? head_dim - d : kLanes);
-    const __m256 scaled = _mm256_mul_ps(_mm256_maskload_ps(later.o + d, mask), after);
-    _mm256_maskstore_ps(state.o + d, mask,
-                        _mm256_fmadd_ps(_mm256_maskload_ps(state.o + d, mask), before, scaled));
-  }
+  ForEachVector(head_dim, [&](uint64_t d, auto lanes) {
+    const __m256 scaled = _mm256_mul_ps(lanes.Load(later.o + d), after);
+    lanes.Store(state.o + d, _mm256_fmadd_ps(lanes.Load(state.o + d), before, scaled));
+  });
 }
 
 }  // namespace tandem::cpu::avx2

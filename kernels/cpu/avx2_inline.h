@@ -65,6 +65,26 @@ namespace {
                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+// Access to the eight elements at an index, or to the first few of them: a masked store takes many
+// times longer than a plain one, so only the last vector of a row is masked.
+struct AllLanes {
+  [[gnu::always_inline]] __m256 Load(const float* at) const { return _mm256_loadu_ps(at); }
+  [[gnu::always_inline]] void Store(float* at, __m256 v) const { _mm256_storeu_ps(at, v); }
+};
+struct SomeLanes {
+  __m256i mask;
+  [[gnu::always_inline]] __m256 Load(const float* at) const { return _mm256_maskload_ps(at, mask); }
+  [[gnu::always_inline]] void Store(float* at, __m256 v) const { _mm256_maskstore_ps(at, mask, v); }
+};
+
+// Calls body(i, lanes) for every vector of [0, n).
+template <typename Body>
+[[gnu::always_inline]] inline void ForEachVector(uint64_t n, Body body) {
+  uint64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i, AllLanes());
+  if (i < n) body(i, SomeLanes{FirstLanes(n - i)});
+}
+
 // One panel's share of a job: the wanted lanes and where the first of them goes for token 0.
 struct PanelSpan {
   const std::byte* at;

@@ -6,14 +6,6 @@
 namespace tandem::cpu::avx2 {
 namespace {
 
-// Calls body(load, store, i) over [0, n): `mask` covers the lanes that exist.
-template <typename Body>
-[[gnu::always_inline]] inline void ForEachVector(uint64_t n, Body body) {
-  uint64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) body(i, FirstLanes(kLanes));
-  if (i < n) body(i, FirstLanes(n - i));
-}
-
 // 8 x int32 of four vectors as 32 x int8, in order.
 [[gnu::always_inline]] inline __m256i PackBytes(const __m256i* q) {
   const __m256i low = _mm256_packs_epi32(q[0], q[1]);
@@ -73,36 +65,34 @@ void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hid
         chains[c] = _mm256_fmadd_ps(v, v, chains[c]);
       }
     }
-    ForEachVector(hidden - i, [&](uint64_t j, __m256i mask) {
-      const __m256 v = _mm256_maskload_ps(x + i + j, mask);
+    ForEachVector(hidden - i, [&](uint64_t j, auto lanes) {
+      const __m256 v = lanes.Load(x + i + j);
       chains[0] = _mm256_fmadd_ps(v, v, chains[0]);
     });
     const float squares = SumLanes(
         _mm256_add_ps(_mm256_add_ps(chains[0], chains[1]), _mm256_add_ps(chains[2], chains[3])));
     const __m256 scale =
         _mm256_set1_ps(1.0f / __builtin_sqrtf(squares / static_cast<float>(hidden) + eps));
-    ForEachVector(hidden, [&](uint64_t j, __m256i mask) {
-      const __m256 scaled = _mm256_mul_ps(_mm256_maskload_ps(x + j, mask), scale);
-      _mm256_maskstore_ps(y + j, mask, _mm256_mul_ps(scaled, _mm256_maskload_ps(w + j, mask)));
+    ForEachVector(hidden, [&](uint64_t j, auto lanes) {
+      const __m256 scaled = _mm256_mul_ps(lanes.Load(x + j), scale);
+      lanes.Store(y + j, _mm256_mul_ps(scaled, lanes.Load(w + j)));
     });
   }
 }
 
 void Add(const float* x, const float* y, uint64_t n, float* out) {
-  ForEachVector(n, [&](uint64_t i, __m256i mask) {
-    _mm256_maskstore_ps(
-        out + i, mask,
-        _mm256_add_ps(_mm256_maskload_ps(x + i, mask), _mm256_maskload_ps(y + i, mask)));
+  ForEachVector(n, [&](uint64_t i, auto lanes) {
+    lanes.Store(out + i, _mm256_add_ps(lanes.Load(x + i), lanes.Load(y + i)));
   });
 }
 
 void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) {
   const __m256 one = _mm256_set1_ps(1.0f);
-  ForEachVector(n, [&](uint64_t i, __m256i mask) {
-    const __m256 g = _mm256_maskload_ps(gate + i, mask);
+  ForEachVector(n, [&](uint64_t i, auto lanes) {
+    const __m256 g = lanes.Load(gate + i);
     const __m256 e = Exp(_mm256_sub_ps(_mm256_setzero_ps(), g));
     const __m256 silu = _mm256_div_ps(g, _mm256_add_ps(one, e));
-    _mm256_maskstore_ps(out + i, mask, _mm256_mul_ps(silu, _mm256_maskload_ps(up + i, mask)));
+    lanes.Store(out + i, _mm256_mul_ps(silu, lanes.Load(up + i)));
   });
 }
 
@@ -145,9 +135,8 @@ void Rotate(const RotateJob& job) {
 }
 
 void ToF16(const float* x, uint64_t n, uint16_t* out) {
-  ForEachVector(n, [&](uint64_t i, __m256i mask) {
-    const __m128i bits =
-        _mm256_cvtps_ph(_mm256_maskload_ps(x + i, mask), _MM_FROUND_TO_NEAREST_INT);
+  ForEachVector(n, [&](uint64_t i, auto lanes) {
+    const __m128i bits = _mm256_cvtps_ph(lanes.Load(x + i), _MM_FROUND_TO_NEAREST_INT);
     if (i + kLanes <= n) {
       _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), bits);
     } else {

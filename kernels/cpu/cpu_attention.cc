@@ -1,7 +1,6 @@
 #include "kernels/cpu/cpu_attention.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 
 namespace tandem::cpu {
@@ -132,18 +131,14 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, std::span<const Sequ
   const auto threads = static_cast<uint64_t>(pool_.threads());
   scratch_.resize(threads * part + kLineFloats);
   float* scratch = AlignToLine(scratch_.data());
-  std::atomic<uint64_t> next{0};
 
   // With few tiles, threads share out single folds; else whole tiles. Same bits either way.
   const uint64_t folds = tiles_.back().partials + tiles_.back().folds;
   const bool apart = tiles_.size() < 2 * threads && folds > tiles_.size() && threads > 1;
   if (!apart) {
-    pool_.Run([&](int thread, int) {
+    pool_.RunTasks(static_cast<uint32_t>(tiles_.size()), [&](uint32_t i, int thread) {
       // Late tiles see the most positions: they go first.
-      for (uint64_t i = next++; i < tiles_.size(); i = next++) {
-        RunTile(call, tiles_[tiles_.size() - 1 - i],
-                scratch + static_cast<uint64_t>(thread) * part);
-      }
+      RunTile(call, tiles_[tiles_.size() - 1 - i], scratch + static_cast<uint64_t>(thread) * part);
     });
     return;
   }
@@ -151,15 +146,13 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, std::span<const Sequ
   partials_.resize(folds * state_floats + kLineFloats);
   float* partials = AlignToLine(partials_.data());
   const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
-  pool_.Run([&](int thread, int) {
-    for (uint64_t i = next++; i < folds; i = next++) {
-      const auto after = std::upper_bound(tiles_.begin(), tiles_.end(), i,
-                                          [](uint64_t v, const Tile& t) { return v < t.partials; });
-      const Tile& tile = *(after - 1);
-      float* state = partials + i * state_floats;
-      RunFold(call, tile, static_cast<uint32_t>(i - tile.partials), state, state + lines,
-              state + 2 * lines, scratch + static_cast<uint64_t>(thread) * part);
-    }
+  pool_.RunTasks(static_cast<uint32_t>(folds), [&](uint32_t i, int thread) {
+    const auto after = std::upper_bound(tiles_.begin(), tiles_.end(), i,
+                                        [](uint64_t v, const Tile& t) { return v < t.partials; });
+    const Tile& tile = *(after - 1);
+    float* state = partials + i * state_floats;
+    RunFold(call, tile, static_cast<uint32_t>(i - tile.partials), state, state + lines,
+            state + 2 * lines, scratch + static_cast<uint64_t>(thread) * part);
   });
   for (const Tile& tile : tiles_) {
     float* first = partials + tile.partials * state_floats;

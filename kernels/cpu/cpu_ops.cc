@@ -23,6 +23,8 @@ namespace {
 
 // Below this many elements a row kernel takes less time than waking the team.
 constexpr uint64_t kParallelElems = 16384;
+// Panels a task has at least: a tier may take four side by side.
+constexpr uint64_t kPanelGrain = 4;
 
 class CpuOps final : public Ops {
  public:
@@ -136,9 +138,10 @@ class CpuOps final : public Ops {
       if (n > 0) body(uint64_t{0}, n);
       return;
     }
-    pool_.Run([&](int thread, int threads) {
-      const WorkRange range =
-          SplitWork(static_cast<int64_t>(n), thread, threads, static_cast<int64_t>(grain));
+    const int parts = 4 * pool_.threads();
+    pool_.RunTasks(static_cast<uint32_t>(parts), [&](uint32_t part, int) {
+      const WorkRange range = SplitWork(static_cast<int64_t>(n), static_cast<int>(part), parts,
+                                        static_cast<int64_t>(grain));
       if (range.begin < range.end) {
         body(static_cast<uint64_t>(range.begin), static_cast<uint64_t>(range.end));
       }
@@ -151,6 +154,8 @@ class CpuOps final : public Ops {
   }
 
   PanelJob JobOf(const PreparedRows& x, const MatMulTask& task) const;
+  void CutPanels();
+  void RunPanels(uint64_t begin, uint64_t end) const;
 
   ThreadPool& pool_;
   const Tier& tier_;
@@ -160,6 +165,7 @@ class CpuOps final : public Ops {
   std::vector<std::byte> stored_row_;
   std::vector<PanelJob> jobs_;
   std::vector<uint64_t> first_panel_;  // of each job in the count over all jobs, and the total
+  std::vector<uint64_t> cuts_;         // of that count, into tasks for the team
 };
 
 // A task as one job over all its panels.
@@ -193,28 +199,43 @@ void CpuOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
     first_panel_.push_back(first_panel_.back() +
                            (jobs_.back().row_end + tier_.lanes - 1) / tier_.lanes);
   }
-  pool_.Run([&](int thread, int threads) {
-    const WorkRange range = SplitWork(static_cast<int64_t>(first_panel_.back()), thread, threads);
-    const auto begin = static_cast<uint64_t>(range.begin);
-    const auto end = static_cast<uint64_t>(range.end);
-    for (size_t i = 0; i < jobs_.size(); ++i) {
-      const uint64_t first = std::max(begin, first_panel_[i]) - first_panel_[i];
-      const uint64_t last = std::min(end, first_panel_[i + 1]);
-      if (last <= first + first_panel_[i]) continue;
-      PanelJob job = jobs_[i];
-      const uint64_t row_begin = std::max(job.row_begin, first * tier_.lanes);
-      job.y += row_begin - job.row_begin;
-      job.panels += first * job.panel_stride;
-      job.row_begin = row_begin - first * tier_.lanes;
-      job.row_end =
-          std::min(job.row_end, (last - first_panel_[i]) * tier_.lanes) - first * tier_.lanes;
-      if (job.int8 != nullptr) {
-        tier_.matmul_int8(job);
-      } else {
-        tier_.matmul_f32(job);
-      }
+  CutPanels();
+  pool_.RunTasks(static_cast<uint32_t>(cuts_.size() - 1),
+                 [&](uint32_t i, int) { RunPanels(cuts_[i], cuts_[i + 1]); });
+}
+
+// Each piece is a share of what is left, down to a few panels: long streams first, and little to
+// wait for at the end.
+void CpuOps::CutPanels() {
+  const uint64_t total = first_panel_.back();
+  const auto threads = static_cast<uint64_t>(pool_.threads());
+  cuts_.assign(1, 0);
+  while (cuts_.back() < total) {
+    const uint64_t left = total - cuts_.back();
+    const uint64_t share = threads == 1 ? left : left / (2 * threads);
+    const uint64_t piece = std::max<uint64_t>(share / kPanelGrain * kPanelGrain, kPanelGrain);
+    cuts_.push_back(cuts_.back() + std::min(piece, left));
+  }
+}
+
+// Panels [begin, end) of the count over all jobs.
+void CpuOps::RunPanels(uint64_t begin, uint64_t end) const {
+  for (size_t i = 0; i < jobs_.size(); ++i) {
+    if (end <= first_panel_[i] || begin >= first_panel_[i + 1]) continue;
+    const uint64_t first = std::max(begin, first_panel_[i]) - first_panel_[i];
+    const uint64_t last = std::min(end, first_panel_[i + 1]) - first_panel_[i];
+    PanelJob job = jobs_[i];
+    const uint64_t row_begin = std::max(job.row_begin, first * tier_.lanes);
+    job.y += row_begin - job.row_begin;
+    job.panels += first * job.panel_stride;
+    job.row_begin = row_begin - first * tier_.lanes;
+    job.row_end = std::min(job.row_end, last * tier_.lanes) - first * tier_.lanes;
+    if (job.int8 != nullptr) {
+      tier_.matmul_int8(job);
+    } else {
+      tier_.matmul_f32(job);
     }
-  });
+  }
 }
 
 void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,

@@ -85,6 +85,61 @@ TEST(ThreadPoolTest, TakesEveryAllowedCoreByDefault) {
   EXPECT_EQ(calls.load(), pool.threads());
 }
 
+TEST(ThreadPoolTest, RunsEachTaskOnceWithAThreadOfTheTeam) {
+  for (int threads : {1, 2, 3, 5}) {
+    ThreadPool pool({.threads = threads});
+    for (uint32_t n : {0u, 1u, 2u, 7u, 100u}) {
+      std::vector<int> calls(n, 0);
+      for (int round = 1; round <= 50; ++round) {
+        pool.RunTasks(n, [&](uint32_t task, int thread) {
+          ASSERT_GE(thread, 0);
+          ASSERT_LT(thread, threads);
+          ++calls[task];
+        });
+        // Plain ints: RunTasks must have made the workers' writes visible.
+        for (int c : calls) ASSERT_EQ(c, round);
+      }
+    }
+  }
+}
+
+TEST(ThreadPoolTest, TasksAreSharedAmongThreads) {
+  ThreadPool pool({.threads = 2});
+  std::atomic<int> inside{0};
+  // Each task waits for the other: only two threads can finish both.
+  pool.RunTasks(2, [&](uint32_t, int) {
+    ++inside;
+    while (inside.load() < 2) std::this_thread::yield();
+  });
+  EXPECT_EQ(inside.load(), 2);
+}
+
+TEST(ThreadPoolTest, MixesRegionsOfBothKinds) {
+  ThreadPool pool({.threads = 3});
+  std::vector<int> tasks(4, 0), threads(3, 0);
+  for (int round = 1; round <= 2000; ++round) {
+    pool.RunTasks(4, [&](uint32_t task, int) { ++tasks[task]; });
+    pool.Run([&](int thread, int) { ++threads[static_cast<size_t>(thread)]; });
+    pool.RunTasks(2, [&](uint32_t task, int) { ++tasks[task]; });
+  }
+  EXPECT_EQ(tasks, (std::vector<int>{4000, 4000, 2000, 2000}));
+  EXPECT_EQ(threads, (std::vector<int>{2000, 2000, 2000}));
+}
+
+TEST(ThreadPoolTest, RethrowsFromATaskAndStaysUsable) {
+  ThreadPool pool({.threads = 2});
+  for (int round = 0; round < 20; ++round) {
+    EXPECT_THROW(pool.RunTasks(8,
+                               [&](uint32_t task, int) {
+                                 if (task == 5) throw std::runtime_error("task 5");
+                               }),
+                 std::runtime_error);
+  }
+  std::atomic<int> calls{0};
+  pool.RunTasks(8, [&](uint32_t, int) { ++calls; });
+  EXPECT_EQ(calls.load(), 8);
+}
+
 TEST(ThreadPoolDeathTest, RunInsideRunIsABug) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(

@@ -59,45 +59,104 @@ void PinThisThread(const std::vector<int>& cores, int thread) {
 
 }  // namespace
 
+// A region is announced by a new value of `round`: its number, and in the lowest bit whether it is
+// one of tasks. In a Run the caller waits for every worker, so each sees every such round. A worker
+// may sleep through rounds of tasks and must then not touch what the caller has moved on from: it
+// claims a task by taking one off `claims`, which also names the round, and only a claim that
+// succeeds shows that the round still lives.
 struct ThreadPool::State {
+  using Body = std::function<void(int, int)>;
+  using Task = std::function<void(uint32_t, int)>;
+
   // Each word that one side writes while the other polls has a cache line to itself.
-  alignas(64) std::atomic<int> round{0};    // bumped to start a region (or to stop)
-  alignas(64) std::atomic<int> running{0};  // workers still inside the region
-  alignas(64) const std::function<void(int, int)>* body = nullptr;
+  alignas(64) std::atomic<int> round{0};
+  alignas(64) std::atomic<uint64_t> claims{0};  // round << 32 | tasks not yet claimed
+  alignas(64) std::atomic<int> running{0};      // workers, or tasks, that have not finished
+  alignas(64) const Body* body = nullptr;
+  std::atomic<const Task*> task{nullptr};
+  std::atomic<uint32_t> task_count{0};
   bool stop = false;
+  bool active = false;  // the caller is inside a region
   int threads = 1;
   std::vector<std::exception_ptr> errors;  // one a thread
   std::vector<std::thread> workers;
 
-  void Call(int thread) {
+  template <typename Call>
+  void Guard(int thread, Call call) {
     try {
-      (*body)(thread, threads);
+      call();
     } catch (...) {
       errors[static_cast<size_t>(thread)] = std::current_exception();
     }
+  }
+
+  // Release: the caller sees this thread's results once the count has dropped.
+  void Finished(int count) {
+    if (running.fetch_sub(count, std::memory_order_acq_rel) == count) running.notify_one();
+  }
+
+  void TakeTasks(uint32_t this_round, int thread) {
+    int finished = 0;
+    uint64_t claim = claims.load(std::memory_order_acquire);
+    while (claim >> 32 == this_round && static_cast<uint32_t>(claim) > 0) {
+      // Acquire: task and task_count are read as set before the round's claims were published.
+      if (!claims.compare_exchange_weak(claim, claim - 1, std::memory_order_acq_rel,
+                                        std::memory_order_acquire)) {
+        continue;
+      }
+      const uint32_t index =
+          task_count.load(std::memory_order_relaxed) - static_cast<uint32_t>(claim);
+      Guard(thread, [&] { (*task.load(std::memory_order_relaxed))(index, thread); });
+      ++finished;
+      claim = claims.load(std::memory_order_acquire);
+    }
+    if (finished > 0) Finished(finished);
   }
 
   void Work(int thread) {
     int seen = 0;
     while (true) {
       AwaitChange(round, seen);
-      ++seen;
+      seen = round.load(std::memory_order_acquire);
+      if ((seen & 1) != 0) {
+        TakeTasks(static_cast<uint32_t>(seen), thread);
+        continue;
+      }
       if (stop) return;
-      Call(thread);
-      // Release: the caller sees this thread's results once the count has dropped.
-      if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) running.notify_one();
+      Guard(thread, [&] { (*body)(thread, threads); });
+      Finished(1);
     }
   }
 
-  void StartRound() {
-    // Release: workers see body, stop and running as set before the bump.
-    round.store(round.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+  // The value of the next round; unsigned arithmetic, so that it may wrap around.
+  uint32_t NextRound(bool of_tasks) const {
+    const auto now = static_cast<uint32_t>(round.load(std::memory_order_relaxed));
+    return (now & ~uint32_t{1}) + 2 + (of_tasks ? 1 : 0);
+  }
+
+  void StartRound(uint32_t next) {
+    // Release: workers see what belongs to the round as set before.
+    round.store(static_cast<int>(next), std::memory_order_release);
     round.notify_all();
+  }
+
+  void AwaitFinish() {
+    for (int left = running.load(std::memory_order_acquire); left != 0;
+         left = running.load(std::memory_order_acquire)) {
+      AwaitChange(running, left);
+    }
+    active = false;
+    std::exception_ptr first;
+    for (std::exception_ptr& error : errors) {
+      if (error && !first) first = error;
+      error = nullptr;
+    }
+    if (first) std::rethrow_exception(first);
   }
 
   void Stop() noexcept {
     stop = true;
-    StartRound();
+    StartRound(NextRound(false));
     for (std::thread& worker : workers) worker.join();
   }
 };
@@ -135,22 +194,32 @@ void ThreadPool::Run(const std::function<void(int thread, int threads)>& body) {
     body(0, 1);
     return;
   }
-  Check(state.body == nullptr, "thread pool: Run is not reentrant");
+  Check(!state.active, "thread pool: Run is not reentrant");
+  state.active = true;
   state.body = &body;
   state.running.store(state.threads - 1, std::memory_order_relaxed);
-  state.StartRound();
-  state.Call(0);
-  for (int left = state.running.load(std::memory_order_acquire); left != 0;
-       left = state.running.load(std::memory_order_acquire)) {
-    AwaitChange(state.running, left);
+  state.StartRound(state.NextRound(false));
+  state.Guard(0, [&] { body(0, state.threads); });
+  state.AwaitFinish();
+}
+
+void ThreadPool::RunTasks(uint32_t n, const std::function<void(uint32_t task, int thread)>& task) {
+  State& state = *state_;
+  if (state.threads == 1 || n <= 1) {
+    for (uint32_t i = 0; i < n; ++i) task(i, 0);
+    return;
   }
-  state.body = nullptr;
-  std::exception_ptr first;
-  for (std::exception_ptr& error : state.errors) {
-    if (error && !first) first = error;
-    error = nullptr;
-  }
-  if (first) std::rethrow_exception(first);
+  Check(!state.active, "thread pool: RunTasks is not reentrant");
+  state.active = true;
+  const uint32_t round = state.NextRound(true);
+  state.task.store(&task, std::memory_order_relaxed);
+  state.task_count.store(n, std::memory_order_relaxed);
+  state.running.store(static_cast<int>(n), std::memory_order_relaxed);
+  // Release: whoever claims sees the three stores above.
+  state.claims.store(uint64_t{round} << 32 | n, std::memory_order_release);
+  state.StartRound(round);
+  state.TakeTasks(round, 0);
+  state.AwaitFinish();
 }
 
 WorkRange SplitWork(int64_t n, int thread, int threads, int64_t grain) {

@@ -1,11 +1,12 @@
-// A team of threads that runs one parallel region at a time: the caller is thread 0, the others spin
-// a while between regions and then park. Regions are short (a kernel phase), so entering one costs
-// well under a microsecond while the team is awake.
+// A team of threads that runs one parallel region at a time: the caller is thread 0, the others
+// spin a while between regions and then park. Regions are short (a kernel phase), so entering one
+// costs well under a microsecond while the team is awake.
 //
-// One thread calls Run at a time; Run is not reentrant.
+// One thread calls Run or RunTasks at a time; neither is reentrant.
 //
 //   ThreadPool pool({.threads = 2, .pin = true});
 //   pool.Run([&](int thread, int threads) { ... });
+//   pool.RunTasks(chunks.size(), [&](uint32_t chunk, int thread) { ... });
 #pragma once
 
 #include <cstdint>
@@ -30,6 +31,11 @@ class ThreadPool {
   // Calls body(thread, threads) once on every thread and returns when all have finished. An
   // exception from any of them is rethrown here.
   void Run(const std::function<void(int thread, int threads)>& body);
+  // Calls task(i, thread) once for each i in [0, n), in rising order of start, each on whichever
+  // thread is free, and returns when all have finished. Unlike Run it does not wait for a thread
+  // that has begun nothing, so a core that another program holds delays little. Exceptions as in
+  // Run.
+  void RunTasks(uint32_t n, const std::function<void(uint32_t task, int thread)>& task);
 
  private:
   struct State;
