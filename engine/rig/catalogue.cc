@@ -1,5 +1,5 @@
 // Finds catalogue files by name and turns them into rigs, links and model shapes; writes rigs back.
-// The formats are described in scenarios/README.md; every number of a file is bounded here.
+// The formats are described in scenarios/rigs/README.md; every number of a file is bounded here.
 #include <fmt/format.h>
 
 #include <algorithm>

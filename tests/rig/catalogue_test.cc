@@ -5,6 +5,8 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <map>
+#include <set>
 
 #include "engine/base/error.h"
 #include "engine/model/synthetic.h"
@@ -94,7 +96,120 @@ TEST(CatalogueTest, EveryModelShapeIsASyntheticSpecification) {
   for (const std::string& name : catalogue.ModelNames()) {
     SyntheticSpec spec = ParseSyntheticSpec(catalogue.LoadModelShape(name));
     std::shared_ptr<const Model> model = MakeShapeOnlyModel(spec);
+    std::ifstream file("scenarios/models/" + name + ".yaml");
+    std::string line;
+    std::getline(file, line);
+    EXPECT_EQ(line, "name: " + name);
     EXPECT_GT(model->weight_bytes().value, 0u) << name;
+  }
+}
+
+// Parameters of a shape: every block's elements, a tied table once.
+double Parameters(const Model& model) {
+  double sum = 0;
+  for (const Block& block : model.blocks().blocks) {
+    if (block.kind == BlockKind::kEmbed) {
+      sum += 1.0 * model.config().vocab * model.config().hidden;
+    } else if (block.kind != BlockKind::kHead || !model.blocks().tied) {
+      sum += static_cast<double>(block.params_per_elem) * block.elems;
+    }
+  }
+  return sum;
+}
+
+TEST(CatalogueTest, ShapesHaveTheSizesTheirNamesSay) {
+  const std::map<std::string, double> sizes{{"smollm2-135m-q4_1", 134.5e6},
+                                            {"smollm2-360m", 361.8e6},
+                                            {"smollm2-1.7b", 1.711e9},
+                                            {"tinyllama-1.1b", 1.100e9},
+                                            {"llama-2-7b", 6.738e9},
+                                            {"llama-2-13b", 13.016e9},
+                                            {"llama-3.2-1b", 1.236e9},
+                                            {"llama-3.2-3b", 3.213e9},
+                                            {"llama-3.1-8b", 8.030e9},
+                                            {"llama-3.1-70b", 70.55e9},
+                                            {"mistral-7b", 7.248e9},
+                                            {"mistral-small-24b", 23.57e9},
+                                            {"ladder-10m", 10e6},
+                                            {"ladder-20m", 20e6},
+                                            {"ladder-50m", 50e6},
+                                            {"ladder-100m", 100e6},
+                                            {"ladder-200m", 200e6},
+                                            {"ladder-500m", 500e6},
+                                            {"ladder-1b", 1e9},
+                                            {"ladder-2b", 2e9},
+                                            {"ladder-4b", 4e9},
+                                            {"ladder-8b", 8e9},
+                                            {"ladder-16b", 16e9},
+                                            {"ladder-32b", 32e9},
+                                            {"ladder-70b", 70e9}};
+  Catalogue catalogue = Shipped();
+  for (const auto& [name, parameters] : sizes) {
+    std::shared_ptr<const Model> model =
+        MakeShapeOnlyModel(ParseSyntheticSpec(catalogue.LoadModelShape(name)));
+    // Published counts include the norms; the ladder's names are rounded.
+    double tolerance = name.starts_with("ladder") ? 0.03 : 0.002;
+    EXPECT_NEAR(Parameters(*model) / parameters, 1, tolerance) << name;
+  }
+}
+
+TEST(CatalogueTest, EveryCardIsInARigOfTwo) {
+  Catalogue catalogue = Shipped();
+  std::set<std::string> seen;
+  for (const std::string& name : catalogue.RigNames()) {
+    Rig rig = catalogue.LoadRig(name);
+    if (rig.size() == 2) seen.insert(rig.devices[0].name);
+  }
+  std::set<std::string> cards;
+  for (const auto& entry : fs::directory_iterator("scenarios/rigs/devices")) {
+    std::ifstream file(entry.path());
+    std::string line;
+    std::getline(file, line);
+    ASSERT_TRUE(line.starts_with("name: ")) << entry.path();
+    cards.insert(line.substr(6));
+  }
+  EXPECT_EQ(cards.size(), 17u);
+  for (const std::string& card : cards) EXPECT_TRUE(seen.count(card)) << card;
+}
+
+TEST(CatalogueTest, EveryKindAndSizeOfRigIsThere) {
+  Catalogue catalogue = Shipped();
+  std::set<LinkKind> kinds;
+  std::set<uint32_t> sizes;
+  for (const std::string& name : catalogue.RigNames()) {
+    Rig rig = catalogue.LoadRig(name);
+    kinds.insert(rig.link.kind);
+    sizes.insert(rig.size());
+  }
+  for (LinkKind kind : {LinkKind::kNvlink, LinkKind::kPcieP2p, LinkKind::kHostStaged}) {
+    EXPECT_TRUE(kinds.count(kind)) << ToString(kind);
+  }
+  EXPECT_EQ(sizes, (std::set<uint32_t>{1, 2, 3, 4}));
+}
+
+TEST(CatalogueTest, WiderSlotsAndLaterGenerationsAreFaster) {
+  Catalogue catalogue = Shipped();
+  const Bytes large{64 << 20};
+  auto time = [&](int generation, int width) {
+    return catalogue
+        .LoadLink("pcie" + std::to_string(generation) + "-x" + std::to_string(width) + "-p2p")
+        .send.At(large);
+  };
+  for (int generation : {3, 4, 5}) {
+    EXPECT_GT(time(generation, 4), time(generation, 8));
+    EXPECT_GT(time(generation, 8), time(generation, 16));
+    for (int width : {4, 8, 16}) {
+      if (generation == 3) continue;
+      EXPECT_LT(time(generation, width), time(generation - 1, width));
+    }
+  }
+  // The measured tables: an in-graph kernel is never slower than NCCL outside for small messages.
+  for (const char* pair : {"pcie4-l40s", "pcie5-pro6000", "nvlink3-a100", "nvlink4-h100",
+                           "nvlink4-h200", "nvlink5-b200"}) {
+    std::string name = pair;
+    EXPECT_LT(catalogue.LoadLink(name + "-graph").all_reduce.At(Bytes{8192}),
+              catalogue.LoadLink(name + "-nccl").all_reduce.At(Bytes{8192}))
+        << pair;
   }
 }
 
