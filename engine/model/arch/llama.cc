@@ -110,6 +110,10 @@ ModelConfig ReadConfig(const GgufMetadata& metadata) {
 }
 
 void WriteConfig(const ModelConfig& config, GgufWriter& writer) {
+  if (!config.rope_interleaved) {
+    Fail(ErrorCode::kUnsupported,
+         "gguf: a llama file holds rotation pairs side by side (want interleaved=1)");
+  }
   writer.AddU32("llama.block_count", config.n_layers);
   writer.AddU32("llama.context_length", config.context);
   writer.AddU32("llama.embedding_length", config.hidden);
