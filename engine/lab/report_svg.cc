@@ -251,10 +251,10 @@ std::string StandaloneSvg(const LineChart& chart) {
       "}"
       ".stamp{{font-size:13px;font-weight:700;fill:#d55e00}}</style>"
       "<rect width='{0}' height='{1}' fill='#fff'/>"
-      "<text x='{0}' dx='{2}' y='22' font-size='16' font-weight='700' "
+      "<text x='{2}' y='22' font-size='16' font-weight='700' "
       "text-anchor='middle'>{3}</text>"
       "<g transform='translate(0,{4})'>{5}</g>",
-      kWidth, height, -kWidth / 2, EscapeHtml(chart.title), kTitle, LineBody(chart));
+      kWidth, height, kWidth / 2, EscapeHtml(chart.title), kTitle, LineBody(chart));
   for (size_t i = 0; i < chart.series.size(); ++i) {
     double x = kLeft + static_cast<double>(i % 2) * (kWidth - kLeft) / 2;
     double y = kTitle + kHeight + kLine * static_cast<double>(i / 2) + 4;

@@ -119,7 +119,7 @@ class Sweep {
     p.cell = cell;
     p.shape = OpenShape(cell.model);
     p.rig = RigOf(cell, catalogue_);
-    if (p.rig.is_this_machine && scenario_.clock == ClockKind::kVirtual) {
+    if (p.rig.is_this_machine && ClockOf(cell) == ClockKind::kVirtual && !scenario_.predicted) {
       Fail(ErrorCode::kInvalidArgument,
            "scenario: clock: virtual time needs a rig; rig 'cpu' runs on the wall clock");
     }
@@ -134,9 +134,15 @@ class Sweep {
     }
     p.prefill = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kPrefill);
     p.decode = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kDecode);
-    bool shareable = scenario_.clock == ClockKind::kVirtual && !cell.workload;
+    bool shareable = ClockOf(cell) == ClockKind::kVirtual && !cell.workload;
     p.run_key = EngineKey(p, shareable) + "|" + PhaseKey(cell);
     return p;
+  }
+
+  // HTTP runs on the wall clock, whatever the scenario's own.
+  ClockKind ClockOf(const Cell& cell) const {
+    bool http = cell.workload && cell.workload->client == "http";
+    return http ? ClockKind::kWall : scenario_.clock;
   }
 
   static std::string PhaseKey(const Cell& c) {
@@ -152,8 +158,8 @@ class Sweep {
     return key;
   }
 
-  static std::string EngineKey(const PlannedCell& p, bool without_link) {
-    return fmt::format("{}|{}|{}|{}|{}|{}", p.cell.model,
+  std::string EngineKey(const PlannedCell& p, bool without_link) const {
+    return fmt::format("{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
                        without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(),
                        p.run.plan_hash, ToString(p.cell.activations), p.cell.limits.context,
                        p.cell.limits.max_step_tokens);
@@ -284,7 +290,7 @@ class Sweep {
     r.fidelity = scenario_.predicted     ? Fidelity::kPredicted
                  : p.rig.is_this_machine ? Fidelity::kMeasured
                                          : Fidelity::kEmulated;
-    r.clock = scenario_.clock;
+    r.clock = ClockOf(p.cell);
     r.op_times = scenario_.predicted ? OpTimes::kModelled : scenario_.op_times;
     r.model.name = p.cell.model;
     r.model.source = p.shape->source();
@@ -349,7 +355,7 @@ class Sweep {
   }
 
   Engine& EngineFor(const PlannedCell& p) {
-    bool shareable = scenario_.clock == ClockKind::kVirtual && !p.cell.workload;
+    bool shareable = ClockOf(p.cell) == ClockKind::kVirtual && !p.cell.workload;
     std::string key = EngineKey(p, shareable);
     for (auto it = engines_.begin(); it != engines_.end(); ++it) {
       if (it->first == key) {
@@ -375,7 +381,7 @@ class Sweep {
     options.tensor_split = p.cell.tensor_split;
     options.ops.activations = p.cell.activations;
     options.threads = scenario_.threads;
-    options.clock = scenario_.clock;
+    options.clock = ClockOf(p.cell);
     options.op_times = scenario_.op_times;
     options.max_queue = 100000;
     options.log = options_.log;
