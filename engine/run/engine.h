@@ -15,14 +15,18 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "engine/link/traffic_ledger.h"
+#include "engine/link/transport.h"
 #include "engine/model/model.h"
 #include "engine/plan/schedule.h"
 #include "engine/plugin/planner.h"
@@ -40,9 +44,19 @@ enum class ClockKind : uint8_t { kWall, kVirtual };
 // ratio of rooflines, or modelled by roofline alone (identical from run to run).
 enum class OpTimes : uint8_t { kMeasured, kModelled };
 
+// Hooks for tests that inject faults; empty in production.
+struct EngineHooks {
+  // What a path's transport is wrapped in.
+  std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> wrap_transport;
+  // What the kernels are wrapped in.
+  std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
+};
+
 struct EngineOptions {
   std::shared_ptr<const Model> model;
   Rig rig;
+  // A plan to run as it is, instead of asking `plugin` for one; it is verified all the same.
+  std::optional<Plan> plan;
   std::string plugin = "auto";
   std::vector<Knob> knobs;
   PlannerOptions planner;
@@ -50,12 +64,13 @@ struct EngineOptions {
   WireType wire = WireType::kF32;
   PathKind path = PathKind::kAuto;
   std::vector<double> tensor_split;
-  CpuOpsOptions ops;
+  CpuOpsOptions ops;            // tier "ref" runs the oracle instead of the CPU kernels
   int threads = 0;              // of the CPU team; 0: one a core
   ClockKind clock = ClockKind::kWall;
   OpTimes op_times = OpTimes::kMeasured;
   uint32_t max_queue = 512;     // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
+  EngineHooks hooks;
 };
 
 struct SamplingParams {
@@ -72,7 +87,7 @@ struct SamplingParams {
 
 struct Request {
   std::vector<int32_t> prompt;  // at least one token
-  uint32_t max_tokens = 16;     // generated at most; clamped to the context
+  uint32_t max_tokens = 16;     // generated at most; clamped to the context; 0: prefill alone
   uint32_t min_tokens = 0;      // end-of-generation tokens do not end it before
   bool ignore_eos = false;
   SamplingParams sampling;
@@ -138,6 +153,8 @@ struct StepReport {
   std::vector<Nanos> op_times;       // the same in rig time; equal to raw on this machine's rig
   Timeline timeline;                 // op_times laid on the rig; wall-clock attribution when measured
   std::vector<TrafficRow> traffic;   // counted by the ledger as bytes moved
+  std::span<const HopRow> hops;      // the ledger's rows behind `traffic`, times laid as `timeline`;
+                                     // valid during OnStep
   uint32_t clipped_ops = 0;          // op times beyond the rig's own roof that were clipped to it
 };
 
@@ -185,17 +202,22 @@ class Engine {
   virtual RequestId Submit(Request request, std::shared_ptr<RequestListener> listener) = 0;
   // The request ends with kCancelled at the next step; unknown ids are ignored.
   virtual void Cancel(RequestId id) = 0;
+  // The same for every request submitted so far.
+  virtual void CancelAll() = 0;
 
   // Whether anything is running or waiting.
   virtual bool HasWork() const = 0;
-  // When the next step would start: the earliest lane with work. Under the wall clock: now.
+  // When Step would act next: the earliest lane with work. Under the wall clock: now.
   virtual Nanos NextStepTime() const = 0;
-  // Under a virtual clock with nothing to do: moves time to `when` (the next arrival).
+  // Under a virtual clock: moves time to `when` (the next arrival), which is not after NextStepTime
+  // while there is work.
   virtual void AdvanceTo(Nanos when) = 0;
   // Admits what fits, runs one program of one lane, samples, tells listeners. False: nothing to do.
+  // Under a virtual clock with several lanes a call either starts a lane's step or ends the one that
+  // ends next, so that requests which arrive in between are seen in time.
   virtual bool Step() = 0;
 
-  // Observers outlive the engine or are removed.
+  // Observers outlive the engine or are removed; call these on the engine's thread.
   virtual void AddObserver(StepObserver* observer) = 0;
   virtual void RemoveObserver(StepObserver* observer) = 0;
 };

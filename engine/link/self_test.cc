@@ -1,0 +1,62 @@
+#include "engine/link/self_test.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+
+#include "engine/base/error.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::array<uint64_t, 4> kSizes{1, 63, 4096, kStagingChunk + 12345};
+
+// A byte that depends on the position, the size and the round, so that a shifted, truncated or stale
+// message never looks right.
+std::byte Pattern(uint64_t position, uint64_t size, uint64_t round) {
+  uint64_t x = position * 0x9e3779b97f4a7c15u + size * 0xbf58476d1ce4e5b9u + round * 0x94d049bbu;
+  x ^= x >> 29;
+  return static_cast<std::byte>((x * 0xbf58476d1ce4e5b9u) >> 56);
+}
+
+void CheckMessage(Transport& transport, Device& src, Device& dst, const Buffer& from,
+                  const Buffer& to, uint64_t size, uint64_t round) {
+  for (uint64_t i = 0; i < size; ++i) from.data()[i] = Pattern(i, size, round);
+  // The byte behind the message is a guard: a copy that runs over is wrong too.
+  std::memset(to.data(), static_cast<int>(0xa5 ^ round), size + 1);
+  const std::byte guard = to.data()[size];
+  TrafficLedger ledger;
+  ledger.BeginStep(ProgramKind::kPrefill);
+  ledger.BeginOp(0, OpKind::kTransfer, BlockId{0}, WireType::kF32);
+  transport.Copy(CopyTask{.src = src.id(),
+                          .from = from.data(),
+                          .dst = dst.id(),
+                          .to = to.data(),
+                          .row_bytes = size},
+                 nullptr, ledger);
+  for (uint64_t i = 0; i <= size; ++i) {
+    const std::byte want = i < size ? Pattern(i, size, round) : guard;
+    if (to.data()[i] == want) continue;
+    Fail(ErrorCode::kDevice,
+         fmt::format("link self-test: path {} from {} to {}: byte {} of a message of {} arrived as "
+                     "{:#04x} (want {:#04x}); do not trust this path: choose another with --path",
+                     ToString(transport.path()), src.name(), dst.name(), i, size,
+                     static_cast<unsigned>(to.data()[i]), static_cast<unsigned>(want)));
+  }
+}
+
+}  // namespace
+
+void SelfTestPath(Transport& transport, Device& src, Device& dst) {
+  const Bytes room{kSizes.back() + 1};
+  const Buffer from = src.Allocate(MemoryUse::kWorkspace, room, "link self-test");
+  const Buffer to = dst.Allocate(MemoryUse::kWorkspace, room, "link self-test");
+  for (uint64_t size : kSizes) {
+    for (uint64_t round = 0; round < 2; ++round) {
+      CheckMessage(transport, src, dst, from, to, size, round);
+    }
+  }
+}
+
+}  // namespace tandem

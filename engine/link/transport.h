@@ -1,0 +1,67 @@
+// How bytes get from one device's memory to another's. One implementation a mechanism: `local`
+// (a memcpy) and `host_staged` (two hops through a staging buffer in the host's memory) on the CPU;
+// the CUDA ones stand behind the same interface.
+//
+// A transport books every hop it makes, with the bytes that it moved, in the ledger it is handed. The
+// path it books may be a rig's own (p2p) while the mechanism is the CPU's memcpy standing in for it.
+//
+// Used by one thread at a time, the executor's. A stream handle orders copies on back ends that have
+// streams; the CPU's copies are complete on return.
+//
+//   auto local = MakeTransport(PathKind::kLocal, PathKind::kP2p, nullptr);
+//   local->Copy({.src = d0, .from = a, .dst = d1, .to = b, .row_bytes = 4096}, nullptr, ledger);
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "engine/base/units.h"
+#include "engine/device/device.h"
+#include "engine/link/traffic_ledger.h"
+#include "engine/rig/rig.h"
+
+namespace tandem {
+
+// A CUDA stream, say; null on the CPU.
+using StreamHandle = void*;
+
+// `rows` runs of `row_bytes`, strides in bytes; one contiguous run is rows = 1.
+struct CopyTask {
+  DeviceId src;
+  const std::byte* from = nullptr;
+  DeviceId dst;
+  std::byte* to = nullptr;
+  uint64_t row_bytes = 0;
+  uint64_t rows = 1;
+  uint64_t src_stride = 0;
+  uint64_t dst_stride = 0;
+  // Bytes of padding among those moved (packed panels), left out of what is booked.
+  uint64_t padding_bytes = 0;
+
+  uint64_t bytes() const { return row_bytes * rows; }
+};
+
+class Transport {
+ public:
+  virtual ~Transport() = default;
+
+  // What moves the bytes here.
+  virtual PathKind mechanism() const = 0;
+  // What is booked: the rig's path that the mechanism stands for.
+  virtual PathKind path() const = 0;
+  // Moves and books nothing for a task without bytes. Throws Error(kDevice) when the path fails.
+  virtual void Copy(const CopyTask& task, StreamHandle stream, TrafficLedger& ledger) = 0;
+};
+
+// `mechanism` is kLocal or kHostStaged here; `stands_for` is what it books (kLocal for itself).
+// `host` gives kHostStaged its staging buffer (kStagingChunk bytes) and may be null for kLocal.
+std::unique_ptr<Transport> MakeTransport(PathKind mechanism, PathKind stands_for, Device* host);
+
+// Messages longer than this cross the staging buffer in pieces.
+inline constexpr uint64_t kStagingChunk = uint64_t{1} << 18;
+
+// The CPU's mechanism for a path of a rig: host_staged for itself, local for all others.
+PathKind CpuMechanism(PathKind path);
+
+}  // namespace tandem

@@ -1,0 +1,179 @@
+// Runs a plan's programs: walks the op list in order, computes with Ops, moves with transports, times
+// every op alone on the steady clock and books every byte that crosses.
+//
+// Owns the devices' memory for one engine: weights and slots, KV, one arena a device for the values of
+// a step, one scratch a device for kernels and collectives. All of it is allocated when the executor
+// is made; a step allocates nothing from a device's ledger, unless values of a very uneven step do not
+// fit the arena and it has to grow.
+//
+// One thread. An Error from Run leaves the executor usable: the step's rows are lost, nothing else.
+//
+//   Executor executor(setup);
+//   executor.Run(batch, sink);   // then executor.trace(), executor.ledger()
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/link/collectives.h"
+#include "engine/link/traffic_ledger.h"
+#include "engine/link/transport.h"
+#include "engine/plan/cost.h"
+#include "engine/plan/verifier.h"
+#include "engine/run/batch.h"
+#include "engine/run/compiled_program.h"
+#include "engine/run/kv_cache.h"
+#include "engine/run/microbatch.h"
+#include "engine/run/scratch.h"
+#include "engine/run/value_layout.h"
+#include "engine/run/weights.h"
+
+namespace tandem {
+
+// Everything outlives the executor.
+struct ExecutorSetup {
+  const Model* model = nullptr;
+  const Plan* plan = nullptr;
+  const VerifyResult* verified = nullptr;  // of the plan
+  const Rig* rig = nullptr;
+  PlanLimits limits;
+  std::span<const std::unique_ptr<Device>> devices;  // by DeviceId
+  Device* host = nullptr;
+  Ops* ops = nullptr;  // serves every device
+  // Where given, what a path's transport is wrapped in: tests inject faults with it.
+  std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> wrap_transport;
+};
+
+// What one step was and took. Times count from the step's start, on the steady clock.
+struct StepTrace {
+  const Program* program = nullptr;
+  const ProgramInfo* info = nullptr;
+  size_t program_index = 0;
+  StepShape shape;
+  std::vector<Nanos> op_start;  // by op
+  std::vector<Nanos> op_time;   // by op: compute and movement alike
+  Nanos length;
+};
+
+class Executor {
+ public:
+  explicit Executor(const ExecutorSetup& setup);
+  ~Executor();
+
+  // Runs the lane's program over the batch; `sink` is called as SAMPLE ops run.
+  // Throws Error(kDevice) when a transport or device fails.
+  void Run(const StepBatch& batch, LogitsSink& sink);
+  const StepTrace& trace() const { return trace_; }
+  const TrafficLedger& ledger() const { return ledger_; }
+  TrafficLedger& ledger() { return ledger_; }
+
+  // The shape that a batch would have, without running it.
+  const StepShape& ShapeOf(const StepBatch& batch);
+
+  uint32_t pages_per_lane() const { return n_pages_; }
+  // Rows of a prefill step that may all be sampled (scoring a prompt) without growing the arena.
+  uint32_t max_scored_rows(uint32_t lane) const { return max_scored_rows_[lane]; }
+  // The path that each pair of devices takes: "d0-d1 local".
+  std::vector<std::string> TransportNames() const;
+  Bytes packed_bytes() const { return weights_->packed_bytes(); }
+  // Bytes of weights that one step of a program reads on a device, by device.
+  std::span<const Bytes> StepWeights(size_t program_index) const {
+    return step_weights_[program_index];
+  }
+
+ private:
+  // A value's memory in the step at hand.
+  struct ValueMemory {
+    float* data = nullptr;
+    uint32_t rows = 0;
+    uint32_t width = 0;
+    uint64_t elems() const { return uint64_t{rows} * width; }
+  };
+
+  // Construction (executor_setup.cc).
+  void MakeTransports();
+  Transport* TransportFor(PathKind path);
+  void CompilePrograms();
+  void MakeKv();
+  void SizeArenas();
+  void SizeScoring();
+  void SumStepWeights();
+  std::vector<std::vector<MicrobatchShape>> CornerShapes(const Program& program) const;
+
+  // A step.
+  void LayOut(size_t program_index, std::span<const MicrobatchShape> shapes);
+  void SetValueShapes(size_t program_index, std::span<const MicrobatchShape> shapes);
+  void BindValues();
+  void Dispatch(uint32_t index, LogitsSink& sink);
+  size_t ProgramIndex(ProgramKind kind, uint32_t lane) const;
+
+  // Compute ops (executor_ops.cc).
+  void RunBlock(const CompiledOp& op);
+  void RunPieceOf(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb, float* y,
+                  uint32_t y_width);
+  void RunAttention(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb,
+                    const float* n, float* y);
+  void AttentionRows(const CompiledOp& op, const RunPiece& piece, const float* n,
+                     std::span<const SequenceRows> sequences, uint32_t rows, float* y);
+  void RunMlp(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb, const float* n,
+              float* y);
+  void RunHead(const CompiledOp& op, const RunPiece& piece, const float* n, uint32_t rows, float* y,
+               uint32_t y_width);
+  void RunNorm(const CompiledOp& op);
+  void RunAdd(const CompiledOp& op);
+  void RunSample(const CompiledOp& op, LogitsSink& sink);
+  void Product(const float* x, uint64_t rows, std::span<MatMulTask> tasks, Scratch& scratch);
+
+  // Movements (executor_moves.cc).
+  void Reduce(const CompiledOp& op);
+  void Gather(const CompiledOp& op);
+  void Transfer(const CompiledOp& op);
+  void Fetch(const CompiledOp& op);
+  void MoveKv(const CompiledOp& op);
+  CollectiveContext Context(const CompiledOp& op);
+  CollectiveRank RankOf(const CompiledOp& op, size_t i);
+
+  const Block& BlockOf(const Op& op) const { return graph_.at(op.block); }
+  const ValueInfo& InfoOf(ValueId id) const { return trace_.info->values[id]; }
+  ValueMemory& Value(ValueId id) { return values_[id]; }
+  size_t DeviceIndex(DeviceId id) const { return static_cast<size_t>(id.value); }
+
+  const ExecutorSetup setup_;
+  const BlockGraph& graph_;
+  Ops& ops_;
+  RopeParams rope_;
+  TrafficLedger ledger_;
+  std::vector<std::unique_ptr<Transport>> transports_;  // one a path in use, between devices
+  std::unique_ptr<Transport> host_transport_;
+  std::unique_ptr<WeightStore> weights_;
+  std::unique_ptr<KvCache> kv_;
+  uint32_t n_pages_ = 0;
+  std::vector<CompiledProgram> programs_;  // parallel to plan->programs
+  std::vector<std::vector<Bytes>> step_weights_;
+  std::vector<uint32_t> max_scored_rows_;  // by lane
+  std::vector<Buffer> arenas_;             // by device
+  std::vector<Buffer> scratch_;            // by device
+  Buffer host_ids_;                        // sampled ids as the host sees them
+
+  // The step at hand; memory kept from step to step.
+  std::vector<Microbatch> microbatches_;
+  std::vector<LaidValue> laid_;
+  std::vector<ValueMemory> values_;
+  std::vector<SequenceRows> pass_sequences_;
+  std::vector<float> part_;  // a second Y, for runs whose weights lie in several pieces
+  std::vector<CollectiveRank> ranks_;
+  std::vector<uint64_t> cuts_;
+  std::vector<ColumnShard> columns_;
+  // Layouts in use, one a program; valid for `shapes`.
+  struct CachedLayout {
+    std::vector<MicrobatchShape> shapes;
+    ValueLayout layout;
+  };
+  std::vector<CachedLayout> layouts_;
+  StepTrace trace_;
+};
+
+}  // namespace tandem

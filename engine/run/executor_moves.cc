@@ -1,0 +1,126 @@
+// The ops that move. See executor.h.
+#include <algorithm>
+
+#include "engine/base/check.h"
+#include "engine/run/executor.h"
+
+namespace tandem {
+
+CollectiveContext Executor::Context(const CompiledOp& op) {
+  uint64_t scratch = UINT64_MAX;
+  for (DeviceId device : op.op->devices) {
+    scratch = std::min<uint64_t>(scratch, scratch_[DeviceIndex(device)].size());
+  }
+  // Pieces that stay in the cache between their copy and their use.
+  constexpr uint64_t kEnough = uint64_t{1} << 18;
+  return CollectiveContext{.transport = op.transport,
+                           .ledger = &ledger_,
+                           .stream = nullptr,
+                           .wire = setup_.plan->wire,
+                           .scratch_bytes = std::min(scratch, kEnough)};
+}
+
+CollectiveRank Executor::RankOf(const CompiledOp& op, size_t i) {
+  const DeviceId device = op.op->devices[i];
+  return CollectiveRank{.device = device,
+                        .in = Value(op.op->in[i]).data,
+                        .out = Value(op.op->out[i]).data,
+                        .scratch = scratch_[DeviceIndex(device)].data()};
+}
+
+void Executor::Reduce(const CompiledOp& op) {
+  const size_t count = op.op->devices.size();
+  ranks_.clear();
+  for (size_t i = 0; i < count; ++i) ranks_.push_back(RankOf(op, i));
+  const ValueMemory& whole = Value(op.op->in[0]);
+  if (op.op->kind == OpKind::kAllReduce) {
+    AllReduce(Context(op), op.op->algorithm, ranks_, whole.elems());
+    return;
+  }
+  cuts_.clear();
+  for (uint64_t i = 0; i <= count; ++i) cuts_.push_back(whole.rows * i / count * whole.width);
+  ReduceScatter(Context(op), ranks_, cuts_);
+}
+
+void Executor::Gather(const CompiledOp& op) {
+  const size_t count = op.op->devices.size();
+  ranks_.clear();
+  for (size_t i = 0; i < count; ++i) ranks_.push_back(RankOf(op, i));
+  const ValueMemory& whole = Value(op.op->out[0]);
+  if (InfoOf(op.op->out[0]).meaning == Meaning::kLogits) {
+    columns_.clear();
+    for (ValueId in : op.op->in) {
+      const ValueInfo& part = InfoOf(in);
+      columns_.push_back(
+          ColumnShard{graph_.at(part.block).ElemBegin(part.units), Value(in).width});
+    }
+    AllGatherColumns(Context(op), ranks_, columns_, whole.rows, whole.width);
+    return;
+  }
+  cuts_.assign(1, 0);
+  for (ValueId in : op.op->in) cuts_.push_back(cuts_.back() + Value(in).elems());
+  Check(cuts_.back() == whole.elems(), "all_gather: the shards make the whole");
+  AllGather(Context(op), ranks_, cuts_);
+}
+
+void Executor::Transfer(const CompiledOp& op) {
+  const ValueMemory& value = Value(op.op->in[0]);
+  const DeviceId to = op.op->devices[1];
+  const CollectiveRank src{.device = op.op->devices[0],
+                           .in = value.data,
+                           .out = nullptr,
+                           .scratch = scratch_[DeviceIndex(op.op->devices[0])].data()};
+  const CollectiveRank dst{.device = to,
+                           .in = nullptr,
+                           .out = Value(op.op->out[0]).data,
+                           .scratch = scratch_[DeviceIndex(to)].data()};
+  SendActivations(Context(op), src, dst, value.elems());
+}
+
+void Executor::Fetch(const CompiledOp& op) {
+  const BlockShard& from = *op.fetch_from;
+  const BlockShard& to = *op.fetch_to;
+  Check(from.bytes == to.bytes, "fetch: both ends are packed alike");
+  op.transport->Copy(CopyTask{.src = op.op->devices[0],
+                              .from = from.data,
+                              .dst = op.op->devices[1],
+                              .to = to.data,
+                              .row_bytes = from.bytes,
+                              .padding_bytes = from.bytes - from.stored_bytes},
+                     nullptr, ledger_);
+}
+
+// The rows that this step appended, K and V, head by head and page by page.
+void Executor::MoveKv(const CompiledOp& op) {
+  const Microbatch& mb = microbatches_[op.op->microbatch];
+  Check(op.kv_from.size() == op.kv_to.size(), "kv_move: the same pieces at both ends");
+  for (size_t p = 0; p < op.kv_from.size(); ++p) {
+    const KvView& from = op.kv_from[p].view;
+    const KvView& to = op.kv_to[p].view;
+    const uint64_t token_bytes = uint64_t{from.head_dim} * 2;
+    const uint64_t head_bytes = token_bytes * kPageTokens;
+    for (const SequenceRows& sequence : mb.sequences) {
+      const uint32_t end = sequence.start + sequence.n_rows;
+      for (uint32_t at = sequence.start; at < end;) {
+        const uint32_t page = at / kPageTokens;
+        const uint32_t first = at % kPageTokens;
+        const uint32_t count = std::min(end - at, kPageTokens - first);
+        const auto id = static_cast<uint64_t>(sequence.pages[page]);
+        const uint64_t offset = first * token_bytes;
+        // K's heads, then V's: 2 * kv_heads runs of the same stride.
+        op.transport->Copy(CopyTask{.src = op.op->devices[0],
+                                    .from = from.base + id * from.stride + offset,
+                                    .dst = op.op->devices[1],
+                                    .to = to.base + id * to.stride + offset,
+                                    .row_bytes = count * token_bytes,
+                                    .rows = uint64_t{2} * from.kv_heads,
+                                    .src_stride = head_bytes,
+                                    .dst_stride = head_bytes},
+                           nullptr, ledger_);
+        at += count;
+      }
+    }
+  }
+}
+
+}  // namespace tandem

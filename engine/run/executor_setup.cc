@@ -1,0 +1,231 @@
+// Making an executor: transports and their self-test, weights, programs, KV, arenas, scratch.
+#include <algorithm>
+#include <set>
+
+#include "engine/base/check.h"
+#include "engine/link/self_test.h"
+#include "engine/plan/memory.h"
+#include "engine/run/executor.h"
+
+namespace tandem {
+namespace {
+
+constexpr uint64_t kMessageScratch = 65536;
+
+RopeParams RopeOf(const ModelConfig& config) {
+  return RopeParams{.rope_dim = config.rope_dim,
+                    .theta = config.rope_theta,
+                    .scale = config.rope_scale,
+                    .interleaved = config.rope_interleaved};
+}
+
+bool Moves(OpKind kind) {
+  return kind == OpKind::kAllReduce || kind == OpKind::kReduceScatter ||
+         kind == OpKind::kAllGather || kind == OpKind::kTransfer || kind == OpKind::kFetch ||
+         kind == OpKind::kKvMove;
+}
+
+// The block whose values a movement carries, for the ledger.
+BlockId MovedBlock(const Op& op, const ProgramInfo& info) {
+  return op.in.empty() ? op.block : info.values[op.in[0]].block;
+}
+
+// The largest step that a program must take, in each way its rows may fall into microbatches.
+void AppendCorner(uint32_t microbatches, uint32_t m, uint32_t rows, uint32_t sampled,
+                  std::vector<std::vector<MicrobatchShape>>& corners) {
+  std::vector<MicrobatchShape> shapes(microbatches);
+  shapes[m].rows = rows;
+  shapes[m].sampled = std::min(rows, sampled);
+  corners.push_back(std::move(shapes));
+}
+
+}  // namespace
+
+Executor::Executor(const ExecutorSetup& setup)
+    : setup_(setup),
+      graph_(setup.model->blocks()),
+      ops_(*setup.ops),
+      rope_(RopeOf(graph_.config)) {
+  MakeTransports();
+  weights_ = std::make_unique<WeightStore>(*setup.model, *setup.plan, setup.devices, *setup.host,
+                                           ops_);
+  CompilePrograms();
+  MakeKv();
+  SizeArenas();
+  SizeScoring();
+  SumStepWeights();
+}
+
+Transport* Executor::TransportFor(PathKind requested) {
+  const PathKind path = setup_.rig->ResolvePath(requested);
+  for (const auto& transport : transports_) {
+    if (transport->path() == path) return transport.get();
+  }
+  std::unique_ptr<Transport> made = MakeTransport(CpuMechanism(path), path, setup_.host);
+  if (setup_.wrap_transport) made = setup_.wrap_transport(std::move(made));
+  transports_.push_back(std::move(made));
+  return transports_.back().get();
+}
+
+void Executor::MakeTransports() {
+  host_transport_ = MakeTransport(PathKind::kLocal, setup_.rig->HostPath(), nullptr);
+  if (setup_.wrap_transport) host_transport_ = setup_.wrap_transport(std::move(host_transport_));
+  std::set<std::pair<Transport*, std::pair<DeviceId, DeviceId>>> directions;
+  for (const Program& program : setup_.plan->programs) {
+    for (const Op& op : program.ops) {
+      if (!Moves(op.kind)) continue;
+      for (DeviceId a : op.devices) {
+        for (DeviceId b : op.devices) {
+          if (a == b || b.IsHost()) continue;
+          Transport* transport =
+              a.IsHost() ? host_transport_.get() : TransportFor(op.path);
+          directions.insert({transport, {a, b}});
+        }
+      }
+    }
+  }
+  auto device = [&](DeviceId id) -> Device& {
+    return id.IsHost() ? *setup_.host : *setup_.devices[DeviceIndex(id)];
+  };
+  for (const auto& [transport, ends] : directions) {
+    SelfTestPath(*transport, device(ends.first), device(ends.second));
+  }
+}
+
+void Executor::CompilePrograms() {
+  const Plan& plan = *setup_.plan;
+  for (size_t i = 0; i < plan.programs.size(); ++i) {
+    const ProgramInfo& info = setup_.verified->programs[i];
+    CompiledProgram compiled = CompileWeights(plan.programs[i], info, graph_, *weights_);
+    for (CompiledOp& c : compiled.ops) {
+      const Op& op = *c.op;
+      c.moves_block = MovedBlock(op, info);
+      if (op.kind == OpKind::kSample || (op.kind == OpKind::kFetch && op.devices[0].IsHost())) {
+        c.transport = host_transport_.get();
+      } else if (Moves(op.kind)) {
+        c.transport = TransportFor(op.path);
+      }
+    }
+    programs_.push_back(std::move(compiled));
+  }
+}
+
+void Executor::MakeKv() {
+  std::vector<KvDemand> demands;
+  for (const CompiledProgram& compiled : programs_) AppendKvDemands(compiled, graph_, demands);
+  n_pages_ = setup_.limits.max_sequences * PagesFor(KvTokensPerSlot(setup_.limits));
+  kv_ = std::make_unique<KvCache>(graph_, demands, n_pages_, setup_.devices);
+  for (CompiledProgram& compiled : programs_) BindKv(*kv_, compiled, graph_);
+}
+
+std::vector<std::vector<MicrobatchShape>> Executor::CornerShapes(const Program& program) const {
+  const PlanLimits& limits = setup_.limits;
+  const bool prefill = program.kind == ProgramKind::kPrefill;
+  const uint32_t rows = prefill ? limits.max_step_tokens : limits.max_sequences;
+  const uint32_t sampled = std::min(rows, limits.max_sequences);
+  const uint32_t count = program.microbatches;
+  std::vector<std::vector<MicrobatchShape>> corners;
+  for (uint32_t m = 0; m < count; ++m) {
+    if (program.microbatch_kind == MicrobatchKind::kBySequence) {
+      // Slots m, m + count, ... of a decode; any share of a prefill.
+      const uint32_t slots = (limits.max_sequences + count - 1 - m) / count;
+      AppendCorner(count, m, prefill ? rows : slots, slots, corners);
+      continue;
+    }
+    // Chunks are as good as even; all sampled rows may stand in one of them.
+    std::vector<MicrobatchShape> shapes(count);
+    for (uint64_t i = 0; i < count; ++i) {
+      shapes[i].rows = static_cast<uint32_t>(uint64_t{rows} * (i + 1) / count -
+                                             uint64_t{rows} * i / count);
+      shapes[i].sampled = prefill ? 0 : shapes[i].rows;
+    }
+    if (prefill) shapes[m].sampled = std::min(shapes[m].rows, sampled);
+    corners.push_back(std::move(shapes));
+  }
+  // All at once, as even as it gets.
+  std::vector<MicrobatchShape> even(count);
+  for (uint64_t i = 0; i < count; ++i) {
+    auto part = [&](uint64_t n) {
+      return static_cast<uint32_t>(n * (i + 1) / count - n * i / count);
+    };
+    even[i].rows = part(rows);
+    even[i].sampled = std::min(even[i].rows, part(sampled));
+  }
+  corners.push_back(std::move(even));
+  return corners;
+}
+
+void Executor::SizeArenas() {
+  const size_t n_devices = setup_.devices.size();
+  layouts_.resize(programs_.size());
+  std::vector<uint64_t> peak(n_devices, 0);
+  for (size_t p = 0; p < programs_.size(); ++p) {
+    for (const auto& shapes : CornerShapes(*programs_[p].program)) {
+      SetValueShapes(p, shapes);
+      LayOutValues(laid_, static_cast<uint32_t>(n_devices), layouts_[p].layout);
+      for (size_t d = 0; d < n_devices; ++d) {
+        peak[d] = std::max(peak[d], layouts_[p].layout.peak[d]);
+      }
+    }
+  }
+  const uint32_t most = std::max(setup_.limits.max_sequences, setup_.limits.max_step_tokens);
+  // A device that runs no block needs scratch for messages and ids alone.
+  std::vector<Bytes> scratch(n_devices, Bytes{kMessageScratch});
+  for (const Program& program : setup_.plan->programs) {
+    for (const Op& op : program.ops) {
+      if (op.kind != OpKind::kRun) continue;
+      scratch[DeviceIndex(op.devices[0])] = WorkspaceBytes(graph_, most);
+    }
+  }
+  arenas_.resize(n_devices);
+  scratch_.resize(n_devices);
+  for (size_t d = 0; d < n_devices; ++d) {
+    Device& device = *setup_.devices[d];
+    arenas_[d] = device.Allocate(MemoryUse::kActivations, Bytes{peak[d]}, "values of a step");
+    scratch_[d] = device.Allocate(MemoryUse::kWorkspace, scratch[d], "scratch");
+  }
+  host_ids_ = setup_.host->Allocate(MemoryUse::kWorkspace, Bytes{most * sizeof(int32_t)},
+                                    "sampled ids");
+}
+
+void Executor::SizeScoring() {
+  max_scored_rows_.assign(setup_.plan->n_lanes, 1);
+  for (size_t p = 0; p < programs_.size(); ++p) {
+    const Program& program = *programs_[p].program;
+    if (program.kind != ProgramKind::kPrefill) continue;
+    auto fits = [&](uint32_t rows) {
+      // One sequence of `rows` rows: all in one microbatch, or cut evenly.
+      std::vector<MicrobatchShape> shapes(program.microbatches);
+      for (uint64_t i = 0; i < shapes.size(); ++i) {
+        const uint64_t count = shapes.size();
+        shapes[i].rows = program.microbatch_kind == MicrobatchKind::kBySequence
+                             ? (i == 0 ? rows : 0)
+                             : static_cast<uint32_t>(rows * (i + 1) / count - rows * i / count);
+        shapes[i].sampled = shapes[i].rows;
+      }
+      SetValueShapes(p, shapes);
+      ValueLayout layout;
+      LayOutValues(laid_, static_cast<uint32_t>(setup_.devices.size()), layout);
+      for (size_t d = 0; d < arenas_.size(); ++d) {
+        if (layout.peak[d] > arenas_[d].size()) return false;
+      }
+      return true;
+    };
+    uint32_t rows = 1;
+    while (2 * rows <= setup_.limits.max_step_tokens && fits(2 * rows)) rows *= 2;
+    max_scored_rows_[program.lane] = rows;
+  }
+}
+
+void Executor::SumStepWeights() {
+  for (const CompiledProgram& compiled : programs_) {
+    std::vector<Bytes> sums(setup_.devices.size());
+    for (const CompiledOp& c : compiled.ops) {
+      if (c.op->kind != OpKind::kRun || c.op->block.value == 0) continue;
+      sums[DeviceIndex(c.op->devices[0])] += BlockOf(*c.op).UnitBytes(c.op->units);
+    }
+    step_weights_.push_back(std::move(sums));
+  }
+}
+
+}  // namespace tandem

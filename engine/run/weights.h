@@ -1,0 +1,103 @@
+// The weights of a plan, packed: one shard a place, in its device's (or the host's) memory, and the
+// slots that fetches fill. Norm vectors are copied to every device that applies them.
+//
+// Adjacent places of a block on one device become one shard, so that a run over any part of them is
+// one product. The host runs nothing: its places are cut where fetches begin and end, for a packed
+// matrix can only be moved whole. A fetch whose source shard is larger than what it takes gets a
+// packed copy of its own beside it.
+//
+// With a tied embedding HEAD and EMBED name the same rows of one table, held once a device.
+//
+// Immutable after construction, except the slots' contents, which the executor copies in.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/device/device.h"
+#include "engine/model/model.h"
+#include "engine/plan/plan.h"
+#include "kernels/ops.h"
+
+namespace tandem {
+
+inline constexpr size_t kMaxBlockMatrices = 4;
+
+// Elements [begin, end) of a block (KV heads, FFN columns, vocabulary rows), packed in one piece of
+// memory. Matrices: ATTENTION wq, wk, wv, wo; MLP gate, up, down; EMBED and HEAD the table.
+struct BlockShard {
+  BlockId block;
+  uint32_t begin = 0;
+  uint32_t end = 0;
+  std::array<PackedMatrix, kMaxBlockMatrices> matrices;
+  uint32_t n_matrices = 0;
+  std::byte* data = nullptr;
+  uint64_t bytes = 0;         // as packed, padding included
+  uint64_t stored_bytes = 0;  // as the model stores them: what a fetch books
+};
+
+// The tensors of a block and the part of each that elements [begin, end) need.
+struct TensorSlice {
+  const TensorView* tensor = nullptr;
+  MatrixSlice slice;
+};
+std::vector<TensorSlice> SlicesOf(const Model& model, BlockId block, uint32_t begin, uint32_t end);
+
+class WeightStore {
+ public:
+  // `devices` by DeviceId, `ops` of any of them; all outlive the store.
+  WeightStore(const Model& model, const Plan& plan, std::span<const std::unique_ptr<Device>> devices,
+              Device& host, Ops& ops);
+
+  // The resident shard on a device that holds element `elem` of the block; null when none does.
+  const BlockShard* Resident(DeviceId device, BlockId block, uint32_t elem) const;
+  // The shard that a FETCH of these units reads, exactly them; null when the source lacks them.
+  const BlockShard* FetchSource(DeviceId source, BlockId block, UnitRange units) const;
+  // The slot seen as the shard that a FETCH of these units makes of it.
+  const BlockShard* InSlot(SlotId slot, BlockId block, UnitRange units) const;
+  // The norm vector (hidden) on a device that applies it.
+  const float* Norm(DeviceId device, BlockId block) const;
+
+  Bytes packed_bytes() const { return packed_bytes_; }
+
+ private:
+  struct Owned {
+    DeviceId device;
+    BlockShard shard;
+    Buffer buffer;
+    bool fetch_only = false;  // a copy made for fetches; runs do not read it
+  };
+  struct SlotView {
+    SlotId slot;
+    BlockShard shard;
+  };
+  struct NormCopy {
+    DeviceId device;
+    BlockId block;
+    Buffer buffer;
+  };
+
+  BlockId Canonical(BlockId block) const;
+  Device& DeviceOf(DeviceId id) const;
+  BlockShard Shape(BlockId block, uint32_t begin, uint32_t end) const;
+  void PackShard(DeviceId device, BlockId block, uint32_t begin, uint32_t end, bool fetch_only);
+  void PackPlaces(const Plan& plan);
+  void PrepareFetches(const Plan& plan);
+  void CopyNorms(const Plan& plan);
+  const Owned* FindExact(DeviceId device, BlockId block, uint32_t begin, uint32_t end) const;
+
+  const Model& model_;
+  const BlockGraph& graph_;
+  std::span<const std::unique_ptr<Device>> devices_;
+  Device& host_;
+  Ops& ops_;
+  std::vector<std::unique_ptr<Owned>> shards_;
+  std::vector<Buffer> slot_buffers_;
+  std::vector<std::unique_ptr<SlotView>> slot_views_;
+  std::vector<NormCopy> norms_;
+  Bytes packed_bytes_;
+};
+
+}  // namespace tandem
