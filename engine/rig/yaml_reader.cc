@@ -1,11 +1,7 @@
-// yaml-cpp's parser drives TreeBuilder, which refuses what the project does not allow and builds
-// the tree; the readers below walk that tree.
+// Readers over the tree of yaml_node.h.
 #include "engine/rig/yaml_reader.h"
 
 #include <fmt/format.h>
-#include <yaml-cpp/anchor.h>
-#include <yaml-cpp/eventhandler.h>
-#include <yaml-cpp/yaml.h>
 
 #include <algorithm>
 #include <charconv>
@@ -17,166 +13,12 @@
 
 #include "engine/base/error.h"
 #include "engine/base/suggest.h"
+#include "engine/rig/yaml_node.h"
 
 namespace tandem {
-
-struct YamlNode {
-  enum class Kind { kNull, kScalar, kSequence, kMap };
-  Kind kind = Kind::kNull;
-  int line = 0;         // 1-based; 0 for what an override made
-  bool quoted = false;  // a quoted scalar is text, never a number
-  std::string scalar;
-  std::vector<std::string> keys;                          // of a map, in file order
-  std::vector<int> key_lines;                             // parallel to keys
-  std::vector<std::shared_ptr<const YamlNode>> children;  // of a sequence, or parallel to keys
-};
-
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 20;
-constexpr size_t kMaxDepth = 32;
-
 using NodePtr = std::shared_ptr<const YamlNode>;
-
-[[noreturn]] void FailAt(const std::string& file, int line, const std::string& message) {
-  Fail(ErrorCode::kInvalidArgument, line > 0 ? fmt::format("{}:{}: {}", file, line, message)
-                                             : fmt::format("{}: {}", file, message));
-}
-
-// Builds the tree of one document from the parser's events.
-class TreeBuilder final : public YAML::EventHandler {
- public:
-  explicit TreeBuilder(std::string file) : file_(std::move(file)) {}
-
-  NodePtr root() const { return root_; }
-
-  void OnDocumentStart(const YAML::Mark&) override {}
-  void OnDocumentEnd() override {}
-
-  void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
-    auto node = MakeNode(mark, anchor, "?");
-    node->kind = YamlNode::Kind::kNull;
-    Add(node);
-  }
-  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { RefuseAlias(mark); }
-  void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                const std::string& value) override {
-    auto node = MakeNode(mark, anchor, tag);
-    node->kind = YamlNode::Kind::kScalar;
-    node->quoted = tag == "!";
-    node->scalar = value;
-    Add(node);
-  }
-  void OnSequenceStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                       YAML::EmitterStyle::value) override {
-    Open(mark, tag, anchor, YamlNode::Kind::kSequence);
-  }
-  void OnSequenceEnd() override { Close(); }
-  void OnMapStart(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-                  YAML::EmitterStyle::value) override {
-    Open(mark, tag, anchor, YamlNode::Kind::kMap);
-  }
-  void OnMapEnd() override { Close(); }
-
- private:
-  struct Frame {
-    std::shared_ptr<YamlNode> node;
-    bool expects_key = true;  // of a map
-  };
-
-  [[noreturn]] void RefuseAlias(const YAML::Mark& mark) const {
-    FailAt(file_, mark.line + 1, "YAML anchors and aliases are not accepted: write the value out");
-  }
-
-  std::shared_ptr<YamlNode> MakeNode(const YAML::Mark& mark, YAML::anchor_t anchor,
-                                     const std::string& tag) const {
-    if (anchor != YAML::NullAnchor) RefuseAlias(mark);
-    if (!tag.empty() && tag != "?" && tag != "!") {
-      FailAt(file_, mark.line + 1, fmt::format("YAML tag '{}' is not accepted", tag));
-    }
-    auto node = std::make_shared<YamlNode>();
-    node->line = mark.line + 1;
-    return node;
-  }
-
-  void Open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
-            YamlNode::Kind kind) {
-    auto node = MakeNode(mark, anchor, tag);
-    node->kind = kind;
-    if (stack_.size() >= kMaxDepth) {
-      FailAt(file_, node->line, fmt::format("nested deeper than {} levels", kMaxDepth));
-    }
-    Add(node);
-    stack_.push_back(Frame{node, true});
-  }
-
-  void Close() { stack_.pop_back(); }
-
-  void Add(const std::shared_ptr<YamlNode>& node) {
-    if (stack_.empty()) {
-      root_ = node;
-      return;
-    }
-    Frame& frame = stack_.back();
-    if (frame.node->kind == YamlNode::Kind::kMap && frame.expects_key) {
-      AddKey(frame, *node);
-      return;
-    }
-    frame.node->children.push_back(node);
-    frame.expects_key = true;
-  }
-
-  void AddKey(Frame& frame, const YamlNode& key) {
-    if (key.kind != YamlNode::Kind::kScalar) FailAt(file_, key.line, "a key must be a plain word");
-    std::vector<std::string>& keys = frame.node->keys;
-    auto twin = std::find(keys.begin(), keys.end(), key.scalar);
-    if (twin != keys.end()) {
-      int line = frame.node->key_lines[static_cast<size_t>(twin - keys.begin())];
-      FailAt(file_, key.line,
-             fmt::format("key '{}' is given twice (first in line {})", key.scalar, line));
-    }
-    keys.push_back(key.scalar);
-    frame.node->key_lines.push_back(key.line);
-    frame.expects_key = false;
-  }
-
-  std::string file_;
-  NodePtr root_;
-  std::vector<Frame> stack_;
-};
-
-// yaml-cpp takes some control characters for the end of its input and would cut the file there.
-void RefuseControlCharacters(const std::string& text, const std::string& name) {
-  int line = 1;
-  for (char c : text) {
-    unsigned char byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 && c != '\n' && c != '\t' && c != '\r') {
-      FailAt(name, line, fmt::format("control character 0x{:02x}: this is not a text file", byte));
-    }
-    line += c == '\n' ? 1 : 0;
-  }
-}
-
-NodePtr ParseText(const std::string& text, const std::string& name) {
-  if (text.size() > kMaxFileBytes) {
-    FailAt(name, 0, fmt::format("{} bytes of YAML (want at most {})", text.size(), kMaxFileBytes));
-  }
-  RefuseControlCharacters(text, name);
-  try {
-    std::istringstream stream(text);
-    YAML::Parser parser(stream);
-    TreeBuilder builder(name);
-    bool any = parser.HandleNextDocument(builder);
-    NodePtr root = builder.root();
-    TreeBuilder second(name);
-    if (any && parser.HandleNextDocument(second)) {
-      FailAt(name, second.root() ? second.root()->line : 0, "a second YAML document (want one)");
-    }
-    return root ? root : std::make_shared<YamlNode>();
-  } catch (const YAML::Exception& error) {
-    FailAt(name, error.mark.line + 1, fmt::format("not valid YAML: {}", error.msg));
-  }
-}
 
 std::string Join(const std::string& path, const std::string& key) {
   return path.empty() ? key : fmt::format("{}.{}", path, key);
@@ -379,8 +221,8 @@ void YamlMap::Finish() const {
     if (std::find(known_.begin(), known_.end(), node.keys[i]) != known_.end()) continue;
     std::string hint = DidYouMean(node.keys[i], known_);
     if (hint.empty()) hint = fmt::format(" (known here: {})", fmt::join(known_, ", "));
-    FailAt(node.key_lines[i] > 0 ? value_.file_ : "override", node.key_lines[i],
-           fmt::format("{}: unknown key{}", Join(value_.path_, node.keys[i]), hint));
+    FailAtLine(node.key_lines[i] > 0 ? value_.file_ : "override", node.key_lines[i],
+               fmt::format("{}: unknown key{}", Join(value_.path_, node.keys[i]), hint));
   }
 }
 
@@ -398,7 +240,7 @@ YamlDocument YamlDocument::Load(const std::string& path) {
   }
   std::ifstream stream(path, std::ios::binary);
   // One byte over the cap is enough to know that it was passed.
-  std::string text(kMaxFileBytes + 1, '\0');
+  std::string text(kMaxYamlBytes + 1, '\0');
   stream.read(text.data(), static_cast<std::streamsize>(text.size()));
   if (!stream.is_open() || stream.bad()) {
     Fail(ErrorCode::kIo, fmt::format("{}: cannot be read", path));
@@ -408,7 +250,7 @@ YamlDocument YamlDocument::Load(const std::string& path) {
 }
 
 YamlDocument YamlDocument::Parse(const std::string& text, const std::string& name) {
-  return YamlDocument(ParseText(text, name), name);
+  return YamlDocument(ParseYaml(text, name), name);
 }
 
 YamlValue YamlDocument::root() const { return YamlValue(root_, name_, ""); }
@@ -417,13 +259,13 @@ void YamlDocument::Override(const std::string& dotted, const std::string& yaml_t
   std::vector<std::string> keys;
   std::istringstream parts(dotted);
   for (std::string key; std::getline(parts, key, '.');) keys.push_back(key);
-  bool bad = keys.empty() || keys.size() > kMaxDepth || dotted.back() == '.' ||
+  bool bad = keys.empty() || keys.size() > kMaxYamlDepth || dotted.back() == '.' ||
              std::find(keys.begin(), keys.end(), "") != keys.end();
   if (bad) {
     Fail(ErrorCode::kInvalidArgument,
          fmt::format("override '{}': want keys joined by dots, as in workload.rate=4", dotted));
   }
-  NodePtr value = WithoutLines(ParseText(yaml_text, fmt::format("override {}", dotted)));
+  NodePtr value = WithoutLines(ParseYaml(yaml_text, fmt::format("override {}", dotted)));
   root_ = Replaced(root_, keys, 0, value, dotted);
 }
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <random>
 
 #include "engine/base/error.h"
 
@@ -167,6 +168,39 @@ TEST(YamlReaderTest, LoadTellsMissingFromUnreadable) {
   std::ofstream(path) << "a: 1\n";
   EXPECT_EQ(YamlDocument::Load(path).root().AsMap().Int("a"), 1);
   std::filesystem::remove(path);
+}
+
+TEST(YamlReaderTest, MutatedTextIsReadOrRefusedNeverWorse) {
+  const std::string text =
+      "name: x\ndevices:\n  - {device: rtx, count: 2}\n  - name: 'q'\n    gap: 3.5\nlink: |\n  a\n"
+      "send: [[1, 2], [3, 4]]\nsource: >-\n  folded\n  text\n\"k\": \"\\u00e9\"\n";
+  const std::string alphabet = "{}[]:,-?&*!|>'\"%@`#\n \t~=<a0.\\\xff\xc3";
+  std::mt19937 random(5);
+  int refused = 0;
+  for (int round = 0; round < 3000; ++round) {
+    std::string mutant = text;
+    for (uint32_t edits = 1 + random() % 4; edits > 0; --edits) {
+      size_t at = random() % mutant.size();
+      char c = alphabet[random() % alphabet.size()];
+      if (random() % 3 == 0) {
+        mutant.erase(at, 1 + random() % 5);
+      } else if (random() % 2 == 0) {
+        mutant.insert(at, 1, c);
+      } else {
+        mutant[at] = c;
+      }
+      if (mutant.empty()) mutant = "a";
+    }
+    try {
+      YamlDocument::Parse(mutant, "f.yaml");
+    } catch (const Error& error) {
+      ++refused;
+      EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
+      EXPECT_THAT(error.what(), HasSubstr("f.yaml"));
+    }
+  }
+  EXPECT_GT(refused, 300);
+  EXPECT_LT(refused, 3000);
 }
 
 TEST(YamlReaderTest, EmptyFileIsNotAMap) {
