@@ -1,6 +1,11 @@
 // Chat templates: a bounded subset of Jinja2, enough for the templates that chat models ship.
-// A construct outside the subset is Error(kUnsupported) that names it and its line, at parse time;
-// loops, output and nesting are bounded, so a template from a file cannot run away.
+// if, for and set, expressions with Python's meaning, the common filters, tests and methods, with
+// trim_blocks and lstrip_blocks on, as Hugging Face renders them. Macros, imports and the clock are
+// outside. A construct outside the subset is Error(kUnsupported) that names it and its line, nearly
+// always at parse time; steps, memory, output and nesting are bounded, so a template from a file
+// cannot run away.
+//
+// A ChatTemplate is immutable; any thread may render it.
 //
 //   ChatTemplate t = ChatTemplate::Parse(model.chat_template());
 //   std::string prompt = t.Render({{"user", "Hi"}}, {.bos = "<s>", .add_generation_prompt = true});
@@ -26,8 +31,12 @@ struct ChatTemplateOptions {
 
 class ChatTemplate {
  public:
+  // Throws Error(kModelFile) for what is no Jinja at all, Error(kUnsupported) as above.
   static ChatTemplate Parse(std::string_view source);
-  // Throws Error(kInvalidArgument) with the template's own message when it calls raise_exception.
+  // The template sees messages, bos_token, eos_token, add_generation_prompt, and tools and
+  // documents as none. Throws Error(kInvalidArgument) with the template's own message when it calls
+  // raise_exception, or when it does what Python forbids or exceeds a limit; Error(kUnsupported)
+  // for what only running it shows to be outside the subset.
   std::string Render(const std::vector<ChatMessage>& messages,
                      const ChatTemplateOptions& options) const;
 

@@ -80,10 +80,30 @@ std::string ReplaceInvalidUtf8(std::string_view text) {
   return out;
 }
 
-bool IsUnicodeSpace(uint32_t c) {
-  return (c >= 0x09 && c <= 0x0D) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-         (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
-         c == 0x3000;
+bool IsPythonSpace(uint32_t c) {
+  return (c >= 0x09 && c <= 0x0D) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 ||
+         c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
+         c == 0x205F || c == 0x3000;
+}
+
+std::string_view LeftStripped(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Step step = NextUtf8(text, 0);
+    if (!IsPythonSpace(step.code_point)) break;
+    text.remove_prefix(step.bytes);
+  }
+  return text;
+}
+
+std::string_view RightStripped(std::string_view text) {
+  while (!text.empty()) {
+    size_t last = text.size() - 1;  // the begin of the last code point
+    while (last > 0 && text.size() - last < 4 && (text[last] & 0xC0) == 0x80) --last;
+    const Utf8Step step = NextUtf8(text, last);
+    if (!IsPythonSpace(step.code_point)) break;
+    text.remove_suffix(text.size() - last);
+  }
+  return text;
 }
 
 }  // namespace tandem::text

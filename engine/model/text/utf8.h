@@ -37,7 +37,11 @@ bool IsValidUtf8(std::string_view text);
 // `text` with every invalid or truncated sequence replaced by U+FFFD.
 std::string ReplaceInvalidUtf8(std::string_view text);
 
-// The Unicode White_Space property.
-bool IsUnicodeSpace(uint32_t code_point);
+// What Python's str.isspace says: the Unicode White_Space property and U+001C to U+001F.
+bool IsPythonSpace(uint32_t code_point);
+
+// `text`, valid UTF-8, without the whitespace at one end.
+std::string_view LeftStripped(std::string_view text);
+std::string_view RightStripped(std::string_view text);
 
 }  // namespace tandem::text

@@ -1,0 +1,178 @@
+#include "engine/model/text/jinja/parser.h"
+
+#include <fmt/format.h>
+
+#include <initializer_list>
+#include <utility>
+
+#include "engine/model/text/jinja/expression_parser.h"
+#include "engine/model/text/jinja/token_stream.h"
+
+namespace tandem::jinja {
+namespace {
+
+constexpr size_t kMaxSourceBytes = 512 * 1024;
+
+class Parser {
+ public:
+  explicit Parser(std::string_view source) : tokens_(Lex(source)) {}
+
+  Block Run() {
+    Block program = ParseBlock({}, "");
+    return program;
+  }
+
+ private:
+  // Statements up to a tag whose name is one of `ends`, of which the name is left to be read. With
+  // no ends, up to the end of the template. `open` is the tag to blame when the template ends.
+  Block ParseBlock(std::initializer_list<std::string_view> ends, std::string_view open) {
+    const TokenStream::Nesting nesting(tokens_);
+    Block block;
+    while (true) {
+      const Token& token = tokens_.Current();
+      switch (token.kind) {
+        case TokenKind::kText:
+          block.push_back({.kind = StatementKind::kText, .line = token.line, .text = token.text});
+          tokens_.Next();
+          break;
+        case TokenKind::kOutputBegin:
+          tokens_.Next();
+          block.push_back({.kind = StatementKind::kOutput, .line = token.line});
+          block.back().expression = ExpressionParser(tokens_).Tuple(true);
+          if (tokens_.Next().kind != TokenKind::kOutputEnd) {
+            FailSyntax(token.line, "unexpected text in '{{ ... }}', wanted '}}'");
+          }
+          break;
+        case TokenKind::kBlockBegin:
+          tokens_.Next();
+          for (std::string_view end : ends) {
+            if (tokens_.AtName(end)) return block;
+          }
+          block.push_back(ParseStatement());
+          break;
+        default:
+          if (ends.size() != 0) FailSyntax(token.line, fmt::format("'{}' has no end", open));
+          return block;
+      }
+    }
+  }
+
+  Statement ParseStatement() {
+    const int line = tokens_.line();
+    const std::string tag = tokens_.ExpectName();
+    Statement statement;
+    statement.line = line;
+    if (tag == "if") {
+      ParseIf(statement);
+    } else if (tag == "for") {
+      ParseFor(statement);
+    } else if (tag == "set") {
+      ParseSet(statement);
+    } else if (tag.starts_with("end") || tag == "else" || tag == "elif") {
+      FailSyntax(line, fmt::format("'{{% {} %}}' has nothing to belong to", tag));
+    } else {
+      FailUnsupported(line, fmt::format("'{{% {} %}}'", tag));
+    }
+    return statement;
+  }
+
+  void ExpectBlockEnd() {
+    if (tokens_.Current().kind != TokenKind::kBlockEnd) tokens_.FailHere("'%}'");
+    tokens_.Next();
+  }
+
+  void ParseIf(Statement& statement) {
+    statement.kind = StatementKind::kIf;
+    while (true) {
+      Branch branch;
+      branch.condition = ExpressionParser(tokens_).Tuple(false);
+      ExpectBlockEnd();
+      branch.body = ParseBlock({"elif", "else", "endif"}, "{% if %}");
+      statement.branches.push_back(std::move(branch));
+      if (!tokens_.SkipName("elif")) break;
+    }
+    if (tokens_.SkipName("else")) {
+      ExpectBlockEnd();
+      statement.branches.push_back({nullptr, ParseBlock({"endif"}, "{% else %}")});
+    }
+    tokens_.Next();  // endif
+    ExpectBlockEnd();
+  }
+
+  std::string ParseTarget() {
+    const int line = tokens_.line();
+    const std::string name = tokens_.ExpectName();
+    for (std::string_view constant : {"true", "false", "none", "True", "False", "None"}) {
+      if (name == constant) FailSyntax(line, fmt::format("'{}' cannot be assigned to", name));
+    }
+    return name;
+  }
+
+  // "a", or "a, b", with or without parentheses.
+  std::vector<std::string> ParseTargets() {
+    const bool parentheses = tokens_.SkipOperator("(");
+    std::vector<std::string> targets = {ParseTarget()};
+    bool several = false;
+    while (tokens_.SkipOperator(",")) {
+      several = true;
+      if (tokens_.Current().kind != TokenKind::kName || tokens_.AtName("in")) break;
+      targets.push_back(ParseTarget());
+    }
+    if (parentheses) tokens_.ExpectOperator(")");
+    if (several && targets.size() == 1) {
+      FailUnsupported(tokens_.line(), "unpacking into a single name");
+    }
+    return targets;
+  }
+
+  void ParseFor(Statement& statement) {
+    statement.kind = StatementKind::kFor;
+    statement.targets = ParseTargets();
+    for (const std::string& target : statement.targets) {
+      if (target == "loop") FailSyntax(statement.line, "'loop' cannot be a loop's own variable");
+    }
+    if (!tokens_.SkipName("in")) tokens_.FailHere("'in'");
+    statement.expression = ExpressionParser(tokens_).Tuple(false);
+    if (tokens_.SkipName("if")) statement.filter = ExpressionParser(tokens_).Conditional();
+    if (tokens_.AtName("recursive")) FailUnsupported(tokens_.line(), "a recursive loop");
+    ExpectBlockEnd();
+    statement.body = ParseBlock({"else", "endfor"}, "{% for %}");
+    if (tokens_.SkipName("else")) {
+      ExpectBlockEnd();
+      statement.otherwise = ParseBlock({"endfor"}, "{% else %}");
+    }
+    tokens_.Next();  // endfor
+    ExpectBlockEnd();
+  }
+
+  void ParseSet(Statement& statement) {
+    statement.kind = StatementKind::kSet;
+    if (tokens_.Ahead().kind == TokenKind::kOperator && tokens_.Ahead().text == ".") {
+      statement.targets = {ParseTarget()};
+      tokens_.ExpectOperator(".");
+      statement.attribute = tokens_.ExpectName();
+    } else {
+      statement.targets = ParseTargets();
+    }
+    if (!tokens_.AtOperator("=")) {
+      FailUnsupported(statement.line, "'{% set %}' without '='");
+    }
+    tokens_.Next();
+    statement.expression = ExpressionParser(tokens_).Tuple(true);
+    ExpectBlockEnd();
+  }
+
+  TokenStream tokens_;
+};
+
+}  // namespace
+
+Block Parse(std::string_view source) {
+  if (source.size() > kMaxSourceBytes) {
+    FailUnsupported(
+        1, fmt::format("a template of {} bytes (over {})", source.size(), kMaxSourceBytes));
+  }
+  return Parser(source).Run();
+}
+
+}  // namespace tandem::jinja

@@ -1,0 +1,288 @@
+#include "engine/model/chat_template.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/base/clock.h"
+#include "engine/base/error.h"
+
+namespace tandem {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+const std::vector<ChatMessage> kMessages = {{"user", "Hi"}, {"assistant", "Yo"}};
+
+// The text, or "code: message" of the error.
+std::string Outcome(const std::string& source) {
+  try {
+    return ChatTemplate::Parse(source).Render(kMessages, {"<s>", "</s>", true});
+  } catch (const Error& error) {
+    return std::string(ToString(error.code())) + ": " + error.what();
+  }
+}
+
+std::string ParseOutcome(const std::string& source) {
+  try {
+    ChatTemplate::Parse(source);
+  } catch (const Error& error) {
+    return std::string(ToString(error.code())) + ": " + error.what();
+  }
+  return "parsed";
+}
+
+TEST(ChatTemplateTest, RendersMessages) {
+  EXPECT_EQ(Outcome("{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m['content'] }}\n"
+                    "{% endfor %}{{ eos_token }}{% if add_generation_prompt %}!{% endif %}"),
+            "<s>user:Hi\nassistant:Yo\n</s>!");
+}
+
+TEST(ChatTemplateTest, RaiseExceptionIsAnErrorWithTheTemplatesMessage) {
+  EXPECT_EQ(Outcome("{{ raise_exception('Roles must ' + 'alternate') }}"),
+            "invalid-argument: chat template: Roles must alternate");
+}
+
+TEST(ChatTemplateTest, ConstructsOutsideTheSubsetAreNamedWithTheirLineWhenParsed) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"a\n{% macro f(x) %}{% endmacro %}", "line 2: '{% macro %}'"},
+      {"\n\n{% include 'x' %}", "line 3: '{% include %}'"},
+      {"{% import 'x' as y %}", "'{% import %}'"},
+      {"{% block b %}{% endblock %}", "'{% block %}'"},
+      {"{% raw %}{{ x }}{% endraw %}", "{% raw %}"},
+      {"{% break %}", "'{% break %}'"},
+      {"{% set x %}a{% endset %}", "'{% set %}' without '='"},
+      {"{% for x in y recursive %}{% endfor %}", "a recursive loop"},
+      {"{{ 2 ** 3 }}", "the operator '**'"},
+      {"{{ x|groupby('y') }}", "the filter 'groupby'"},
+      {"{{ x is callable }}", "the test 'is callable'"},
+      {"{{ x.encode('utf-8') }}", "the method '.encode()'"},
+      {"{{ cycler(1, 2) }}", "the function 'cycler()'"},
+      {"{{ loop.cycle(1, 2) }}", "the method '.cycle()'"},
+      {"{{ x[0](1) }}", "calling an expression"},
+      {"{{ range(*x) }}", "the argument list '*...'"},
+      {"{{ 0x1f }}", "the number '0x...'"},
+      {"{{ 99999999999999999999 }}", "the number 99999999999999999999"},
+      {"{{ '\\N{DASH}' }}", "the escape"},
+  };
+  for (const auto& [source, construct] : cases) {
+    EXPECT_THAT(ParseOutcome(source),
+                AllOf(StartsWith("unsupported: chat template: line "), HasSubstr(construct)))
+        << source;
+  }
+}
+
+TEST(ChatTemplateTest, ConstructsOutsideTheSubsetAreNamedWhenOnlyRunningShowsThem) {
+  EXPECT_THAT(Outcome("\n{{ strftime_now('%d') }}"),
+              AllOf(StartsWith("unsupported: "), HasSubstr("line 2: strftime_now()")));
+  EXPECT_THAT(Outcome("{{ messages[0].items }}"), HasSubstr("'.items' of a dict without a call"));
+  EXPECT_THAT(Outcome("{{ '%d' % 1 }}"), HasSubstr("formatting with '%'"));
+  EXPECT_THAT(Outcome("{{ '\xC3\xA4'|upper }}"), HasSubstr("text beyond ASCII"));
+  EXPECT_THAT(Outcome("{{ 9223372036854775807 + 1 }}"), HasSubstr("beyond 64 bits"));
+  EXPECT_THAT(Outcome("{{ range }}"), HasSubstr("printing a function"));
+  EXPECT_THAT(Outcome("{{ messages|tojson(4) }}"), HasSubstr("'tojson' with an argument"));
+}
+
+TEST(ChatTemplateTest, WhatIsNoJinjaIsNamedWithItsLine) {
+  const std::pair<const char*, const char*> cases[] = {
+      {"\n{% if x %}", "line 2: '{% if %}' has no end"},
+      {"{% for x in y %}{% else %}", "'{% else %}' has no end"},
+      {"{% endif %}", "'{% endif %}' has nothing to belong to"},
+      {"{{ x", "wanted '}}'"},
+      {"{{ }}", "unexpected '}}', wanted an expression"},
+      {"{{ x y }}", "wanted '}}'"},
+      {"{{ 'abc }}", "a string has no end"},
+      {"{# abc", "has no end '#}'"},
+      {"{{ (1 }}", "unexpected '}'"},
+      {"{{ 1) }}", "unexpected ')'"},
+      {"{{ x. }}", "wanted a name"},
+      {"{% if %}a{% endif %}", "wanted an expression"},
+      {"{% for 1 in x %}{% endfor %}", "wanted a name"},
+      {"{% for loop in x %}{% endfor %}", "'loop' cannot be"},
+      {"{% set true = 1 %}", "'true' cannot be assigned to"},
+      {"{{ x ? y }}", "unexpected '?'"},
+      {"{{ f\xC3\xBCr }}", "unexpected '\xC3\xBC'"},
+      {"{{ x is defined is defined }}", "cannot be chained"},
+      {"{{ range(a=1, 2) }}", "follows one with a name"},
+      {"{{ '\\ud800' }}", "no character"},
+  };
+  for (const auto& [source, what] : cases) {
+    EXPECT_THAT(ParseOutcome(source),
+                AllOf(StartsWith("model-file: chat template: line "), HasSubstr(what)))
+        << source;
+  }
+}
+
+TEST(ChatTemplateTest, MistakesAtRunTimeNameTheirLine) {
+  EXPECT_THAT(Outcome("a\nb\n{{ nothing.x }}"),
+              AllOf(StartsWith("invalid-argument: "), HasSubstr("line 3: 'nothing' is undefined")));
+  EXPECT_THAT(Outcome("{{ 1 +\n 'a' }}"), HasSubstr("cannot add int and str"));
+}
+
+TEST(ChatTemplateTest, InvalidUtf8IsReplaced) {
+  EXPECT_EQ(ChatTemplate::Parse("{{ messages[0].content }}\xFF")
+                .Render({{"user", "a\xC3"}}, ChatTemplateOptions()),
+            "a\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+// Each of these would take very long, or very much memory, or all of the stack.
+TEST(ChatTemplateTest, RunawayTemplatesAreStopped) {
+  const auto times = [](const std::string& unit, int count) {
+    std::string out;
+    for (int i = 0; i < count; ++i) out += unit;
+    return out;
+  };
+  const std::string ns = "{% set ns = namespace(v=[1], s='x') %}{% for i in range(60) %}";
+  const std::string end = "{% endfor %}";
+  const std::pair<std::string, const char*> cases[] = {
+      {"{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "steps"},
+      {"{{ 'x' * 9999999999 }}", "MiB"},
+      {"{{ [1] * 9999999999 }}", "MiB"},
+      {"{{ 'x' * 9999999 }}{{ 'x' * 9999999 }}", "MiB"},
+      {ns + "{% set ns.s = ns.s ~ ns.s %}" + end, "MiB"},
+      {ns + "{% set ns.s = ns.s.replace('x', 'xxxxxxxx') %}" + end, ""},
+      {ns + "{% set ns.v = [ns.v] %}" + end, "nests values too deeply"},
+      {"{% set ns = namespace(v=[1]) %}{% for i in range(30) %}{% set ns.v = [ns.v, ns.v] %}"
+       "{% endfor %}{{ ns.v }}",
+       "steps"},
+      {"{% set ns = namespace(v=[1]) %}{% for i in range(30) %}{% set ns.v = [ns.v, ns.v] %}"
+       "{% endfor %}{{ ns.v|tojson(indent=64) }}",
+       ""},
+      {"{% set ns = namespace() %}{% set ns.a = ns %}", "namespace cannot be part"},
+      {"{% set ns = namespace() %}{% set ns.a = [ns] %}", "namespace cannot be part"},
+      {"{% set s = 'ab' * 9999999 %}{% for i in range(99999) %}{{ 'x' in s }}{% endfor %}",
+       "steps"},
+      {"{{ " + times("(", 5000) + "1" + times(")", 5000) + " }}", "nesting deeper"},
+      {"{{ " + times("[", 5000) + times("]", 5000) + " }}", "nesting deeper"},
+      {"{{ " + times("not ", 5000) + "1 }}", "nesting deeper"},
+      {"{{ " + times("-", 5000) + "1 }}", "nesting deeper"},
+      {"{{ " + times("1 if 1 else ", 5000) + "1 }}", "nesting deeper"},
+      {"{{ 1" + times(" + 1", 50000) + " }}", "deeper than"},
+      {"{{ x" + times(".x", 50000) + " }}", "deeper than"},
+      {"{{ x" + times("|trim", 50000) + " }}", "deeper than"},
+      {times("{% if 1 %}", 5000) + times("{% endif %}", 5000), "nesting deeper"},
+      {times("x", 600 * 1024), "a template of"},
+  };
+  const WallClock clock;
+  for (const auto& [source, what] : cases) {
+    const std::string outcome = Outcome(source);
+    EXPECT_THAT(outcome, AllOf(HasSubstr("chat template: line "), HasSubstr(what)))
+        << source.substr(0, 100);
+  }
+  EXPECT_LT(clock.Now().Seconds(), 60.0);
+}
+
+TEST(ChatTemplateTest, LongConversationsAreWithinTheLimits) {
+  const std::vector<ChatMessage> messages(20'000, {"user", std::string(300, 'x')});
+  const ChatTemplate chat = ChatTemplate::Parse(
+      "{%- set ns = namespace(n=0) %}{% for m in messages %}{% if m.role == 'user' and not "
+      "m.tool_calls %}{% set ns.n = ns.n + 1 %}{{ '<|im_start|>' + m.role + '\\n' + m.content | "
+      "trim + '<|im_end|>\\n' }}{% endif %}{% endfor %}{{ ns.n }}");
+  EXPECT_TRUE(chat.Render(messages, ChatTemplateOptions()).ends_with("<|im_end|>\n20000"));
+}
+
+// Changes one place of a template: flips, cuts, doubles, or pastes from another.
+std::string Mutate(std::string source, const std::vector<std::string>& corpus,
+                   std::mt19937& random) {
+  static const std::vector<std::string> pieces = {"{{",
+                                                  "}}",
+                                                  "{%",
+                                                  "%}",
+                                                  "{#",
+                                                  "#}",
+                                                  "-",
+                                                  "'",
+                                                  "\"",
+                                                  "(",
+                                                  ")",
+                                                  "[",
+                                                  "]",
+                                                  "{",
+                                                  "}",
+                                                  "|",
+                                                  ".",
+                                                  ":",
+                                                  ",",
+                                                  "~",
+                                                  "=",
+                                                  "==",
+                                                  " in ",
+                                                  " is ",
+                                                  " not ",
+                                                  " if ",
+                                                  " else ",
+                                                  "{% endif %}",
+                                                  "{% endfor %}",
+                                                  "{% for x in messages %}",
+                                                  "{% if x %}",
+                                                  "{% set x = ",
+                                                  "\\",
+                                                  "\n",
+                                                  "9",
+                                                  "1e9",
+                                                  "\xC3",
+                                                  "range(",
+                                                  "|join",
+                                                  "[::",
+                                                  "messages",
+                                                  "*"};
+  const auto below = [&random](size_t n) { return static_cast<size_t>(random() % (n + 1)); };
+  const size_t at = below(source.size());
+  switch (random() % 5) {
+    case 0:
+      source.insert(at, pieces[random() % pieces.size()]);
+      break;
+    case 1:
+      source.erase(at, random() % 12);
+      break;
+    case 2:
+      source.insert(at, source.substr(below(source.size()), random() % 40));
+      break;
+    case 3: {
+      const std::string& other = corpus[random() % corpus.size()];
+      source.insert(at, other.substr(below(other.size()), random() % 60));
+      break;
+    }
+    default:
+      if (at < source.size()) source[at] = static_cast<char>(random() % 256);
+  }
+  return source;
+}
+
+TEST(ChatTemplateTest, MutatedTemplatesNeverCrash) {
+  std::ifstream file("tests/golden/chat_template/cases.json");
+  ASSERT_TRUE(file) << "run from the repository's root";
+  const nlohmann::json golden = nlohmann::json::parse(file);
+  std::vector<std::string> corpus;
+  for (const auto& [name, source] : golden.at("templates").items()) corpus.push_back(source);
+  for (const auto& snippet : golden.at("snippets")) corpus.push_back(snippet.at(0));
+  std::mt19937 random(2024);
+  int rendered = 0;
+  int refused = 0;
+  const WallClock clock;
+  for (int round = 0; round < 6000; ++round) {
+    std::string source = corpus[random() % corpus.size()];
+    for (uint32_t changes = 1 + random() % 4; changes > 0; --changes) {
+      source = Mutate(std::move(source), corpus, random);
+    }
+    try {
+      ChatTemplate::Parse(source).Render(kMessages, {"<s>", "</s>", true});
+      ++rendered;
+    } catch (const Error&) {
+      ++refused;
+    }
+  }
+  EXPECT_GT(rendered, 500);
+  EXPECT_GT(refused, 500);
+  EXPECT_LT(clock.Now().Seconds(), 60.0);
+}
+
+}  // namespace
+}  // namespace tandem
