@@ -46,12 +46,12 @@ class Line {
   }
 
   template <typename Int>
-  Int Number(std::string_view digits, std::string_view wanted) const {
+  Int Number(std::string_view digits, std::string_view wanted, std::string_view word = {}) const {
     Int value{};
     auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
     if (digits.empty() || digits[0] == '-' || error != std::errc{} ||
         end != digits.data() + digits.size()) {
-      FailHere(fmt::format("got '{}' where {} was expected", digits, wanted));
+      FailHere(fmt::format("got '{}' where {} was expected", word.empty() ? digits : word, wanted));
     }
     return value;
   }
@@ -60,7 +60,7 @@ class Line {
     if (word.empty() || word[0] != prefix) {
       FailHere(fmt::format("got '{}' where {} was expected", word, wanted));
     }
-    return Number<uint32_t>(word.substr(1), wanted);
+    return Number<uint32_t>(word.substr(1), wanted, word);
   }
   DeviceId Device(std::string_view word) const {
     if (word == "host") return kHost;
@@ -79,8 +79,8 @@ class Line {
     if (colon == std::string_view::npos || range.back() != ')') {
       FailHere(fmt::format("got '{}' where {} was expected", word, kWanted));
     }
-    units.begin = Number<uint32_t>(range.substr(0, colon), kWanted);
-    units.end = Number<uint32_t>(range.substr(colon + 1, range.size() - colon - 2), kWanted);
+    units.begin = Number<uint32_t>(range.substr(0, colon), kWanted, word);
+    units.end = Number<uint32_t>(range.substr(colon + 1, range.size() - colon - 2), kWanted, word);
   }
   template <typename Enum>
   Enum Name(const std::string& word, std::string_view what,

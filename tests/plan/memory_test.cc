@@ -1,0 +1,156 @@
+// What plans need of each memory, by hand arithmetic on a graph of round numbers.
+#include "engine/plan/memory.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/plan/verifier.h"
+#include "tests/support/plan_builders.h"
+
+namespace tandem {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::TestRig;
+using testing::TinyGraph;
+
+// Hidden 4: a row is 16 bytes; an embedding element too, a KV head has 4*2*4 floats = 128 bytes, an
+// FFN column 12 floats = 48, a norm 16; KV is 8 bytes a head and token.
+constexpr testing::TinyShape kShape = {.layers = 1, .kv_heads = 3, .ffn = 5, .vocab = 7};
+constexpr uint64_t kVocabBytes = 7 * 16, kAttentionBytes = 3 * 128, kMlpBytes = 5 * 48, kNorm = 16;
+
+MemoryTable TableOf(const BlockGraph& graph, const Plan& plan, const PlanLimits& limits) {
+  return VerifyOrFail(plan, graph, TestRig(4), limits).memory;
+}
+
+TEST(MemoryTest, SingleHoldsEverythingOnce) {
+  BlockGraph graph = TinyGraph(kShape);
+  PlanLimits limits{.max_step_tokens = 8, .max_sequences = 2, .context = 200};
+  MemoryTable table = TableOf(graph, testing::SinglePlan(graph), limits);
+  ASSERT_EQ(table.rows.size(), 2u);
+  const MemoryRow& d0 = table.rows[0];
+  EXPECT_EQ(d0.device, DeviceId{0});
+  EXPECT_EQ(d0.weights.value, 2 * kVocabBytes + kAttentionBytes + kMlpBytes + 3 * kNorm);
+  // 100 tokens a sequence, in pages of 64: 128; two sequences, three heads.
+  EXPECT_EQ(d0.kv.value, 2u * 128 * 3 * 8);
+  EXPECT_EQ(d0.slots.value, 0u);
+  // X, Y and the next X of ADD: three rows of 16 bytes for each of 8 tokens.
+  EXPECT_EQ(d0.activations.value, 3u * 8 * 16);
+  EXPECT_EQ(d0.workspace, WorkspaceBytes(graph, 8));
+  EXPECT_EQ(table.rows[1].device, kHost);
+  EXPECT_EQ(table.rows[1].total().value, 0u);
+}
+
+TEST(MemoryTest, WorkspaceFollowsItsFormula) {
+  BlockGraph graph = TinyGraph(kShape);  // q_dim 6, kv_dim 6, ffn 5, hidden 4
+  EXPECT_EQ(WorkspaceBytes(graph, 10).value, 4u * 10 * (12 + 12 + 10) + 8u * 10 * 6 + 65536);
+}
+
+TEST(MemoryTest, TiedWeightsCountOnceWhereUnitsOverlap) {
+  testing::TinyShape shape = kShape;
+  shape.tied = true;
+  BlockGraph graph = TinyGraph(shape);
+  PlanLimits limits;
+  MemoryTable table = TableOf(graph, testing::SinglePlan(graph), limits);
+  EXPECT_EQ(table.rows[0].weights.value, kVocabBytes + kAttentionBytes + kMlpBytes + 3 * kNorm);
+  // Layer split over two devices needs the table on both: EMBED on d0, HEAD on d1.
+  table = TableOf(graph, testing::LayerSplitPlan(graph, 2, 1), limits);
+  EXPECT_EQ(table.rows[0].weights.value, kVocabBytes + kAttentionBytes + kNorm);
+  EXPECT_EQ(table.rows[1].weights.value, kVocabBytes + kMlpBytes + 2 * kNorm);
+}
+
+TEST(MemoryTest, OverlappingPlacesCountOnce) {
+  BlockGraph graph = TinyGraph(kShape);
+  Plan plan = testing::SinglePlan(graph);
+  Bytes before = TableOf(graph, plan, {}).rows[0].weights;
+  plan.places.push_back(plan.places[1]);
+  plan.places.back().units = {1, 3};
+  EXPECT_EQ(TableOf(graph, plan, {}).rows[0].weights, before);
+}
+
+TEST(MemoryTest, TensorSplitSharesWeightsAndKv) {
+  BlockGraph graph = TinyGraph(kShape);
+  PlanLimits limits{.max_step_tokens = 8, .max_sequences = 1, .context = 64};
+  MemoryTable table = TableOf(graph, testing::TensorSplitPlan(graph, {2, 1}), limits);
+  // Units: vocabulary 2 of 4 (4 rows) and 2 (3 rows), heads 2 and 1, FFN 2 of 3 (4 columns) and 1.
+  EXPECT_EQ(table.rows[0].weights.value, 2u * 4 * 16 + 2 * 128 + 4 * 48 + 3 * kNorm);
+  EXPECT_EQ(table.rows[1].weights.value, 2u * 3 * 16 + 1 * 128 + 1 * 48 + 3 * kNorm);
+  EXPECT_EQ(table.rows[0].kv.value, 64u * 2 * 8);
+  EXPECT_EQ(table.rows[1].kv.value, 64u * 1 * 8);
+}
+
+TEST(MemoryTest, OffloadedWeightsAreTheHosts) {
+  BlockGraph graph = TinyGraph(kShape);
+  MemoryTable table = TableOf(graph, testing::OffloadPlan(graph), {});
+  EXPECT_EQ(table.rows[0].weights.value, 3 * kNorm);
+  EXPECT_EQ(table.rows[0].slots.value, 2 * kAttentionBytes);
+  EXPECT_EQ(table.rows[1].weights.value, 2 * kVocabBytes + kAttentionBytes + kMlpBytes);
+  EXPECT_EQ(table.rows[1].workspace.value, 0u);
+}
+
+TEST(MemoryTest, GroupsOfSequencesKeepTheirKvApart) {
+  BlockGraph graph = TinyGraph(kShape);
+  // Five sequences of 64 tokens: slots 0, 2, 4 on d0 and 1, 3 on d1.
+  PlanLimits limits{.max_step_tokens = 8, .max_sequences = 5, .context = 320};
+  MemoryTable table = TableOf(graph, testing::WeightGatherPlan(graph, 2), limits);
+  EXPECT_EQ(table.rows[0].kv.value, 3u * 64 * 3 * 8);
+  EXPECT_EQ(table.rows[1].kv.value, 2u * 64 * 3 * 8);
+}
+
+TEST(MemoryTest, KvMovedIsHeldAtBothEnds) {
+  BlockGraph graph = TinyGraph(kShape);
+  PlanLimits limits{.max_step_tokens = 8, .max_sequences = 1, .context = 64};
+  MemoryTable table = TableOf(graph, testing::DisaggregatePlan(graph), limits);
+  EXPECT_EQ(table.rows[0].kv.value, 64u * 3 * 8);
+  EXPECT_EQ(table.rows[1].kv.value, 64u * 3 * 8);
+}
+
+TEST(MemoryTest, TokenShardsTakeTheirRowsOnly) {
+  BlockGraph graph = TinyGraph(kShape);
+  ValueInfo shard;
+  shard.shards = 3;
+  shard.shard = 2;
+  EXPECT_EQ(ValueBytes(graph, shard, 8, 1).value, 3u * 16);  // rows 5, 6, 7
+  shard.shard = 0;
+  EXPECT_EQ(ValueBytes(graph, shard, 8, 1).value, 2u * 16);
+  ValueInfo logits;
+  logits.meaning = Meaning::kLogits;
+  logits.block = graph.head();
+  logits.units = {2, 4};
+  EXPECT_EQ(ValueBytes(graph, logits, 8, 2).value, 2u * 3 * 4);
+}
+
+TEST(MemoryTest, RefusalNamesDeviceMissingBytesAndBlock) {
+  BlockGraph graph = TinyGraph(kShape);
+  PlanLimits limits{.max_step_tokens = 8, .max_sequences = 1, .context = 64};
+  Plan plan = testing::LayerSplitPlan(graph, 2, 1);
+  Rig rig = TestRig(2);
+  VerifyResult result = VerifyPlan(plan, graph, rig, limits);
+  ASSERT_TRUE(result.ok());
+  rig.devices[0].memory = result.memory.rows[0].total();
+  EXPECT_TRUE(VerifyPlan(plan, graph, rig, limits).ok());
+  rig.devices[0].memory.value -= 1;
+  result = VerifyPlan(plan, graph, rig, limits);
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.refusal->rule, "memory");
+  EXPECT_THAT(result.refusal->message, HasSubstr("d0 lacks 1 bytes"));
+  EXPECT_THAT(result.refusal->message,
+              HasSubstr("b1 (ATTENTION of layer 0) is the first block that does not fit"));
+  EXPECT_FALSE(result.memory.rows.empty());
+  rig.devices[0].memory.value = 1000;
+  result = VerifyPlan(plan, graph, rig, limits);
+  EXPECT_THAT(result.refusal->message, HasSubstr("its slots, activations and workspace alone"));
+}
+
+TEST(MemoryTest, TheHostsMemoryCountsToo) {
+  BlockGraph graph = TinyGraph(kShape);
+  Rig rig = TestRig(1);
+  rig.host_memory = Bytes{kVocabBytes + 10};
+  VerifyResult result = VerifyPlan(testing::OffloadPlan(graph), graph, rig, {});
+  ASSERT_FALSE(result.ok());
+  EXPECT_THAT(result.refusal->message, HasSubstr("host lacks"));
+  EXPECT_THAT(result.refusal->message, HasSubstr("b1 (ATTENTION of layer 0)"));
+}
+
+}  // namespace
+}  // namespace tandem
