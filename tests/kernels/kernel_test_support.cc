@@ -19,6 +19,12 @@ std::vector<Backend> AllBackends() {
   return all;
 }
 
+std::vector<Backend> AllTiers() {
+  return {{"ref", ActivationType::kInt8},
+          {"portable", ActivationType::kInt8},
+          {"avx2", ActivationType::kInt8}};
+}
+
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info) {
   return info.param.tier + "_" + ToString(info.param.activations);
 }

@@ -26,6 +26,8 @@ struct Backend {
   ActivationType activations = ActivationType::kInt8;
 };
 std::vector<Backend> AllBackends();
+// Each tier once, for ops that do not ask how activations are held.
+std::vector<Backend> AllTiers();
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info);
 
 // An Ops with its team. Empty, with the reason, where the processor lacks the tier.

@@ -98,7 +98,7 @@ TEST_P(RowsTest, SwiGluFollowsItsFormulaOverTheWholeRange) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, RowsTest, ::testing::ValuesIn(AllBackends()), BackendName);
+INSTANTIATE_TEST_SUITE_P(Backends, RowsTest, ::testing::ValuesIn(AllTiers()), BackendName);
 
 }  // namespace
 }  // namespace tandem
