@@ -96,9 +96,6 @@ void BroadcastRange(const CollectiveContext& context, std::span<const Collective
 
 void CheckRanks(std::span<const CollectiveRank> ranks) {
   Check(!ranks.empty() && ranks.size() <= kMaxRanks, "collective: number of ranks");
-  for (const CollectiveRank& rank : ranks) {
-    Check(rank.in != rank.out, "collective: in and out must differ");
-  }
 }
 
 // Element `at` of a (rows, width) message, scattered to out (rows, out_width) from column `begin`.
