@@ -1,0 +1,47 @@
+// What the kernel benchmarks share: a back end with its team, random weights in its layout, and a
+// probe of how fast the same threads read memory at the same moment. Machines differ and have
+// neighbours, so a product's speed is told as a share of that probe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/device/cpu/cpu_device.h"
+#include "kernels/ops.h"
+
+namespace tandem {
+
+struct BenchRig {
+  std::shared_ptr<ThreadPool> pool;
+  std::unique_ptr<CpuDevice> device;
+  std::unique_ptr<Ops> ops;
+};
+// Every core of this process when `threads` is 0.
+BenchRig MakeBenchRig(int threads, ActivationType activations, const std::string& tier = "auto");
+
+// A packed matrix of random stored bytes with small scales: finite, and dense in every bit.
+struct BenchMatrix {
+  Buffer memory;
+  PackedMatrix matrix;
+};
+BenchMatrix MakeBenchMatrix(BenchRig& rig, DType type, uint64_t rows, uint64_t cols);
+
+std::vector<float> BenchRows(uint64_t n, uint64_t cols);
+
+// Seconds that the team takes to read `bytes` (at most the probe's size) once.
+class ReadProbe {
+ public:
+  ReadProbe(BenchRig& rig, uint64_t bytes);
+  double Seconds();
+
+ private:
+  ThreadPool& pool_;
+  Buffer memory_;
+};
+
+double SecondsNow();  // monotonic
+double Median(std::vector<double> values);
+
+}  // namespace tandem

@@ -1,0 +1,151 @@
+// Whole steps of a model of the default one's shape (SmolLM2-135M: 30 layers, hidden 576, 9 heads
+// over 3, FFN 1536, vocabulary 49152; Q4_1 with a Q8_0 embedding), op after op as the executor
+// calls them, with random weights: tokens/s of prefill and decode without the rest of the engine.
+//
+//   kernels_bench --benchmark_filter='Prefill|Decode'
+#include <benchmark/benchmark.h>
+
+#include "kernels/bench/bench_support.h"
+
+namespace tandem {
+namespace {
+
+constexpr uint64_t kHidden = 576, kKv = 192, kFfn = 1536, kVocab = 49152, kLayers = 30;
+constexpr uint32_t kHeads = 9, kKvHeads = 3, kHeadDim = 64;
+constexpr uint64_t kPages = 128;
+constexpr uint64_t kPageBytes = uint64_t{2} * kKvHeads * kPageTokens * kHeadDim * 2;
+constexpr DType kType = DType::kQ4_1;
+
+struct Layer {
+  BenchMatrix q, k, v, o, gate, up, down;
+  Buffer pages;
+};
+
+class Step {
+ public:
+  Step(int threads, uint64_t rows) : rig_(MakeBenchRig(threads, ActivationType::kInt8)) {
+    for (uint64_t l = 0; l < kLayers; ++l) {
+      layers_.push_back(
+          Layer{Matrix(kHidden, kHidden), Matrix(kKv, kHidden), Matrix(kKv, kHidden),
+                Matrix(kHidden, kHidden), Matrix(kFfn, kHidden), Matrix(kFfn, kHidden),
+                Matrix(kHidden, kFfn),
+                rig_.device->Allocate(MemoryUse::kKv, Bytes{kPages * kPageBytes}, "pages")});
+    }
+    embedding_ = MakeBenchMatrix(rig_, DType::kQ8_0, kVocab, kHidden);
+    norm_.assign(kHidden, 1.0f);
+    for (std::vector<float>* wide : {&x_, &n_, &q_, &y_}) wide->resize(rows * kHidden);
+    k_.resize(rows * kKv);
+    v_.resize(rows * kKv);
+    gate_.resize(rows * kFfn);
+    up_.resize(rows * kFfn);
+    logits_.resize(rows * kVocab);
+    scratch_.resize(rig_.ops->PreparedBytes(rows, kFfn));
+  }
+
+  std::string name() const { return rig_.ops->name(); }
+
+  // `sampled` of the rows, the last ones, get logits.
+  void Run(std::span<const SequenceRows> sequences, uint64_t rows, uint64_t sampled) {
+    Ops& ops = *rig_.ops;
+    const std::vector<int32_t> ids(rows, 77);
+    ops.Embed(embedding_.matrix, embedding_.matrix.slice, ids, x_.data());
+    for (Layer& layer : layers_) {
+      Attention(layer, sequences, rows);
+      Mlp(layer, rows);
+    }
+    ops.RmsNorm(x_.data() + (rows - sampled) * kHidden, norm_.data(), 1e-5f, sampled, kHidden,
+                n_.data());
+    Multiply(n_, sampled, kHidden, {Task(embedding_, logits_)});
+  }
+
+ private:
+  BenchMatrix Matrix(uint64_t rows, uint64_t cols) {
+    return MakeBenchMatrix(rig_, kType, rows, cols);
+  }
+  static MatMulTask Task(const BenchMatrix& w, std::vector<float>& y) {
+    return {&w.matrix, w.matrix.slice, y.data(), w.matrix.slice.rows()};
+  }
+  void Multiply(const std::vector<float>& x, uint64_t rows, uint64_t cols,
+                const std::vector<MatMulTask>& tasks) {
+    const PreparedRows prepared =
+        rig_.ops->PrepareRows(x.data(), rows, cols, kType, scratch_.data());
+    rig_.ops->MatMul(prepared, tasks);
+  }
+  void Norm(uint64_t rows) {
+    rig_.ops->RmsNorm(x_.data(), norm_.data(), 1e-5f, rows, kHidden, n_.data());
+  }
+  void Attention(Layer& layer, std::span<const SequenceRows> sequences, uint64_t rows) {
+    Ops& ops = *rig_.ops;
+    const KvView kv{layer.pages.data(), kPageBytes, kKvHeads, kHeadDim};
+    Norm(rows);
+    Multiply(n_, rows, kHidden, {Task(layer.q, q_), Task(layer.k, k_), Task(layer.v, v_)});
+    ops.RopeAndStore(q_.data(), k_.data(), v_.data(), kHeads, {.rope_dim = kHeadDim}, sequences,
+                     kv);
+    ops.Attention(q_.data(), kHeads, sequences, kv, n_.data());
+    Multiply(n_, rows, kHidden, {Task(layer.o, y_)});
+    ops.Add(x_.data(), y_.data(), rows * kHidden, x_.data());
+  }
+  void Mlp(Layer& layer, uint64_t rows) {
+    Ops& ops = *rig_.ops;
+    Norm(rows);
+    Multiply(n_, rows, kHidden, {Task(layer.gate, gate_), Task(layer.up, up_)});
+    ops.SwiGlu(gate_.data(), up_.data(), rows * kFfn, gate_.data());
+    Multiply(gate_, rows, kFfn, {Task(layer.down, y_)});
+    ops.Add(x_.data(), y_.data(), rows * kHidden, x_.data());
+  }
+
+  BenchRig rig_;
+  std::vector<Layer> layers_;
+  BenchMatrix embedding_;
+  std::vector<float> norm_, x_, n_, q_, y_, k_, v_, gate_, up_, logits_;
+  std::vector<std::byte> scratch_;
+};
+
+std::vector<int32_t> AllPages() {
+  std::vector<int32_t> pages(kPages);
+  for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
+  return pages;
+}
+
+// One prompt of range(0) tokens from an empty context.
+void Prefill(benchmark::State& state) {
+  const auto tokens = static_cast<uint32_t>(state.range(0));
+  Step step(static_cast<int>(state.range(1)), tokens);
+  const std::vector<int32_t> pages = AllPages();
+  const SequenceRows prompt{0, tokens, 0, pages.data()};
+  for (auto _ : state) step.Run({&prompt, 1}, tokens, 1);
+  state.SetItemsProcessed(state.iterations() * tokens);
+  state.SetLabel(step.name());
+}
+BENCHMARK(Prefill)
+    ->ArgNames({"tokens", "threads"})
+    ->Args({512, 1})
+    ->Args({512, 2})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+// range(0) sequences, each one token further at every step, from position 0 to 63 and again.
+void Decode(benchmark::State& state) {
+  const auto batch = static_cast<uint32_t>(state.range(0));
+  Step step(static_cast<int>(state.range(1)), batch);
+  const std::vector<int32_t> pages = AllPages();
+  std::vector<SequenceRows> sequences;
+  for (uint32_t i = 0; i < batch; ++i) sequences.push_back({i, 1, 0, pages.data() + i});
+  for (auto _ : state) {
+    step.Run(sequences, batch, batch);
+    for (SequenceRows& s : sequences) s.start = (s.start + 1) % kPageTokens;
+  }
+  state.SetItemsProcessed(state.iterations() * batch);
+  state.SetLabel(step.name());
+}
+BENCHMARK(Decode)
+    ->ArgNames({"batch", "threads"})
+    ->Args({1, 1})
+    ->Args({1, 2})
+    ->Args({8, 2})
+    ->Args({32, 2})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace tandem
