@@ -11,12 +11,17 @@
 namespace tandem {
 namespace {
 
-// What the plugin said and printed, last lines last, for the message of a failure.
+// What the plugin said and printed, last lines last, for the message of a failure (which may have
+// quoted one of them).
 std::string LastWords(const PlanReply& reply, const ChildResult& result) {
   std::string text;
   constexpr size_t kLines = 5;
   const size_t first = reply.diagnostics.size() > kLines ? reply.diagnostics.size() - kLines : 0;
-  for (size_t i = first; i < reply.diagnostics.size(); ++i) text += "\n  " + reply.diagnostics[i];
+  for (size_t i = first; i < reply.diagnostics.size(); ++i) {
+    const std::string& line = reply.diagnostics[i];
+    const size_t level = line.starts_with("error: ") ? 7 : 0;
+    if (reply.error.find(line.substr(level)) == std::string::npos) text += "\n  " + line;
+  }
   constexpr size_t kPrinted = 1000;
   const std::string& printed = result.printed;
   if (!printed.empty()) {

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 
+#include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/plan/text.h"
 #include "engine/plugin/auto.h"
@@ -35,6 +36,7 @@ PluginInfo FileInfo() {
 }
 
 void CheckProblem(const PlanProblem& problem) {
+  Check(problem.graph != nullptr && problem.rig != nullptr, "a plan problem has a graph and a rig");
   const std::vector<double>& shares = problem.tensor_split;
   if (shares.empty()) return;
   if (shares.size() != problem.rig->size()) {
