@@ -1,0 +1,94 @@
+#include "engine/serve/prompt.h"
+
+#include <fmt/format.h>
+
+#include "engine/serve/api_error.h"
+
+namespace tandem {
+namespace {
+
+std::string SpecialText(const Tokenizer& tokenizer, std::optional<int32_t> id) {
+  return id ? tokenizer.TokenBytes(*id, true) : "";
+}
+
+[[noreturn]] void FailTooLong(const ServeContext& context, const std::string& param,
+                              const std::string& got) {
+  FailRequest(param,
+              fmt::format("{} is {} long, and a sequence may have {} tokens here; shorten it, or "
+                          "serve with a larger context",
+                          param, got, context.slot_context),
+              "context_length_exceeded");
+}
+
+std::string DecodeAll(const Tokenizer* tokenizer, const std::vector<int32_t>& ids) {
+  if (tokenizer == nullptr) return "";
+  Detokenizer out(*tokenizer);
+  std::string text;
+  for (int32_t id : ids) text += out.Add(id);
+  return text + out.Finish();
+}
+
+EncodedPrompt EncodeOne(const ServeContext& context, const PromptInput& input, bool echo) {
+  EncodedPrompt prompt;
+  if (const auto* text = std::get_if<std::string>(&input)) {
+    prompt.text = *text;
+    prompt.ids = EncodeText(context, *text, "prompt");
+  } else {
+    prompt.ids = std::get<std::vector<int32_t>>(input);
+    if (echo) prompt.text = DecodeAll(context.tokenizer, prompt.ids);
+  }
+  if (prompt.ids.empty()) FailRequest("prompt", "prompt: empty (want at least one token)");
+  if (prompt.ids.size() > context.slot_context) {
+    FailTooLong(context, "prompt", fmt::format("{} tokens", prompt.ids.size()));
+  }
+  return prompt;
+}
+
+}  // namespace
+
+std::vector<int32_t> EncodeText(const ServeContext& context, const std::string& text,
+                                const std::string& param) {
+  const Tokenizer& tokenizer = context.TokenizerOrFail();
+  // However well it tokenises, a text of so many bytes cannot fit: not worth tokenising.
+  if (text.size() > uint64_t{context.slot_context} * context.longest_token) {
+    FailTooLong(context, param, fmt::format("{} bytes", text.size()));
+  }
+  std::string bos = SpecialText(tokenizer, tokenizer.bos());
+  bool add_bos = tokenizer.adds_bos() && (bos.empty() || text.rfind(bos, 0) != 0);
+  return tokenizer.Encode(text, {.parse_special = true, .add_bos = add_bos});
+}
+
+std::string RenderChat(const ServeContext& context, const std::vector<ChatMessage>& messages) {
+  const ChatTemplate& chat_template = context.ChatTemplateOrFail();
+  const Tokenizer& tokenizer = context.TokenizerOrFail();
+  ChatTemplateOptions options{.bos = SpecialText(tokenizer, tokenizer.bos()),
+                              .eos = SpecialText(tokenizer, tokenizer.eos())};
+  try {
+    return chat_template.Render(messages, options);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument) throw;
+    FailRequest("messages",
+                fmt::format("the model's chat template refuses them: {}", error.what()));
+  }
+}
+
+std::vector<EncodedPrompt> EncodePrompts(const ServeContext& context,
+                                         const GenerateRequest& request) {
+  std::vector<EncodedPrompt> prompts;
+  if (request.api == Api::kCompletion) {
+    for (const PromptInput& input : request.prompts) {
+      prompts.push_back(EncodeOne(context, input, request.echo));
+    }
+    return prompts;
+  }
+  std::string text = RenderChat(context, request.messages);
+  std::vector<int32_t> ids = EncodeText(context, text, "messages");
+  if (ids.empty()) FailRequest("messages", "messages: empty (want at least one token)");
+  if (ids.size() > context.slot_context) {
+    FailTooLong(context, "messages", fmt::format("{} tokens", ids.size()));
+  }
+  prompts.push_back({std::move(text), std::move(ids)});
+  return prompts;
+}
+
+}  // namespace tandem
