@@ -62,6 +62,32 @@ TEST_F(VerifierTest, AcceptsEveryBuilder) {
   EXPECT_EQ(RefusalOf(testing::DisaggregatePlan(graph_)), "");
 }
 
+// The default model's shape, as the engine cuts it: 3 KV heads, 48 units of FFN, 768 of vocabulary.
+TEST_F(VerifierTest, AcceptsARealShape) {
+  ModelConfig config;
+  config.n_layers = 30;
+  config.hidden = 576;
+  config.n_heads = 9;
+  config.n_kv_heads = 3;
+  config.head_dim = config.rope_dim = 64;
+  config.ffn = 1536;
+  config.vocab = 49152;
+  config.context = 8192;
+  config.tied_embedding = true;
+  graph_ = BuildBlockGraph(config, std::vector<BlockTypes>(31));
+  EXPECT_EQ(RefusalOf(testing::LayerSplitPlan(graph_, 2, 4)), "");
+  EXPECT_EQ(RefusalOf(testing::TensorSplitPlan(graph_, {2, 1})), "");
+  EXPECT_EQ(RefusalOf(testing::SequenceParallelPlan(graph_, {1, 1, 1})), "");
+  EXPECT_EQ(RefusalOf(testing::OffloadPlan(graph_)), "");
+  EXPECT_EQ(RefusalOf(testing::WeightGatherPlan(graph_, 4)), "");
+  EXPECT_EQ(RefusalOf(testing::DisaggregatePlan(graph_)), "");
+  VerifyResult single = Verify(testing::SinglePlan(graph_));
+  ASSERT_TRUE(single.ok());
+  // Every parameter once in f32 (the tied table too), norms included.
+  uint64_t layer = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536 + 2 * 576;
+  EXPECT_EQ(single.memory.rows[0].weights.value, 4 * (49152ull * 576 + 30 * layer + 576));
+}
+
 TEST_F(VerifierTest, RefusalNamesOpRuleSurroundingsAndCall) {
   Plan plan = testing::TensorSplitPlan(graph_, {1, 1});
   size_t i = Nth(plan.programs[1], OpKind::kAllReduce, 1);
