@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "engine/base/device_name.h"
 #include "engine/base/error.h"
 
 namespace tandem {
@@ -38,7 +39,7 @@ void Buffer::Free() noexcept {
 Device::Device(DeviceId id, std::string name, Bytes capacity)
     : id_(id),
       name_(std::move(name)),
-      ledger_(id.IsHost() ? "host" : fmt::format("d{}", id.value), capacity) {}
+      ledger_(DeviceName(id), capacity) {}
 
 Buffer Device::Allocate(MemoryUse use, Bytes bytes, std::string_view what) {
   if (bytes.value == 0) return Buffer();

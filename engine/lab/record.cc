@@ -3,16 +3,13 @@
 
 #include <fmt/core.h>
 
+#include "engine/base/device_name.h"
 #include "engine/base/error.h"
 
 namespace tandem {
 namespace {
 
 using nlohmann::json;
-
-std::string DeviceLabel(DeviceId device) {
-  return device.IsHost() ? "host" : fmt::format("d{}", device.value);
-}
 
 DeviceId DeviceFromLabel(const std::string& label) {
   if (label == "host") return kHost;
@@ -34,7 +31,7 @@ std::vector<Nanos> NanosFrom(const json& array) {
 json AttributionJson(const std::vector<DeviceAttribution>& parts) {
   json array = json::array();
   for (const DeviceAttribution& a : parts) {
-    array.push_back({{"device", DeviceLabel(a.device)},
+    array.push_back({{"device", DeviceName(a.device)},
                      {"compute_ns", a.compute.value},
                      {"launch_ns", a.launch.value},
                      {"exposed_comm_ns", a.exposed_comm.value},
@@ -198,7 +195,7 @@ ModelRecord ModelFrom(const json& j) {
 json MemoryJson(const MemoryTable& memory) {
   json rows = json::array();
   for (const MemoryRow& r : memory.rows) {
-    rows.push_back({{"device", DeviceLabel(r.device)},
+    rows.push_back({{"device", DeviceName(r.device)},
                     {"weights", r.weights.value},
                     {"slots", r.slots.value},
                     {"kv", r.kv.value},

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <set>
 
+#include "engine/base/device_name.h"
 #include "engine/lab/report_parts.h"
 #include "engine/lab/report_svg.h"
 #include "engine/lab/stats.h"
@@ -131,11 +132,9 @@ std::string MemoryTableHtml(const std::vector<ReportCell>& cells) {
     // Links do not change memory: one row a (model, rig, plugin).
     if (!seen.insert(r.model.name + "\x1f" + r.plan_hash + "\x1f" + r.rig).second) continue;
     for (const MemoryRow& m : r.memory.rows) {
-      rows.push_back({r.model.name, r.plugin,
-                      m.device.IsHost() ? "host" : fmt::format("d{}", m.device.value),
-                      Amount(m.weights), Amount(m.slots), Amount(m.kv), Amount(m.activations),
-                      Amount(m.workspace), Amount(m.total()),
-                      m.capacity.value == 0 ? "-" : Amount(m.capacity)});
+      rows.push_back({r.model.name, r.plugin, DeviceName(m.device), Amount(m.weights),
+                      Amount(m.slots), Amount(m.kv), Amount(m.activations), Amount(m.workspace),
+                      Amount(m.total()), m.capacity.value == 0 ? "-" : Amount(m.capacity)});
     }
   }
   return rows.size() == 1

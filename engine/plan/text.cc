@@ -5,6 +5,8 @@
 
 #include <iterator>
 
+#include "engine/base/device_name.h"
+
 namespace tandem {
 namespace {
 
@@ -31,11 +33,6 @@ std::string Word(std::string_view word) {
     }
   }
   return out + "\"";
-}
-
-std::string DeviceName(DeviceId device) {
-  if (device == kHost) return "host";
-  return fmt::format("d{}", device.value);
 }
 
 // What a kind always shows; other kinds show these only when they are set.

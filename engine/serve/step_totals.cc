@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "engine/serve/framing.h"
+
 namespace tandem {
 namespace {
 
@@ -19,17 +21,7 @@ void AddTo(std::vector<DeviceAttribution>& sums, const std::vector<DeviceAttribu
 
 }  // namespace
 
-std::string DeviceName(DeviceId device) {
-  return device.IsHost() ? "host" : fmt::format("d{}", device.value);
-}
-
-std::string OpName(OpKind op) {
-  std::string name = ToString(op);
-  for (char& c : name) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return name;
-}
+std::string OpName(OpKind op) { return LowerCase(ToString(op)); }
 
 void StepTotals::OnStep(const StepReport& report) {
   if (report.phase != ProgramKind::kPrefill && report.phase != ProgramKind::kDecode) return;

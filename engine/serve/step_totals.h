@@ -12,12 +12,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/device_name.h"
 #include "engine/run/engine.h"
 
 namespace tandem {
 
-// "d0", "d1", ... or "host".
-std::string DeviceName(DeviceId device);
 // "all_reduce", ...
 std::string OpName(OpKind op);
 

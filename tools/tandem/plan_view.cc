@@ -13,10 +13,6 @@ constexpr uint32_t kPrefillTokens = 512;
 
 }  // namespace
 
-std::string DeviceName(DeviceId device) {
-  return device.IsHost() ? "host" : fmt::format("d{}", device.value);
-}
-
 std::vector<TrafficRow> StandardTraffic(const PlannedRun& planned, const BlockGraph& graph,
                                         const Rig& rig, const PlanLimits& limits) {
   std::vector<TrafficRow> rows;

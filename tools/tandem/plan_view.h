@@ -5,12 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/device_name.h"
 #include "engine/plan/cost.h"
 #include "engine/plugin/planner.h"
 
 namespace tandem {
-
-std::string DeviceName(DeviceId device);  // "d0", "host"
 
 // Traffic of a prefill of 512 tokens with one row sampled, and of one decode step of one sequence,
 // on the first lane; one row a hop.
