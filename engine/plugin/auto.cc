@@ -46,7 +46,7 @@ class AutoSearch {
     for (const PluginFile& file : ListPluginFiles(options_.folders)) TryPlugin(file.name);
     CheckKnobsUsed();
     if (candidates_.empty()) {
-      Fail(ErrorCode::kNotFound,
+      Fail(ErrorCode::kPlugin,
            fmt::format("plugin auto: no plugins in {}", fmt::join(options_.folders, ", ")));
     }
     if (!found_) {

@@ -54,7 +54,7 @@ bool Exists(const fs::path& path) {
 PluginFile FindPlugin(const std::string& name, const std::vector<std::string>& folders) {
   if (name.find('/') != std::string::npos) {
     if (!Exists(name)) {
-      Fail(ErrorCode::kNotFound, fmt::format("plugin {}: no such file", name));
+      Fail(ErrorCode::kPlugin, fmt::format("plugin {}: no such file", name));
     }
     return Allowed("", name);
   }
@@ -68,7 +68,7 @@ PluginFile FindPlugin(const std::string& name, const std::vector<std::string>& f
   }
   std::vector<std::string> known{"auto", "file"};
   for (const PluginFile& file : ListPluginFiles(folders)) known.push_back(file.name);
-  Fail(ErrorCode::kNotFound,
+  Fail(ErrorCode::kPlugin,
        fmt::format("plugin '{}': not found{}; there are {}; looked in {} (a path needs a '/')",
                    name, DidYouMean(name, known), fmt::join(known, ", "),
                    folders.empty() ? "no folder" : fmt::format("{}", fmt::join(folders, ", "))));

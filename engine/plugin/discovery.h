@@ -12,7 +12,7 @@ struct PluginFile {
 };
 
 // A name with a '/' is a path. Any other is looked for as libtandem_NAME.so, then NAME.so, folder
-// by folder in order; the first that exists is the one, good or bad. Throws Error(kNotFound) with
+// by folder in order; the first that exists is the one, good or bad. Throws Error(kPlugin) with
 // near names, Error(kPlugin) when the file may not be opened (see WhyRefused).
 PluginFile FindPlugin(const std::string& name, const std::vector<std::string>& folders);
 

@@ -82,7 +82,7 @@ class Planner {
   explicit Planner(PlannerOptions options);
 
   // `name`: a plugin's name, a path with a '/' to a .so, "auto", or "file" with the knob
-  // plan=PATH. Throws Error(kNotFound) with near names, Error(kPlugin), Error(kPlan).
+  // plan=PATH. Throws Error(kPlugin) with near names where none is found, Error(kPlan).
   PlannedRun MakePlan(const std::string& name, const PlanProblem& problem,
                       const std::vector<Knob>& knobs) const;
   PluginInfo Describe(const std::string& name) const;

@@ -50,16 +50,16 @@ TEST(DiscoveryTest, FindsByNameInOrder) {
 TEST(DiscoveryTest, SuggestsNearNames) {
   TemporaryFolder folder;
   folder.Write("libtandem_layer_split.so", "");
-  EXPECT_THAT(Complaint("layer_splt", {folder.path()}, ErrorCode::kNotFound),
+  EXPECT_THAT(Complaint("layer_splt", {folder.path()}, ErrorCode::kPlugin),
               HasSubstr("did you mean 'layer_split'?"));
-  EXPECT_THAT(Complaint("", {folder.path()}, ErrorCode::kNotFound), HasSubstr("not found"));
+  EXPECT_THAT(Complaint("", {folder.path()}, ErrorCode::kPlugin), HasSubstr("not found"));
 }
 
 TEST(DiscoveryTest, ANameWithASlashIsAPath) {
   TemporaryFolder folder;
   folder.Write("mine.so", "");
   EXPECT_EQ(FindPlugin(folder / "mine.so", {}).path, fs::canonical(folder / "mine.so"));
-  EXPECT_THAT(Complaint(folder / "other.so", {folder.path()}, ErrorCode::kNotFound),
+  EXPECT_THAT(Complaint(folder / "other.so", {folder.path()}, ErrorCode::kPlugin),
               HasSubstr("no such file"));
 }
 
@@ -68,8 +68,8 @@ TEST(DiscoveryTest, NeverLooksInTheCurrentFolder) {
   folder.Write("here.so", "");
   const fs::path before = fs::current_path();
   fs::current_path(folder.path());
-  EXPECT_NE(Complaint("here", {}, ErrorCode::kNotFound), "");
-  EXPECT_NE(Complaint("here", {""}, ErrorCode::kNotFound), "");
+  EXPECT_NE(Complaint("here", {}, ErrorCode::kPlugin), "");
+  EXPECT_NE(Complaint("here", {""}, ErrorCode::kPlugin), "");
   EXPECT_TRUE(ListPluginFiles({""}).empty());
   EXPECT_EQ(FindPlugin("./here.so", {}).path, fs::canonical(folder / "here.so"));
   fs::current_path(before);

@@ -75,9 +75,10 @@ int UsageError(const CLI::App& root, const CLI::ParseError& error,
   for (const std::string& arg : args) {
     std::string word = arg.substr(0, arg.find('='));
     bool known = std::find(words.begin(), words.end(), word) != words.end();
-    if (!known && std::string(error.what()).find(word) != std::string::npos && hint.empty()) {
-      hint = DidYouMean(word, words);
-    }
+    // The parser names unknown flags; where it misses a command, the first word is the wrong one.
+    bool blamed = std::string(error.what()).find(word) != std::string::npos ||
+                  (&app == &root && !word.starts_with("-"));
+    if (!known && blamed && hint.empty()) hint = DidYouMean(word, words);
   }
   fmt::print(stderr, "error: {}{}\nSee: {} --help\n", error.what(), hint,
              &app == &root ? "tandem" : "tandem " + app.get_name());
