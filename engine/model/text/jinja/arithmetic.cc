@@ -95,6 +95,10 @@ Value Reals(Runtime& runtime, Operator op, double a, double b) {
   return Value(quotient == 0 ? std::copysign(0.0, a / b) : std::round(quotient));
 }
 
+bool Repeatable(const Value& value) {
+  return value.IsString() || (value.list() != nullptr && value.list()->kind <= ListKind::kTuple);
+}
+
 Value Repeat(Runtime& runtime, const Value& sequence, int64_t times) {
   const auto count = static_cast<uint64_t>(times < 0 ? 0 : times);
   if (const std::string* string = sequence.string()) {
@@ -116,7 +120,7 @@ Value Repeat(Runtime& runtime, const Value& sequence, int64_t times) {
   for (uint64_t i = 0; i < count && unit != 0; ++i) {
     items.insert(items.end(), list.items.begin(), list.items.end());
   }
-  return runtime.NewList(std::move(items), list.is_tuple);
+  return runtime.NewList(std::move(items), list.kind);
 }
 
 Value Join(Runtime& runtime, const Value& a, const Value& b) {
@@ -124,11 +128,12 @@ Value Join(Runtime& runtime, const Value& a, const Value& b) {
     runtime.Make(a.string()->size() + b.string()->size());
     return runtime.NewString(*a.string() + *b.string());
   }
-  if (a.list() != nullptr && b.list() != nullptr && a.list()->is_tuple == b.list()->is_tuple) {
+  if (a.list() != nullptr && b.list() != nullptr && a.list()->kind == b.list()->kind &&
+      a.list()->kind <= ListKind::kTuple) {
     runtime.Make((a.list()->items.size() + b.list()->items.size()) * sizeof(Value));
     std::vector<Value> items = a.list()->items;
     items.insert(items.end(), b.list()->items.begin(), b.list()->items.end());
-    return runtime.NewList(std::move(items), a.list()->is_tuple);
+    return runtime.NewList(std::move(items), a.list()->kind);
   }
   runtime.Fail(fmt::format("cannot add {} and {}", TypeName(a), TypeName(b)));
 }
@@ -152,6 +157,7 @@ Value Arithmetic(Runtime& runtime, Operator op, const Value& a, const Value& b) 
     std::string joined = ToText(runtime, a) + ToText(runtime, b);
     return runtime.NewString(std::move(joined));
   }
+  if (op == Operator::kModulo && a.IsString()) runtime.FailUnsupported("formatting with '%'");
   runtime.RequireDefined(a);
   runtime.RequireDefined(b);
   const auto left_integer = AsInteger(a);
@@ -162,14 +168,13 @@ Value Arithmetic(Runtime& runtime, Operator op, const Value& a, const Value& b) 
   if (left && right) return Reals(runtime, op, *left, *right);
   if (op == Operator::kAdd) return Join(runtime, a, b);
   if (op == Operator::kMultiply) {
-    if (right_integer && (a.IsString() || a.list() != nullptr)) {
+    if (right_integer && Repeatable(a)) {
       return Repeat(runtime, a, *right_integer);
     }
-    if (left_integer && (b.IsString() || b.list() != nullptr)) {
+    if (left_integer && Repeatable(b)) {
       return Repeat(runtime, b, *left_integer);
     }
   }
-  if (op == Operator::kModulo && a.IsString()) runtime.FailUnsupported("formatting with '%'");
   runtime.Fail(fmt::format("'{}' is not possible between {} and {}", Spelling(op), TypeName(a),
                            TypeName(b)));
 }
@@ -203,7 +208,7 @@ bool Equal(Runtime& runtime, const Value& a, const Value& b) {
   const auto right = AsReal(b);
   if (left && right) return *left == *right;
   if (a.list() != nullptr && b.list() != nullptr) {
-    if (a.list()->is_tuple != b.list()->is_tuple) return false;
+    if (a.list()->kind != b.list()->kind) return false;
     if (a.list()->items.size() != b.list()->items.size()) return false;
     for (size_t i = 0; i < a.list()->items.size(); ++i) {
       if (!Equal(runtime, a.list()->items[i], b.list()->items[i])) return false;

@@ -84,12 +84,12 @@ struct Statement {
   StatementKind kind = StatementKind::kText;
   int line = 1;
   std::string text;                  // kText
-  ExpressionPtr expression;          // kOutput; kFor: what to go through; kSet: the value
+  ExpressionPtr expression;          // kOutput; kFor: what to go through; kSet: the value, or null
   std::vector<Branch> branches;      // kIf
   std::vector<std::string> targets;  // kFor, kSet: one name, or several to unpack into
   std::string attribute;             // kSet: of the namespace targets[0], when not empty
   ExpressionPtr filter;              // kFor: "if ..." behind the sequence; may be null
-  Block body;                        // kFor
+  Block body;                        // kFor; kSet: prints the value when there is no expression
   Block otherwise;                   // kFor: for an empty sequence
 };
 

@@ -91,7 +91,7 @@ class Evaluator {
   }
 
   void ExecuteSet(const Statement& statement) {
-    Value value = Evaluate(*statement.expression);
+    Value value = statement.expression ? Evaluate(*statement.expression) : Capture(statement.body);
     if (statement.attribute.empty()) return Assign(statement.targets, value);
     runtime_.line = statement.line;
     const Value* target = Find(statement.targets[0]);
@@ -103,9 +103,18 @@ class Evaluator {
     SetAttribute(*space, statement.attribute, std::move(value));
   }
 
+  // What a block prints, in a scope of its own.
+  Value Capture(const Block& block) {
+    std::string outer = std::exchange(output_, {});
+    scopes_.emplace_back();
+    Execute(block);
+    scopes_.pop_back();
+    return runtime_.NewString(std::exchange(output_, std::move(outer)));
+  }
+
   void SetAttribute(NamespaceData& space, const std::string& name, Value value) {
     if (value.name_space() != nullptr) {
-      runtime_.Fail("a namespace cannot be part of another value");
+      runtime_.FailUnsupported("a namespace as a part of another value");
     }
     for (auto& [key, held] : space.entries) {
       runtime_.Step();
@@ -186,6 +195,8 @@ class Evaluator {
       }
       case ExpressionKind::kNot:
         return Value(!Truth(child(0)));
+      case ExpressionKind::kCompare:
+        return Value(CompareAll(node));
       case ExpressionKind::kConditional:
         if (Truth(child(0))) return child(1);
         if (node.children[2]) return child(2);
@@ -207,7 +218,7 @@ class Evaluator {
       case ExpressionKind::kList:
         return runtime_.NewList(std::move(values));
       case ExpressionKind::kTuple:
-        return runtime_.NewList(std::move(values), true);
+        return runtime_.NewList(std::move(values), ListKind::kTuple);
       case ExpressionKind::kDict:
         return MakeDict(std::move(values));
       case ExpressionKind::kAttribute:
@@ -222,8 +233,6 @@ class Evaluator {
         return Plus(runtime_, values[0]);
       case ExpressionKind::kBinary:
         return Arithmetic(runtime_, node.op, values[0], values[1]);
-      case ExpressionKind::kCompare:
-        return CompareAll(node, values);
       case ExpressionKind::kFunction:
         return CallFunction(node, ToArguments(node, std::move(values), 0));
       default: {
@@ -258,12 +267,16 @@ class Evaluator {
     return runtime_.NewDict(std::move(dict.entries));
   }
 
-  // a < b < c holds when each pair does.
-  Value CompareAll(const Expression& node, const std::vector<Value>& values) {
+  // a < b < c holds when each pair does; what follows one that does not is never evaluated.
+  bool CompareAll(const Expression& node) {
+    Value left = Evaluate(*node.children[0]);
     for (size_t i = 0; i < node.ops.size(); ++i) {
-      if (!Compare(runtime_, node.ops[i], values[i], values[i + 1])) return Value(false);
+      Value right = Evaluate(*node.children[i + 1]);
+      runtime_.line = node.line;
+      if (!Compare(runtime_, node.ops[i], left, right)) return false;
+      left = std::move(right);
     }
-    return Value(true);
+    return true;
   }
 
   Value CallFunction(const Expression& node, Arguments arguments) {
@@ -312,7 +325,7 @@ class Evaluator {
       items.emplace_back(at);
       if (__builtin_add_overflow(at, step, &at)) break;
     }
-    return runtime_.NewList(std::move(items));
+    return runtime_.NewList(std::move(items), ListKind::kRange);
   }
 
   Runtime& runtime_;

@@ -205,49 +205,64 @@ Value ItemsFilter(Runtime& runtime, const Value& self, const BoundArguments&) {
   if (dict == nullptr) runtime.Fail(fmt::format("'items' of a {}", TypeName(self)));
   std::vector<Value> items;
   for (const auto& [key, value] : dict->entries) {
-    items.push_back(runtime.NewList({key, value}, true));
+    items.push_back(runtime.NewList({key, value}, ListKind::kTuple));
   }
   return runtime.NewList(std::move(items));
 }
 
-// The elements whose attribute passes the test (is true, without a test) or, for rejectattr, not.
-Value SelectByAttribute(Runtime& runtime, const Value& self, const BoundArguments& arguments,
-                        bool wanted) {
-  const Callable* test = nullptr;
-  if (arguments[1]) {
-    const std::string name = TextArgument(runtime, arguments[1]);
-    test = FindTest(name);
-    if (test == nullptr) runtime.FailUnsupported(fmt::format("the test '{}'", name));
-  }
+// The test that an argument names; null, for truth itself, when there is none.
+const Callable* TestArgument(Runtime& runtime, const std::optional<Value>& argument) {
+  if (!argument) return nullptr;
+  const std::string name = TextArgument(runtime, argument);
+  const Callable* test = FindTest(name);
+  if (test == nullptr) runtime.FailUnsupported(fmt::format("the test '{}'", name));
+  return test;
+}
+
+bool Passes(Runtime& runtime, const Callable* test, const Value& value,
+            const std::optional<Value>& argument) {
+  runtime.Step();
+  if (test == nullptr) return Truth(value);
+  Arguments arguments;
+  if (argument) arguments.positional.push_back(*argument);
+  return Truth(Call(runtime, *test, value, std::move(arguments)));
+}
+
+// These filters give nothing for whatever is false, be it a sequence or not.
+std::shared_ptr<const ListData> ElementsIfAny(Runtime& runtime, const Value& value) {
+  return Elements(runtime, Truth(value) ? value : Value());
+}
+
+// The elements that pass the test, or those that do not.
+template <bool wanted>
+Value Select(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  const Callable* test = TestArgument(runtime, arguments[0]);
   std::vector<Value> selected;
-  const auto elements = Elements(runtime, self);
+  const auto elements = ElementsIfAny(runtime, self);
   for (const Value& item : elements->items) {
-    runtime.Step();
-    const Value attribute = GetItem(runtime, item, *arguments[0]);
-    bool passes = Truth(attribute);
-    if (test != nullptr) {
-      Arguments rest;
-      if (arguments[2]) rest.positional.push_back(*arguments[2]);
-      passes = Truth(Call(runtime, *test, attribute, std::move(rest)));
-    }
-    if (passes == wanted) selected.push_back(item);
+    if (Passes(runtime, test, item, arguments[1]) == wanted) selected.push_back(item);
   }
   return runtime.NewList(std::move(selected));
 }
 
-Value SelectAttr(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
-  return SelectByAttribute(runtime, self, arguments, true);
-}
-
-Value RejectAttr(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
-  return SelectByAttribute(runtime, self, arguments, false);
+// The elements whose attribute passes the test, or those whose does not.
+template <bool wanted>
+Value SelectByAttribute(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  const Callable* test = TestArgument(runtime, arguments[1]);
+  std::vector<Value> selected;
+  const auto elements = ElementsIfAny(runtime, self);
+  for (const Value& item : elements->items) {
+    const Value attribute = GetItem(runtime, item, *arguments[0]);
+    if (Passes(runtime, test, attribute, arguments[2]) == wanted) selected.push_back(item);
+  }
+  return runtime.NewList(std::move(selected));
 }
 
 // map(attribute="x") alone.
 Value MapFilter(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
   if (arguments[0] || !arguments[1]) runtime.FailUnsupported("'map' without attribute=");
   std::vector<Value> mapped;
-  const auto elements = Elements(runtime, self);
+  const auto elements = ElementsIfAny(runtime, self);
   for (const Value& item : elements->items) {
     Value attribute = GetItem(runtime, item, *arguments[1]);
     if (attribute.IsUndefined() && arguments[2]) attribute = *arguments[2];
@@ -275,10 +290,12 @@ const Callable* FindFilter(std::string_view name) {
       {"list", {}, 0, ListFilter},
       {"lower", {}, 0, LowerFilter},
       {"map", {"filter", "attribute", "default"}, 0, MapFilter},
-      {"rejectattr", {"attribute", "test", "argument"}, 1, RejectAttr},
+      {"reject", {"test", "argument"}, 0, Select<false>},
+      {"rejectattr", {"attribute", "test", "argument"}, 1, SelectByAttribute<false>},
       {"replace", {"old", "new", "count"}, 2, ReplaceFilter},
       {"reverse", {}, 0, ReverseFilter},
-      {"selectattr", {"attribute", "test", "argument"}, 1, SelectAttr},
+      {"select", {"test", "argument"}, 0, Select<true>},
+      {"selectattr", {"attribute", "test", "argument"}, 1, SelectByAttribute<true>},
       {"string", {}, 0, StringFilter},
       {"title", {}, 0, TitleFilter},
       {"tojson", {"", "indent", "ensure_ascii"}, 0, ToJsonFilter},

@@ -101,7 +101,7 @@ class Writer {
       out_ += FormatFloat(*real, "Infinity", "NaN");
     } else if (value.integer() != nullptr) {
       Scalar(value);
-    } else if (const ListData* list = value.list()) {
+    } else if (const ListData* list = value.list(); list && list->kind <= ListKind::kTuple) {
       out_ += '[';
       for (size_t i = 0; i < list->items.size(); ++i) {
         JsonSeparator(i, indent, level + 1);
@@ -129,13 +129,16 @@ class Writer {
 
  private:
   void ReprList(const ListData& list) {
-    out_ += list.is_tuple ? '(' : '[';
+    if (list.kind == ListKind::kRange) runtime_.FailUnsupported("printing a range");
+    if (list.kind == ListKind::kView) runtime_.FailUnsupported("printing a dict's view");
+    const bool tuple = list.kind == ListKind::kTuple;
+    out_ += tuple ? '(' : '[';
     for (size_t i = 0; i < list.items.size(); ++i) {
       if (i > 0) out_ += ", ";
       Repr(list.items[i]);
     }
-    if (list.is_tuple && list.items.size() == 1) out_ += ',';
-    out_ += list.is_tuple ? ')' : ']';
+    if (tuple && list.items.size() == 1) out_ += ',';
+    out_ += tuple ? ')' : ']';
   }
 
   void ReprString(const std::string& string) {

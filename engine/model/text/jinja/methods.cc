@@ -88,9 +88,10 @@ Value TitleMethod(Runtime& runtime, const Value& self, const BoundArguments&) {
 
 // One affix, or a tuple of which any will do.
 Value HasAffix(Runtime& runtime, const std::string& string, const Value& affix, bool at_begin) {
-  if (const ListData* list = affix.list(); list != nullptr && list->is_tuple) {
+  if (const ListData* list = affix.list(); list != nullptr && list->kind == ListKind::kTuple) {
     return Value(std::any_of(list->items.begin(), list->items.end(), [&](const Value& one) {
-      return one.IsString() && Truth(HasAffix(runtime, string, one, at_begin));
+      if (!one.IsString()) runtime.Fail("'.startswith()' and '.endswith()' take strings");
+      return Truth(HasAffix(runtime, string, one, at_begin));
     }));
   }
   if (!affix.IsString()) runtime.Fail("'.startswith()' and '.endswith()' take a string");
@@ -115,15 +116,15 @@ Value Get(Runtime& runtime, const Value& self, const BoundArguments& arguments) 
 Value Items(Runtime& runtime, const Value& self, const BoundArguments&) {
   std::vector<Value> items;
   for (const auto& [key, value] : DictSelf(runtime, self, "items").entries) {
-    items.push_back(runtime.NewList({key, value}, true));
+    items.push_back(runtime.NewList({key, value}, ListKind::kTuple));
   }
-  return runtime.NewList(std::move(items));
+  return runtime.NewList(std::move(items), ListKind::kView);
 }
 
 Value Keys(Runtime& runtime, const Value& self, const BoundArguments&) {
   std::vector<Value> keys;
   for (const auto& entry : DictSelf(runtime, self, "keys").entries) keys.push_back(entry.first);
-  return runtime.NewList(std::move(keys));
+  return runtime.NewList(std::move(keys), ListKind::kView);
 }
 
 Value Values(Runtime& runtime, const Value& self, const BoundArguments&) {
@@ -131,7 +132,7 @@ Value Values(Runtime& runtime, const Value& self, const BoundArguments&) {
   for (const auto& entry : DictSelf(runtime, self, "values").entries) {
     values.push_back(entry.second);
   }
-  return runtime.NewList(std::move(values));
+  return runtime.NewList(std::move(values), ListKind::kView);
 }
 
 }  // namespace

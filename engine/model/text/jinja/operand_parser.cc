@@ -254,9 +254,11 @@ Node ExpressionParser::Test(Node value) {
 }
 
 bool ExpressionParser::StartsArgument() const {
-  if (tokens_.AtOperator("+") || tokens_.AtOperator("-")) return false;
-  if (tokens_.AtName("is")) return true;
-  return StartsExpression() && !tokens_.AtName("not");
+  // To Jinja any name but these begins an argument: "x is string if y" is a mistake there too.
+  if (tokens_.Current().kind == TokenKind::kName) {
+    return !tokens_.AtName("else") && !tokens_.AtName("or") && !tokens_.AtName("and");
+  }
+  return StartsExpression() && !tokens_.AtOperator("+") && !tokens_.AtOperator("-");
 }
 
 }  // namespace tandem::jinja

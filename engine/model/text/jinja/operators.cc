@@ -88,6 +88,15 @@ Value ElementAt(Runtime& runtime, const Value& object, int64_t index) {
   return runtime.NewString(string.substr(at, text::NextUtf8(string, at).bytes));
 }
 
+bool IsHashable(const Value& value) {
+  const bool list = value.list() != nullptr && value.list()->kind == ListKind::kList;
+  return !list && value.dict() == nullptr;
+}
+
+bool IsSubscriptable(const Value& value) {
+  return value.IsString() || (value.list() != nullptr && value.list()->kind != ListKind::kView);
+}
+
 // Python's slice.indices.
 struct Range {
   int64_t start = 0;
@@ -181,7 +190,7 @@ bool Contains(Runtime& runtime, const Value& container, const Value& item) {
 }
 
 const Value* FindKey(Runtime& runtime, const DictData& dict, const Value& key) {
-  if (key.list() != nullptr || key.dict() != nullptr) {
+  if (!IsHashable(key)) {
     runtime.Fail(fmt::format("a {} cannot be a key", TypeName(key)));
   }
   for (const auto& [candidate, value] : dict.entries) {
@@ -212,10 +221,10 @@ Value GetAttribute(Runtime& runtime, const Value& object, std::string_view name)
 Value GetItem(Runtime& runtime, const Value& object, const Value& key) {
   runtime.RequireDefined(object);
   if (const DictData* dict = object.dict()) {
-    if (key.list() == nullptr && key.dict() == nullptr) {
+    if (IsHashable(key)) {
       if (const Value* found = FindKey(runtime, *dict, key)) return *found;
     }
-  } else if (object.list() != nullptr || object.IsString()) {
+  } else if (IsSubscriptable(object)) {
     if (const auto index = AsInteger(key)) return ElementAt(runtime, object, *index);
   }
   if (const std::string* name = key.string()) return GetAttribute(runtime, object, *name);
@@ -225,7 +234,7 @@ Value GetItem(Runtime& runtime, const Value& object, const Value& key) {
 Value Slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop,
             const Value& step) {
   runtime.RequireDefined(object);
-  if (object.list() == nullptr && !object.IsString()) {
+  if (!IsSubscriptable(object)) {
     runtime.Fail(fmt::format("a {} cannot be sliced", TypeName(object)));
   }
   const Range range = ResolveSlice(runtime, Length(runtime, object), start, stop, step);
@@ -239,7 +248,7 @@ Value Slice(Runtime& runtime, const Value& object, const Value& start, const Val
     items.push_back(object.list()->items[static_cast<size_t>(at)]);
     if (left > 1) at += range.step;
   }
-  return runtime.NewList(std::move(items), object.list()->is_tuple);
+  return runtime.NewList(std::move(items), object.list()->kind);
 }
 
 int64_t Length(Runtime& runtime, const Value& value) {

@@ -154,11 +154,16 @@ class Parser {
     } else {
       statement.targets = ParseTargets();
     }
-    if (!tokens_.AtOperator("=")) {
-      FailUnsupported(statement.line, "'{% set %}' without '='");
+    if (tokens_.AtOperator("|")) FailUnsupported(statement.line, "a filter on '{% set %}'");
+    if (tokens_.SkipOperator("=")) {
+      statement.expression = ExpressionParser(tokens_).Tuple(true);
+      ExpectBlockEnd();
+      return;
     }
-    tokens_.Next();
-    statement.expression = ExpressionParser(tokens_).Tuple(true);
+    if (statement.targets.size() > 1) tokens_.FailHere("'='");
+    ExpectBlockEnd();
+    statement.body = ParseBlock({"endset"}, "{% set %}");
+    tokens_.Next();  // endset
     ExpectBlockEnd();
   }
 

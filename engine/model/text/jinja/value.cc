@@ -17,7 +17,9 @@ std::string_view TypeName(const Value& value) {
     std::string_view operator()(double) const { return "float"; }
     std::string_view operator()(const std::shared_ptr<const std::string>&) const { return "str"; }
     std::string_view operator()(const std::shared_ptr<const ListData>& list) const {
-      return list->is_tuple ? "tuple" : "list";
+      if (list->kind == ListKind::kRange) return "range";
+      if (list->kind == ListKind::kView) return "dict's view";
+      return list->kind == ListKind::kTuple ? "tuple" : "list";
     }
     std::string_view operator()(const std::shared_ptr<const DictData>&) const { return "dict"; }
     std::string_view operator()(const std::shared_ptr<NamespaceData>&) const { return "namespace"; }
@@ -47,18 +49,18 @@ Value Runtime::NewString(std::string text) {
 }
 
 int Runtime::NestingDepth(const Value& value) const {
-  if (value.name_space() != nullptr) Fail("a namespace cannot be part of another value");
+  if (value.name_space() != nullptr) FailUnsupported("a namespace as a part of another value");
   if (const ListData* list = value.list()) return list->depth;
   if (const DictData* dict = value.dict()) return dict->depth;
   return 0;
 }
 
-Value Runtime::NewList(std::vector<Value> items, bool is_tuple) {
+Value Runtime::NewList(std::vector<Value> items, ListKind kind) {
   Make(items.size() * sizeof(Value) + sizeof(ListData));
   int depth = 0;
   for (const Value& item : items) depth = std::max(depth, NestingDepth(item));
   if (depth >= kMaxValueDepth) Fail("the template nests values too deeply");
-  return Value(std::make_shared<const ListData>(ListData{std::move(items), is_tuple, depth + 1}));
+  return Value(std::make_shared<const ListData>(ListData{std::move(items), kind, depth + 1}));
 }
 
 Value Runtime::NewDict(std::vector<std::pair<Value, Value>> entries) {

@@ -30,9 +30,13 @@ struct Undefined {
 // A built-in function named without a call.
 struct Function {};
 
+// Ranges, and the views that a dict's items() and the like are, hold their elements; they can do as
+// little else as Python's can.
+enum class ListKind { kList, kTuple, kRange, kView };
+
 struct ListData {
   std::vector<Value> items;
-  bool is_tuple = false;
+  ListKind kind = ListKind::kList;
   int depth = 1;  // of nesting
 };
 struct DictData {
@@ -109,7 +113,7 @@ class Runtime {
   void Make(uint64_t bytes);
 
   Value NewString(std::string text);
-  Value NewList(std::vector<Value> items, bool is_tuple = false);
+  Value NewList(std::vector<Value> items, ListKind kind = ListKind::kList);
   Value NewDict(std::vector<std::pair<Value, Value>> entries);
   static Value NewUndefined(std::string what);
 
