@@ -224,7 +224,10 @@ class Simulation {
         if (device.IsHost()) continue;
         DeviceIntervals& own = intervals[static_cast<size_t>(device.value)];
         own.wait.push_back(WaitOf(i, device));
-        own.wire.push_back(Interval{timing.wire, timing.end});
+        // The sampled ids' way to the host is the step's own round trip, the same under every
+        // split: it counts with the launches, so that link shares speak of links that a split uses.
+        bool ids = op.kind == OpKind::kSample;
+        (ids ? own.launch : own.wire).push_back(Interval{timing.wire, timing.end});
         if (!IsCompute(op.kind)) continue;
         own.launch.push_back(Interval{timing.start, timing.start + timing.launch});
         own.compute.push_back(Interval{timing.start + timing.launch, timing.release});

@@ -39,9 +39,10 @@ struct OpTiming {
 };
 
 // Where one device's step went; the parts sum to the step exactly (integers on one axis).
-// At each instant the first that applies: compute (an op runs), launch (its gap), exposed
-// communication (no compute; a movement touching the device is on the wire), waiting (no compute;
-// an op of this device has operands still being made elsewhere), idle (the rest).
+// At each instant the first that applies: compute (an op runs), launch (its gap; also the sampled
+// ids' way to the host, which ends every step), exposed communication (no compute; a movement
+// touching the device is on the wire), waiting (no compute; an op of this device has operands still
+// being made elsewhere), idle (the rest).
 struct DeviceAttribution {
   DeviceId device;
   Nanos compute;

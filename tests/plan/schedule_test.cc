@@ -100,8 +100,8 @@ TEST_F(ScheduleTest, OneDeviceIsTheSumOfItsOps) {
   Nanos ids = rig.HopTime(kD0, kHost, Bytes{4});
   EXPECT_EQ(t.length, Nanos{n * 1700} + ids);
   EXPECT_EQ(t.devices[0].compute, Nanos{n * 1000});
-  EXPECT_EQ(t.devices[0].launch, Nanos{n * 700});
-  EXPECT_EQ(t.devices[0].exposed_comm, ids);
+  EXPECT_EQ(t.devices[0].launch, Nanos{n * 700} + ids);
+  EXPECT_EQ(t.devices[0].exposed_comm, Nanos{0});
   EXPECT_EQ(t.devices[0].wait, Nanos{0});
   EXPECT_EQ(t.link_busy, Nanos{0});
   ExpectSound(graph, b, shape, rig, t);
@@ -119,7 +119,7 @@ TEST_F(ScheduleTest, LayerSplitTakesTurns) {
   EXPECT_EQ(t.length, Nanos{first + second} + hop + ids);
   EXPECT_EQ(t.link_busy, hop);
   EXPECT_EQ(t.devices[1].wait, Nanos{first});
-  EXPECT_EQ(t.devices[1].exposed_comm, hop + ids);
+  EXPECT_EQ(t.devices[1].exposed_comm, hop);
   EXPECT_EQ(t.devices[0].exposed_comm, hop);
   EXPECT_EQ(t.devices[0].idle, Nanos{second} + ids);
   ExpectSound(graph, b, shape, rig, t);
@@ -148,13 +148,12 @@ TEST_F(ScheduleTest, TensorSplitExposesEveryAllReduce) {
   Timeline t = Lay(b, shape, rig, Times(b, 1000));
   Nanos reduce = rig.AllReduceTime(2, Bytes{128 * 4});
   Nanos gather = rig.ExchangeTime(2, Bytes{192 * 4});  // the larger share of the vocabulary
-  Nanos ids = rig.HopTime(kD0, kHost, Bytes{4});
   std::vector<UnitRange> vocabulary = Shares(graph, graph.head().value, {1, 1});
   ASSERT_EQ(graph.at(graph.head()).ElemCount(vocabulary[1]), 172u);
   gather = rig.ExchangeTime(2, Bytes{172 * 4});
   Nanos moved = Nanos{5 * reduce.value} + gather;
   EXPECT_EQ(t.link_busy, moved);
-  EXPECT_EQ(t.devices[0].exposed_comm, moved + ids);
+  EXPECT_EQ(t.devices[0].exposed_comm, moved);
   EXPECT_EQ(t.devices[1].exposed_comm, moved);
   EXPECT_EQ(t.devices[1].wait, Nanos{0});
   ExpectSound(graph, b, shape, rig, t);
@@ -195,11 +194,10 @@ TEST_F(ScheduleTest, OffloadHidesFetchesBehindLongCompute) {
   Rig rig = SmallRig(1);
   StepShape shape = DecodeShape(b.program, 1, 10);
   Timeline slow = Lay(b, shape, rig, Times(b, 1000000));
-  // Only the first block's fetch and the ids are seen.
+  // Only the first block's fetch is seen.
   const Block& embed = graph.blocks[0];
   Nanos first = rig.HopTime(kHost, kD0, embed.UnitBytes(embed.AllUnits()));
-  Nanos ids = rig.HopTime(kD0, kHost, Bytes{4});
-  EXPECT_EQ(slow.devices[0].exposed_comm, first + ids);
+  EXPECT_EQ(slow.devices[0].exposed_comm, first);
   ExpectSound(graph, b, shape, rig, slow);
   // Without compute the step is the fetches, one after the other.
   rig.devices[0].launch_gap = Nanos{0};
