@@ -5,6 +5,7 @@
 
 #include "engine/base/sha256.h"
 #include "engine/serve/api_error.h"
+#include "engine/serve/framing.h"
 
 namespace tandem {
 namespace {
@@ -36,8 +37,7 @@ std::string PresentedKey(const HttpRequest& request) {
   constexpr std::string_view kBearer = "bearer ";
   if (const std::string* value = request.Header("authorization")) {
     std::string scheme = value->substr(0, kBearer.size());
-    for (char& c : scheme) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-    if (scheme == kBearer) return value->substr(kBearer.size());
+    if (LowerCase(scheme) == kBearer) return value->substr(kBearer.size());
   }
   const std::string* value = request.Header("x-api-key");
   return value == nullptr ? "" : *value;

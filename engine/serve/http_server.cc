@@ -19,6 +19,7 @@
 #include "engine/serve/bind_error.h"
 #include "engine/serve/connection.h"
 #include "engine/serve/connection_pool.h"
+#include "engine/serve/framing.h"
 #include "engine/serve/http.h"
 
 namespace tandem {
@@ -31,13 +32,6 @@ constexpr size_t kWaitingConnections = 256;
 // Every request takes this path through the library's own router, whose regular expressions then
 // never see text from outside.
 constexpr char kInnerPath[] = "/r";
-
-std::string ToLower(std::string text) {
-  for (char& c : text) {
-    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-  }
-  return text;
-}
 
 // "0.11.4" is older than 0.44.
 bool LibraryIsOld() {
@@ -127,6 +121,15 @@ class LibraryWriter final : public HttpWriter {
   bool ok_ = true;
 };
 
+Framing FramingOf(const httplib::Request& request) {
+  Framing framing;
+  auto [begin, end] = request.headers.equal_range("Content-Length");
+  for (auto at = begin; at != end; ++at) framing.content_lengths.push_back(at->second);
+  framing.transfer_encoding = request.has_header("Transfer-Encoding");
+  framing.content_type = request.get_header_value("Content-Type");
+  return framing;
+}
+
 void FillResponse(HttpResponse from, bool http_1_0, Connection* connection, httplib::Response& to) {
   to.status = from.status;
   for (auto& [name, value] : from.headers) to.set_header(name, value);
@@ -147,55 +150,7 @@ void FillResponse(HttpResponse from, bool http_1_0, Connection* connection, http
   }
 }
 
-// Why a request's framing is refused; 0 when it is sound.
-int FramingStatus(const httplib::Request& request, size_t max_body) {
-  size_t lengths = request.headers.count("Content-Length");
-  if (lengths > 1 || (lengths == 1 && request.has_header("Transfer-Encoding"))) return 400;
-  if (ToLower(request.get_header_value("Content-Type")).find("multipart/") == 0) return 415;
-  if (lengths == 0) return 0;
-  std::string text = request.get_header_value("Content-Length");
-  uint64_t length = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), length);
-  if (error == std::errc::result_out_of_range) return 413;
-  if (error != std::errc() || end != text.data() + text.size()) return 400;
-  return length > max_body ? 413 : 0;
-}
-
-const char* MessageOf(int status) {
-  switch (status) {
-    case 400:
-      return "the HTTP request is malformed";
-    case 408:
-      return "the request did not arrive in time";
-    case 413:
-      return "the request's body is too large";
-    case 414:
-      return "the request's path is too long";
-    case 415:
-      return "the content type is not supported: send application/json";
-    case 416:
-      return "the Range header is malformed";
-    case 431:
-      return "the request's headers are too large";
-    default:
-      return "the request could not be handled";
-  }
-}
-
 }  // namespace
-
-const std::string* HttpRequest::Header(std::string_view name) const {
-  for (const auto& [key, value] : headers) {
-    if (key == name) return &value;
-  }
-  return nullptr;
-}
-
-bool IsLoopbackHost(std::string_view host) {
-  if (host == "localhost" || host == "::1" || host == "[::1]") return true;
-  // Not "127.example.com".
-  return host.substr(0, 4) == "127." && host.find_first_not_of("0123456789.") == host.npos;
-}
 
 // A server whose connections are ours: it overrides the one virtual function through which the
 // library takes an accepted socket, as the library's own TLS server does.
@@ -224,8 +179,9 @@ struct HttpServer::State final : public httplib::Server {
   }
 
   HttpResponse ErrorResponse(int status) const {
-    if (options.error_response) return options.error_response(status, MessageOf(status));
-    return HttpResponse{.status = status, .content_type = "text/plain", .body = MessageOf(status)};
+    if (options.error_response) return options.error_response(status, TransportMessage(status));
+    return HttpResponse{
+        .status = status, .content_type = "text/plain", .body = TransportMessage(status)};
   }
 
   void Answer(const httplib::Request& request, std::string body, httplib::Response& response) {
@@ -234,7 +190,8 @@ struct HttpServer::State final : public httplib::Server {
     HttpRequest in;
     in.method = request.method;
     in.path = exchange->path;
-    for (const auto& [name, value] : request.headers) in.headers.emplace_back(ToLower(name), value);
+    for (const auto& [name, value] : request.headers)
+      in.headers.emplace_back(LowerCase(name), value);
     in.body = std::move(body);
     in.remote = request.remote_addr;
     in.over_capacity = exchange->over_capacity;
@@ -279,7 +236,7 @@ struct HttpServer::State final : public httplib::Server {
     };
     set_pre_routing_handler(
         [this, refuse](const httplib::Request& request, httplib::Response& response) {
-          if (int status = FramingStatus(request, options.max_body_bytes); status != 0) {
+          if (int status = FramingStatus(FramingOf(request), options.max_body_bytes); status != 0) {
             refuse(status, response);
           } else if (request.method == "POST") {
             return HandlerResponse::Unhandled;
@@ -290,7 +247,7 @@ struct HttpServer::State final : public httplib::Server {
         });
     set_expect_100_continue_handler(
         [this](const httplib::Request& request, httplib::Response& response) {
-          int status = FramingStatus(request, options.max_body_bytes);
+          int status = FramingStatus(FramingOf(request), options.max_body_bytes);
           if (status == 0) return 100;
           response.status = status;
           return status;

@@ -14,10 +14,20 @@ std::string SpecialText(const Tokenizer& tokenizer, std::optional<int32_t> id) {
 [[noreturn]] void FailTooLong(const ServeContext& context, const std::string& param,
                               const std::string& got) {
   FailRequest(param,
-              fmt::format("{} is {} long, and a sequence may have {} tokens here; shorten it, or "
-                          "serve with a larger context",
+              fmt::format("{} is {} long, and a sequence may have {} tokens here, its answer "
+                          "included; shorten it, or serve with a larger context",
                           param, got, context.slot_context),
               "context_length_exceeded");
+}
+
+// There must be a prompt, and room for at least one token of an answer when one is wanted.
+void CheckFits(const ServeContext& context, const GenerateRequest& request,
+               const std::vector<int32_t>& ids, const std::string& param) {
+  if (ids.empty()) FailRequest(param, fmt::format("{}: empty (want at least one token)", param));
+  size_t answer = request.max_tokens.value_or(1) > 0 ? 1 : 0;
+  if (ids.size() + answer > context.slot_context) {
+    FailTooLong(context, param, fmt::format("{} tokens", ids.size()));
+  }
 }
 
 std::string DecodeAll(const Tokenizer* tokenizer, const std::vector<int32_t>& ids) {
@@ -28,19 +38,17 @@ std::string DecodeAll(const Tokenizer* tokenizer, const std::vector<int32_t>& id
   return text + out.Finish();
 }
 
-EncodedPrompt EncodeOne(const ServeContext& context, const PromptInput& input, bool echo) {
+EncodedPrompt EncodeOne(const ServeContext& context, const GenerateRequest& request,
+                        const PromptInput& input) {
   EncodedPrompt prompt;
   if (const auto* text = std::get_if<std::string>(&input)) {
     prompt.text = *text;
     prompt.ids = EncodeText(context, *text, "prompt");
   } else {
     prompt.ids = std::get<std::vector<int32_t>>(input);
-    if (echo) prompt.text = DecodeAll(context.tokenizer, prompt.ids);
+    if (request.echo) prompt.text = DecodeAll(context.tokenizer, prompt.ids);
   }
-  if (prompt.ids.empty()) FailRequest("prompt", "prompt: empty (want at least one token)");
-  if (prompt.ids.size() > context.slot_context) {
-    FailTooLong(context, "prompt", fmt::format("{} tokens", prompt.ids.size()));
-  }
+  CheckFits(context, request, prompt.ids, "prompt");
   return prompt;
 }
 
@@ -75,19 +83,16 @@ std::string RenderChat(const ServeContext& context, const std::vector<ChatMessag
 std::vector<EncodedPrompt> EncodePrompts(const ServeContext& context,
                                          const GenerateRequest& request) {
   std::vector<EncodedPrompt> prompts;
-  if (request.api == Api::kCompletion) {
-    for (const PromptInput& input : request.prompts) {
-      prompts.push_back(EncodeOne(context, input, request.echo));
-    }
+  if (request.api == Api::kChat) {
+    std::string text = RenderChat(context, request.messages);
+    std::vector<int32_t> ids = EncodeText(context, text, "messages");
+    CheckFits(context, request, ids, "messages");
+    prompts.push_back({std::move(text), std::move(ids)});
     return prompts;
   }
-  std::string text = RenderChat(context, request.messages);
-  std::vector<int32_t> ids = EncodeText(context, text, "messages");
-  if (ids.empty()) FailRequest("messages", "messages: empty (want at least one token)");
-  if (ids.size() > context.slot_context) {
-    FailTooLong(context, "messages", fmt::format("{} tokens", ids.size()));
+  for (const PromptInput& input : request.prompts) {
+    prompts.push_back(EncodeOne(context, request, input));
   }
-  prompts.push_back({std::move(text), std::move(ids)});
   return prompts;
 }
 

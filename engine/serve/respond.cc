@@ -67,6 +67,8 @@ Answer::Answer(ServeContext& context, const GenerateRequest& request)
       prompts_(EncodePrompts(context, request)),
       format_(context, request.api),
       ticket_(context.lifecycle) {
+  // Without a vocabulary ids are all there is to say.
+  if (context.tokenizer == nullptr) request_.return_token_ids = true;
   // Looked at after the ticket is taken: whoever drains then waits for this one, or it is refused.
   if (context_.lifecycle.draining()) {
     throw ApiError(503, "unavailable_error", "the server is shutting down");
