@@ -199,6 +199,7 @@ TEST_F(ScheduleTest, OffloadHidesFetchesBehindLongCompute) {
   Nanos first = rig.HopTime(kHost, kD0, embed.UnitBytes(embed.AllUnits()));
   EXPECT_EQ(slow.devices[0].exposed_comm, first);
   ExpectSound(graph, b, shape, rig, slow);
+  Nanos ids = rig.HopTime(kD0, kHost, Bytes{4});
   // Without compute the step is the fetches, one after the other.
   rig.devices[0].launch_gap = Nanos{0};
   Timeline fast = Lay(b, shape, rig, Times(b, 0));
