@@ -105,6 +105,8 @@ BlockShard WeightStore::Shape(BlockId block, uint32_t begin, uint32_t end) const
   shard.block = block;
   shard.begin = begin;
   shard.end = end;
+  // A plan may fetch no units at all, which is nothing to hold.
+  if (begin == end) return shard;
   for (const TensorSlice& part : SlicesOf(model_, block, begin, end)) {
     PackedMatrix& matrix = shard.matrices[shard.n_matrices++];
     matrix.type = part.tensor->type;
