@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/model/synthetic.h"
+#include "engine/model/tokenizer.h"
 #include "engine/run/engine.h"
 #include "tests/support/plan_builders.h"
 
