@@ -149,7 +149,8 @@ TEST_F(CompletionsTest, ReplacesACodePointThatNeverBecameWhole) {
 }
 
 TEST_F(CompletionsTest, StopStringsNeverShowAndEndTheRequest) {
-  Answer("one two STOP three");
+  Answer("one two STOP three" + std::string(80, '.'));
+  engine_->step_us = 1000;
   StartServer();
   json request{{"prompt", "x"}, {"max_tokens", 100}, {"stop", {"STOP"}}};
   json body = Parse(Post("/v1/completions", request));

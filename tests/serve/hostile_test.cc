@@ -39,9 +39,8 @@ class HostileTest : public ServerTest {
 TEST_F(HostileTest, GarbageGetsAJsonErrorOrAClosedDoor) {
   for (const char* text :
        {"\r\n\r\n", "GARBAGE\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n",
-        "GET  / HTTP/1.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "FOO / HTTP/1.1\r\n\r\n",
-        "TRACE / HTTP/1.1\r\n\r\n", "CONNECT x:1 HTTP/1.1\r\n\r\n",
-        "\x16\x03\x01\x02\x01\x01\xfc\x03\x03\r\n\r\n"}) {
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "FOO / HTTP/1.1\r\n\r\n", "TRACE / HTTP/1.1\r\n\r\n",
+        "CONNECT x:1 HTTP/1.1\r\n\r\n", "\x16\x03\x01\x02\x01\x01\xfc\x03\x03\r\n\r\n"}) {
     RawResponse response = Exchange(text);
     if (response.status != 0) {
       EXPECT_GE(response.status, 400) << text;
@@ -106,7 +105,9 @@ TEST_F(HostileTest, FloodsAreCutOff) {
     while (sent < (size_t{40} << 20) && connection.Send(flood.block)) sent += flood.block.size();
     RawResponse response = ParseResponse(connection.ReadAll());
     // A peer that goes on sending may lose the answer to a reset; honest ones read it.
-    if (response.status != 0) EXPECT_EQ(response.status, flood.status) << flood.name;
+    if (response.status != 0) {
+      EXPECT_EQ(response.status, flood.status) << flood.name;
+    }
     EXPECT_EQ(Get("/health").status, 200) << flood.name;
   }
   EXPECT_LT(ResidentBytes(), before + (size_t{48} << 20));

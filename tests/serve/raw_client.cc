@@ -106,10 +106,14 @@ RawResponse ParseResponse(const std::string& text) {
     at = end + 2;
   }
   std::string rest = text.substr(head_end + 4);
-  if (response.headers["transfer-encoding"] == "chunked") {
+  auto header = [&](const char* name) {
+    auto at = response.headers.find(name);
+    return at == response.headers.end() ? std::string() : at->second;
+  };
+  if (header("transfer-encoding") == "chunked") {
     response.body = Unchunk(rest, &response.complete);
   } else {
-    response.complete = response.headers["content-length"] == std::to_string(rest.size());
+    response.complete = header("content-length") == std::to_string(rest.size());
     response.body = std::move(rest);
   }
   return response;

@@ -227,7 +227,7 @@ TEST(OpenAiRequestTest, ReadsEveryField) {
 }
 
 TEST(OpenAiRequestTest, KeepsDefaultsWhereNothingIsSaid) {
-  GenerateRequest completion = ParseCompletionRequest(WithPrompt({}), kBounds);
+  GenerateRequest completion = ParseCompletionRequest(WithPrompt(json::object()), kBounds);
   EXPECT_EQ(completion.max_tokens, 16u);
   EXPECT_EQ(completion.sampling.temperature, 1.0);
   EXPECT_EQ(completion.logprobs, -1);

@@ -39,7 +39,9 @@ class ServerTest : public ::testing::Test {
     for (const char* key : {"message", "type", "param", "code"}) {
       EXPECT_TRUE(body["error"].contains(key)) << key;
     }
-    if (!param.empty()) EXPECT_EQ(body["error"]["param"], param) << response.body;
+    if (!param.empty()) {
+      EXPECT_EQ(body["error"]["param"], param) << response.body;
+    }
   }
 
   std::unique_ptr<FakeEngine> engine_;
