@@ -4,7 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
+#include <initializer_list>
+#include <iterator>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -309,6 +313,63 @@ TEST_F(HostTest, TurnsAStatusIntoTheErrorThatFits) {
   EXPECT_EQ(code_of([](P, H) -> tandem_status { return TANDEM_NO_FIT; }), ErrorCode::kPlan);
   EXPECT_EQ(code_of([](P, H) -> tandem_status { return TANDEM_ERROR; }), ErrorCode::kPlugin);
   EXPECT_EQ(code_of([](P, H) -> tandem_status { return -1234; }), ErrorCode::kPlugin);
+}
+
+// Whatever a plugin writes into its structs, the host takes it or refuses it, and does not fall.
+TEST_F(HostTest, SurvivesRandomDrafts) {
+  std::mt19937 random(7);
+  const auto pick = [&](std::initializer_list<uint32_t> values) {
+    return values.begin()[random() % values.size()];
+  };
+  // Mostly a good value, now and then a wild one.
+  const auto mostly = [&](uint32_t good) {
+    return random() % 24 != 0 ? good : pick({0, 1, 2, 3, 7, 64, 1u << 31, ~0u});
+  };
+  struct Counts {
+    uint32_t kind, devices, in, out;
+  };
+  const Counts kinds[] = {{TANDEM_OP_RUN, 1, 1, 1},        {TANDEM_OP_NORM, 1, 1, 1},
+                          {TANDEM_OP_ADD, 1, 2, 1},        {TANDEM_OP_SAMPLE, 1, 1, 0},
+                          {TANDEM_OP_ALL_REDUCE, 2, 2, 2}, {TANDEM_OP_ALL_GATHER, 2, 2, 2},
+                          {TANDEM_OP_TRANSFER, 2, 1, 1},   {TANDEM_OP_FETCH, 2, 0, 0},
+                          {TANDEM_OP_KV_MOVE, 2, 0, 0}};
+  uint32_t taken = 0;
+  uint32_t refused = 0;
+  for (int round = 0; round < 500; ++round) {
+    ASSERT_EQ(abi().reset(abi().ctx), TANDEM_OK);
+    ASSERT_EQ(OpenPrefill(), TANDEM_OK);
+    tandem_value known[2] = {0, 0};
+    ASSERT_EQ(Emit(EmbedOp(known)), TANDEM_OK);
+    known[1] = known[0];
+    for (int call = 0; call < 20; ++call) {
+      const Counts& counts = kinds[random() % std::size(kinds)];
+      const tandem_device_id devices[] = {static_cast<tandem_device_id>(mostly(0)),
+                                          static_cast<tandem_device_id>(mostly(1))};
+      const tandem_value in[] = {mostly(known[0]), mostly(known[1])};
+      tandem_value out[2] = {0, 0};
+      auto op = Sized<tandem_op>();
+      op.kind = mostly(counts.kind);
+      op.microbatch = mostly(0);
+      op.block = mostly(counts.kind == TANDEM_OP_RUN ? 1 : 0);
+      op.unit_end = mostly(0);
+      op.slot = mostly(0);
+      op.path = mostly(0);
+      op.algorithm = mostly(0);
+      op.queue = mostly(0);
+      // The host trusts the counts of arrays: they stay within them.
+      op.n_devices = std::min(mostly(counts.devices), 2u);
+      op.n_in = std::min(mostly(counts.in), 2u);
+      op.n_out = std::min(mostly(counts.out), 2u);
+      op.devices = devices;
+      op.in = in;
+      op.out = out;
+      (Emit(op) == TANDEM_OK ? taken : refused) += 1;
+      if (out[0] != 0) known[random() % 2] = out[0];
+    }
+    EXPECT_NE(abi().check(abi().ctx), TANDEM_OK);
+  }
+  EXPECT_GT(taken, 1000u);
+  EXPECT_GT(refused, 1000u);
 }
 
 // ---- Descriptors and knobs.
