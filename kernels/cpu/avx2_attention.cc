@@ -2,8 +2,7 @@
 //
 // Scores: a tile of 3 queries by 4 positions, each an 8-lane chain over head_dim; the lanes of four
 // positions are then added pairwise. Values: a tile of 3 queries by 32 columns, positions in order.
-// With more than one tile of queries a page of keys or values is widened to f32 once (16 KiB for
-// head_dim 64); else f16 is widened as it is read. Both give the same bits.
+// Keys and values are widened from f16 as they are read, which costs no more than reading f32.
 //
 // A head_dim that is no multiple of 8 is left to the portable tier.
 #include "kernels/cpu/avx2_inline.h"
@@ -14,9 +13,6 @@ namespace {
 
 constexpr uint32_t kTile = 3;  // queries side by side
 
-[[gnu::always_inline]] inline __m256 Load(const float* at) { return _mm256_loadu_ps(at); }
-[[gnu::always_inline]] inline __m256 Load(const uint16_t* at) { return LoadHalves(at); }
-
 // Positions of a fold's page that a query with `count` positions sees.
 uint32_t InPage(uint32_t count, uint32_t page) {
   const uint32_t first = page * kPageTokens;
@@ -24,19 +20,18 @@ uint32_t InPage(uint32_t count, uint32_t page) {
   return count - first < kPageTokens ? count - first : kPageTokens;
 }
 
-// The pages' rows as the kernels read them: `Elem` is f16 as stored, or f32 widened.
-template <typename Elem>
+// A page's keys or values of one head.
 struct Page {
-  const Elem* rows;  // (kPageTokens, head_dim)
+  const uint16_t* rows;  // (kPageTokens, head_dim) f16
   uint32_t head_dim;
-  const Elem* row(uint32_t position) const { return rows + uint64_t{position} * head_dim; }
+  const uint16_t* row(uint32_t position) const { return rows + uint64_t{position} * head_dim; }
 };
 
 // scores[query][0..4) of four neighbouring positions.
-template <typename Elem, uint32_t kQueries>
-[[gnu::always_inline]] inline void ScoreFour(const float* const* queries, const Page<Elem>& keys,
+template <uint32_t kQueries>
+[[gnu::always_inline]] inline void ScoreFour(const float* const* queries, const Page& keys,
                                              uint32_t position, float scale, float* const* scores) {
-  const Elem* k[4];
+  const uint16_t* k[4];
   for (uint32_t i = 0; i < 4; ++i) k[i] = keys.row(position + i);
   __m256 sums[kQueries][4];
   for (uint32_t q = 0; q < kQueries; ++q) {
@@ -44,9 +39,9 @@ template <typename Elem, uint32_t kQueries>
   }
   for (uint32_t d = 0; d < keys.head_dim; d += kLanes) {
     __m256 query[kQueries];
-    for (uint32_t q = 0; q < kQueries; ++q) query[q] = Load(queries[q] + d);
+    for (uint32_t q = 0; q < kQueries; ++q) query[q] = _mm256_loadu_ps(queries[q] + d);
     for (uint32_t i = 0; i < 4; ++i) {
-      const __m256 key = Load(k[i] + d);
+      const __m256 key = LoadHalves(k[i] + d);
       for (uint32_t q = 0; q < kQueries; ++q) {
         sums[q][i] = _mm256_fmadd_ps(query[q], key, sums[q][i]);
       }
@@ -62,38 +57,37 @@ template <typename Elem, uint32_t kQueries>
 
 // Scores of positions [0, count) of a page, in fours: up to three more than asked for are written,
 // from whatever the page holds there.
-template <typename Elem>
-void Score(const FoldJob& job, uint32_t first, uint32_t n, const Page<Elem>& keys, uint32_t count,
+void Score(const FoldJob& job, uint32_t first, uint32_t n, const Page& keys, uint32_t count,
            float* scores) {
   const float* const* queries = job.queries + first;
   float* rows[kTile];
   for (uint32_t q = 0; q < n; ++q) rows[q] = scores + uint64_t{first + q} * kAttentionFold;
   for (uint32_t s = 0; s < count; s += 4) {
     if (n == 3) {
-      ScoreFour<Elem, 3>(queries, keys, s, job.scale, rows);
+      ScoreFour<3>(queries, keys, s, job.scale, rows);
     } else if (n == 2) {
-      ScoreFour<Elem, 2>(queries, keys, s, job.scale, rows);
+      ScoreFour<2>(queries, keys, s, job.scale, rows);
     } else {
-      ScoreFour<Elem, 1>(queries, keys, s, job.scale, rows);
+      ScoreFour<1>(queries, keys, s, job.scale, rows);
     }
   }
 }
 
 // o[query] += p[query][s] * v[s] over positions [begin, end) and columns [d, d + 8 * kVectors).
-template <typename Elem, uint32_t kQueries, uint32_t kVectors>
-[[gnu::always_inline]] inline void AddColumns(const float* const* p, const Page<Elem>& values,
+template <uint32_t kQueries, uint32_t kVectors>
+[[gnu::always_inline]] inline void AddColumns(const float* const* p, const Page& values,
                                               uint32_t begin, uint32_t end, uint32_t d,
                                               float* const* o) {
   __m256 sums[kQueries][kVectors];
   for (uint32_t q = 0; q < kQueries; ++q) {
-    for (uint32_t i = 0; i < kVectors; ++i) sums[q][i] = Load(o[q] + d + i * kLanes);
+    for (uint32_t i = 0; i < kVectors; ++i) sums[q][i] = _mm256_loadu_ps(o[q] + d + i * kLanes);
   }
   for (uint32_t s = begin; s < end; ++s) {
-    const Elem* row = values.row(s) + d;
+    const uint16_t* row = values.row(s) + d;
     __m256 weight[kQueries];
     for (uint32_t q = 0; q < kQueries; ++q) weight[q] = _mm256_set1_ps(p[q][s]);
     for (uint32_t i = 0; i < kVectors; ++i) {
-      const __m256 v = Load(row + i * kLanes);
+      const __m256 v = LoadHalves(row + i * kLanes);
       for (uint32_t q = 0; q < kQueries; ++q) {
         sums[q][i] = _mm256_fmadd_ps(weight[q], v, sums[q][i]);
       }
@@ -104,24 +98,23 @@ template <typename Elem, uint32_t kQueries, uint32_t kVectors>
   }
 }
 
-template <typename Elem, uint32_t kQueries>
-void AddValues(const float* const* p, const Page<Elem>& values, uint32_t begin, uint32_t end,
+template <uint32_t kQueries>
+void AddValues(const float* const* p, const Page& values, uint32_t begin, uint32_t end,
                float* const* o) {
   if (begin >= end) return;
   uint32_t d = 0;
   for (; d + 4 * kLanes <= values.head_dim; d += 4 * kLanes) {
-    AddColumns<Elem, kQueries, 4>(p, values, begin, end, d, o);
+    AddColumns<kQueries, 4>(p, values, begin, end, d, o);
   }
   for (; d < values.head_dim; d += kLanes) {
-    AddColumns<Elem, kQueries, 1>(p, values, begin, end, d, o);
+    AddColumns<kQueries, 1>(p, values, begin, end, d, o);
   }
 }
 
 // One page of values for queries [first, first + n): together as far as all of them see, then each
 // alone.
-template <typename Elem>
-void AddPage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page,
-             const Page<Elem>& values, const float* weights) {
+void AddPage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, const Page& values,
+             const float* weights) {
   const float* p[kTile];
   float* o[kTile];
   uint32_t together = kPageTokens;
@@ -132,14 +125,14 @@ void AddPage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page,
     together = count < together ? count : together;
   }
   if (n == 3) {
-    AddValues<Elem, 3>(p, values, 0, together, o);
+    AddValues<3>(p, values, 0, together, o);
   } else if (n == 2) {
-    AddValues<Elem, 2>(p, values, 0, together, o);
+    AddValues<2>(p, values, 0, together, o);
   } else {
-    AddValues<Elem, 1>(p, values, 0, together, o);
+    AddValues<1>(p, values, 0, together, o);
   }
   for (uint32_t q = 0; q < n; ++q) {
-    AddValues<Elem, 1>(p + q, values, together, InPage(job.counts[first + q], page), o + q);
+    AddValues<1>(p + q, values, together, InPage(job.counts[first + q], page), o + q);
   }
 }
 
@@ -148,21 +141,18 @@ void AddPage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page,
 void Softmax(float* scores, uint32_t count, float& m, float& l) {
   const uint32_t whole = (count + kLanes - 1) / kLanes * kLanes;
   for (uint32_t i = count; i < whole; ++i) scores[i] = -__builtin_inff();
-  __m256 top = Load(scores);
-  for (uint32_t i = kLanes; i < whole; i += kLanes) top = _mm256_max_ps(top, Load(scores + i));
+  __m256 top = _mm256_loadu_ps(scores);
+  for (uint32_t i = kLanes; i < whole; i += kLanes)
+    top = _mm256_max_ps(top, _mm256_loadu_ps(scores + i));
   m = MaxLanes(top);
   const __m256 shift = _mm256_set1_ps(m);
   __m256 sum = _mm256_setzero_ps();
   for (uint32_t i = 0; i < whole; i += kLanes) {
-    const __m256 weight = Exp(_mm256_sub_ps(Load(scores + i), shift));
+    const __m256 weight = Exp(_mm256_sub_ps(_mm256_loadu_ps(scores + i), shift));
     _mm256_storeu_ps(scores + i, weight);
     sum = _mm256_add_ps(sum, weight);
   }
   l = SumLanes(sum);
-}
-
-void WidenRows(const uint16_t* from, uint64_t n, float* to) {
-  for (uint64_t i = 0; i < n; i += kLanes) _mm256_storeu_ps(to + i, LoadHalves(from + i));
 }
 
 }  // namespace
@@ -173,17 +163,13 @@ void AttendFold(const FoldJob& job) {
     portable::AttendFold(job);
     return;
   }
-  const bool widen = job.n_queries > kTile;
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
-  float* wide = job.scratch + uint64_t{kMaxQueries} * kAttentionFold;  // (kPageTokens, hd)
   uint32_t most = 0;
   for (uint32_t i = 0; i < job.n_queries; ++i) most = most > job.counts[i] ? most : job.counts[i];
 
-  // body(page, first query of a tile, queries in it) for every page and tile with positions in it.
-  const auto for_each_tile = [&](const uint16_t* const* pages, auto body) {
+  // body(page, first query of a tile, queries in it, positions) for every page and tile that meet.
+  const auto for_each_tile = [&](auto body) {
     for (uint32_t page = 0; page < kFoldPages && InPage(most, page) > 0; ++page) {
-      const uint32_t rows = (InPage(most, page) + 3) / 4 * 4;
-      if (widen) WidenRows(pages[page], uint64_t{rows} * hd, wide);
       for (uint32_t first = 0; first < job.n_queries; first += kTile) {
         const uint32_t left = job.n_queries - first;
         const uint32_t n = left < kTile ? left : kTile;
@@ -197,24 +183,15 @@ void AttendFold(const FoldJob& job) {
     }
   };
 
-  for_each_tile(job.keys, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t count) {
-    float* to = scores + page * kPageTokens;
-    if (widen) {
-      Score(job, first, n, Page<float>{wide, hd}, count, to);
-    } else {
-      Score(job, first, n, Page<uint16_t>{job.keys[page], hd}, count, to);
-    }
+  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t count) {
+    Score(job, first, n, Page{job.keys[page], hd}, count, scores + page * kPageTokens);
   });
   for (uint32_t i = 0; i < job.n_queries; ++i) {
     Softmax(scores + uint64_t{i} * kAttentionFold, job.counts[i], job.m[i], job.l[i]);
   }
   for (uint64_t i = 0; i < uint64_t{job.n_queries} * hd; ++i) job.o[i] = 0.0f;
-  for_each_tile(job.values, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t) {
-    if (widen) {
-      AddPage(job, first, n, page, Page<float>{wide, hd}, scores);
-    } else {
-      AddPage(job, first, n, page, Page<uint16_t>{job.values[page], hd}, scores);
-    }
+  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t) {
+    AddPage(job, first, n, page, Page{job.values[page], hd}, scores);
   });
 }
 
