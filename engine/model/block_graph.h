@@ -36,8 +36,11 @@ struct Block {
   uint32_t ElemCount(UnitRange r) const { return ElemEnd(r) - ElemBegin(r); }
   UnitRange AllUnits() const { return UnitRange{0, units}; }
 
-  // Stored bytes and multiply-add weight count per element (a KV head group, an FFN column, a
-  // vocabulary row): weights of a unit range are ElemCount * these.
+  // Stored bytes and multiply-add weight count per element (a KV head with its query heads, an FFN
+  // column, a vocabulary row): weights of a unit range are ElemCount * these. Exact over units;
+  // one element's columns of a quantised matrix count as their share of its blocks, which
+  // BuildBlockGraph requires to be whole bytes. EMBED only looks rows up, so it counts no
+  // multiply-adds.
   Bytes bytes_per_elem;
   uint64_t params_per_elem = 0;
   Bytes kv_bytes_per_elem_token;  // f16 keys and values per element and token (ATTENTION)
@@ -73,7 +76,9 @@ struct BlockGraph {
 };
 
 // Builds the chain. `types` holds one entry a layer in [1..L], entry 0 for embedding and output
-// (fields a layer does not use are ignored). Types may differ between layers.
+// (fields a layer does not use are ignored). Types may differ between layers. Throws
+// Error(kUnsupported) where an element's share would be a fraction of a byte, which takes a quantised
+// wo or down beside a hidden width that is no multiple of 32.
 BlockGraph BuildBlockGraph(const ModelConfig& config, const std::vector<BlockTypes>& types);
 
 }  // namespace tandem
