@@ -72,8 +72,8 @@ void ReduceRange(const CollectiveContext& context, std::span<const CollectiveRan
   }
 }
 
-// Sends x (n) of rank `from` to `out + offset` of every other rank. The sender's own copy is left to
-// the caller.
+// Sends x (n) of rank `from` to `out + offset` of every other rank. The sender's own copy is left
+// to the caller.
 void BroadcastRange(const CollectiveContext& context, std::span<const CollectiveRank> ranks,
                     size_t from, const float* x, uint64_t n, uint64_t offset) {
   const uint64_t chunk = ChunkElems(context, ranks.size());

@@ -1,12 +1,12 @@
 // Collectives over any number of devices, made of point-to-point copies: all-reduce (one-shot and
 // two-shot), reduce-scatter, all-gather. Partials are added in rank order in f32 on every rank, and
-// with a rounded wire every rank uses the rounded form of every partial, its own included: all ranks
-// end with identical bits, and so do the two algorithms on an f32 wire.
+// with a rounded wire every rank uses the rounded form of every partial, its own included: all
+// ranks end with identical bits, and so do the two algorithms on an f32 wire.
 //
 // A message is one contiguous range of elements; it crosses in pieces that fit the scratch, cut at
 // wire blocks, so that the bytes and the values are those of the whole message. On a q8 wire the
-// blocks of a message start at its beginning: where shards are cut depends on the number of rows, so
-// only the f32 and bf16 wires are independent of the batch under two_shot.
+// blocks of a message start at its beginning: where shards are cut depends on the number of rows,
+// so only the f32 and bf16 wires are independent of the batch under two_shot.
 //
 // One thread; `in` and `out` of a rank never overlap.
 #pragma once
@@ -52,8 +52,8 @@ void ReduceScatter(const CollectiveContext& context, std::span<const CollectiveR
 void AllGather(const CollectiveContext& context, std::span<const CollectiveRank> ranks,
                std::span<const uint64_t> cuts);
 
-// in of rank i = (rows, cuts[i+1] - cuts[i]) -> out (rows, out_width) on each rank, rank i's columns
-// beginning at cuts[i].
+// in of rank i = (rows, cuts[i+1] - cuts[i]) -> out (rows, out_width) on each rank, rank i's
+// columns beginning at cuts[i].
 struct ColumnShard {
   uint64_t begin = 0;
   uint64_t width = 0;

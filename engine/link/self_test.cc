@@ -12,8 +12,8 @@ namespace {
 
 constexpr std::array<uint64_t, 4> kSizes{1, 63, 4096, kStagingChunk + 12345};
 
-// A byte that depends on the position, the size and the round, so that a shifted, truncated or stale
-// message never looks right.
+// A byte that depends on the position, the size and the round, so that a shifted, truncated or
+// stale message never looks right.
 std::byte Pattern(uint64_t position, uint64_t size, uint64_t round) {
   uint64_t x = position * 0x9e3779b97f4a7c15u + size * 0xbf58476d1ce4e5b9u + round * 0x94d049bbu;
   x ^= x >> 29;

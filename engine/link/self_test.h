@@ -1,6 +1,6 @@
-// Whether a path delivers the bytes it was given. Real rigs grant peer access and then deliver wrong
-// sums with every indicator green, so values are compared, never flags: before a first run each
-// path carries patterns of several sizes in each direction it will be used in.
+// Whether a path delivers the bytes it was given. Real rigs grant peer access and then deliver
+// wrong sums with every indicator green, so values are compared, never flags: before a first run
+// each path carries patterns of several sizes in each direction it will be used in.
 //
 //   SelfTestPath(*transport, d0, d1);   // throws Error(kDevice) naming path, direction and byte
 #pragma once
@@ -10,9 +10,9 @@
 
 namespace tandem {
 
-// Sends patterns from src to dst: one byte, a cache line less one, a page and an odd size beyond the
-// staging buffer, each twice with different values so that stale bytes are caught. Uses temporary
-// memory of both devices.
+// Sends patterns from src to dst: one byte, a cache line less one, a page and an odd size beyond
+// the staging buffer, each twice with different values so that stale bytes are caught. Uses
+// temporary memory of both devices.
 void SelfTestPath(Transport& transport, Device& src, Device& dst);
 
 }  // namespace tandem

@@ -38,8 +38,12 @@ void TrafficLedger::SumInto(uint32_t step_rows, std::vector<TrafficRow>& out) co
       if (have.src == row.src && have.dst == row.dst && have.path == row.path) sum = &have;
     }
     if (sum == nullptr) {
-      out.push_back(TrafficRow{.phase = phase_, .src = row.src, .dst = row.dst, .path = row.path,
-                               .bytes = {}, .rows = step_rows});
+      out.push_back(TrafficRow{.phase = phase_,
+                               .src = row.src,
+                               .dst = row.dst,
+                               .path = row.path,
+                               .bytes = {},
+                               .rows = step_rows});
       sum = &out.back();
     }
     sum->bytes += row.bytes;

@@ -23,14 +23,14 @@ namespace tandem {
 struct HopRow {
   ProgramKind phase = ProgramKind::kPrefill;
   BlockId block;
-  uint32_t op = 0;              // index in the program
+  uint32_t op = 0;  // index in the program
   OpKind kind = OpKind::kTransfer;
   DeviceId src, dst;
   PathKind path = PathKind::kLocal;
   WireType wire = WireType::kF32;
   Bytes bytes;
-  Nanos start, end;             // of the op, from the step's start
-  Nanos exposed;                // of that, the part some device's compute stood idle for
+  Nanos start, end;  // of the op, from the step's start
+  Nanos exposed;     // of that, the part some device's compute stood idle for
 };
 
 class TrafficLedger {

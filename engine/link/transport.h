@@ -2,11 +2,12 @@
 // (a memcpy) and `host_staged` (two hops through a staging buffer in the host's memory) on the CPU;
 // the CUDA ones stand behind the same interface.
 //
-// A transport books every hop it makes, with the bytes that it moved, in the ledger it is handed. The
-// path it books may be a rig's own (p2p) while the mechanism is the CPU's memcpy standing in for it.
+// A transport books every hop it makes, with the bytes that it moved, in the ledger it is handed.
+// The path it books may be a rig's own (p2p) while the mechanism is the CPU's memcpy standing in
+// for it.
 //
-// Used by one thread at a time, the executor's. A stream handle orders copies on back ends that have
-// streams; the CPU's copies are complete on return.
+// Used by one thread at a time, the executor's. A stream handle orders copies on back ends that
+// have streams; the CPU's copies are complete on return.
 //
 //   auto local = MakeTransport(PathKind::kLocal, PathKind::kP2p, nullptr);
 //   local->Copy({.src = d0, .from = a, .dst = d1, .to = b, .row_bytes = 4096}, nullptr, ledger);

@@ -17,8 +17,8 @@ struct Q8Block {
   int8_t q[kWireBlock] = {};
 };
 
-// Values beyond what a scale in f16 can carry saturate; NaN and infinity make the block NaN, so that
-// trouble is seen and not hidden.
+// Values beyond what a scale in f16 can carry saturate; NaN and infinity make the block NaN, so
+// that trouble is seen and not hidden.
 Q8Block QuantizeBlock(const float* x, uint64_t n) {
   Q8Block block;
   float largest = 0;

@@ -1,5 +1,5 @@
-// One step's rows, as the scheduler hands them to the executor: for each sequence the tokens to run,
-// where they stand, and how many of the last rows have their logits wanted.
+// One step's rows, as the scheduler hands them to the executor: for each sequence the tokens to
+// run, where they stand, and how many of the last rows have their logits wanted.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,8 @@
 namespace tandem {
 
 // A part of a RUN that reads one shard: elements [begin, end) of the block. A run that no single
-// shard covers (part resident, part in a slot) is several, whose outputs add up in order of elements.
+// shard covers (part resident, part in a slot) is several, whose outputs add up in order of
+// elements.
 struct RunPiece {
   const BlockShard* shard = nullptr;
   uint32_t begin = 0;
@@ -33,10 +34,10 @@ struct CompiledOp {
   const float* norm = nullptr;             // NORM
   const BlockShard* fetch_from = nullptr;  // FETCH
   const BlockShard* fetch_to = nullptr;
-  std::span<const KvPiece> kv_from;        // KV_MOVE: the same pieces at both ends
+  std::span<const KvPiece> kv_from;  // KV_MOVE: the same pieces at both ends
   std::span<const KvPiece> kv_to;
-  Transport* transport = nullptr;          // movements and SAMPLE
-  BlockId moves_block;                     // whose values a movement carries
+  Transport* transport = nullptr;  // movements and SAMPLE
+  BlockId moves_block;             // whose values a movement carries
 };
 
 struct CompiledProgram {

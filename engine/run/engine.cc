@@ -18,9 +18,10 @@ void CheckOptions(const EngineOptions& options) {
   };
   if (options.model == nullptr) refuse("no model was given");
   if (!options.model->has_data()) {
-    refuse(fmt::format("the model {} has shapes but no weights, and can only be planned and priced; "
-                       "load a GGUF file or a synthetic model",
-                       options.model->source()));
+    refuse(
+        fmt::format("the model {} has shapes but no weights, and can only be planned and priced; "
+                    "load a GGUF file or a synthetic model",
+                    options.model->source()));
   }
   if (options.rig.devices.empty()) refuse("the rig has no devices");
   if (options.limits.max_sequences == 0) refuse("0 slots (want at least 1: -np)");
@@ -69,16 +70,16 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
   MakePlan();
   MakeDevices();
   const Plan& plan = info_.planned.plan;
-  executor_ = std::make_unique<Executor>(ExecutorSetup{.model = options_.model.get(),
-                                                       .plan = &plan,
-                                                       .verified = &info_.planned.verified,
-                                                       .rig = &options_.rig,
-                                                       .limits = options_.limits,
-                                                       .devices = devices_,
-                                                       .host = host_.get(),
-                                                       .ops = ops_.get(),
-                                                       .wrap_transport =
-                                                           options_.hooks.wrap_transport});
+  executor_ =
+      std::make_unique<Executor>(ExecutorSetup{.model = options_.model.get(),
+                                               .plan = &plan,
+                                               .verified = &info_.planned.verified,
+                                               .rig = &options_.rig,
+                                               .limits = options_.limits,
+                                               .devices = devices_,
+                                               .host = host_.get(),
+                                               .ops = ops_.get(),
+                                               .wrap_transport = options_.hooks.wrap_transport});
   SchedulerLimits limits{.plan = options_.limits,
                          .n_lanes = plan.n_lanes,
                          .pages_per_lane = executor_->pages_per_lane(),
@@ -177,9 +178,10 @@ RequestId EngineImpl::Submit(Request request, std::shared_ptr<RequestListener> l
   }
   const size_t wanted = request.prompt.size() + (request.max_tokens > 0 ? 1 : 0);
   if (wanted > slot_context_) {
-    refuse(fmt::format("a prompt of {} tokens does not fit a slot's context of {} with room to "
-                       "answer; shorten it, or serve with a larger -c or a smaller -np",
-                       request.prompt.size(), slot_context_));
+    refuse(
+        fmt::format("a prompt of {} tokens does not fit a slot's context of {} with room to "
+                    "answer; shorten it, or serve with a larger -c or a smaller -np",
+                    request.prompt.size(), slot_context_));
   }
   ValidateSampling(request.sampling, vocab);
 
@@ -197,7 +199,8 @@ RequestId EngineImpl::Submit(Request request, std::shared_ptr<RequestListener> l
   std::lock_guard lock(mutex_);
   // A request that a free slot takes at the next step does not count as waiting.
   const uint32_t running = counters_.running;
-  const uint32_t free = options_.limits.max_sequences - std::min(running, options_.limits.max_sequences);
+  const uint32_t free =
+      options_.limits.max_sequences - std::min(running, options_.limits.max_sequences);
   if (queued_ >= options_.max_queue + free) {
     Fail(ErrorCode::kOverloaded,
          fmt::format("engine: {} requests are waiting already (at most {}); try again later",

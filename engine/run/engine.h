@@ -5,9 +5,9 @@
 // thread, the engine's (EngineThread provides one, the lab drives its own). Listeners and observers
 // are called on that thread, and must not block.
 //
-// Time: every time point is on clock(). Under a virtual clock a step takes the length of its timeline
-// in rig time; under the wall clock it takes what it takes, and the timeline, when the rig is not
-// this machine, is carried beside it as emulated figures.
+// Time: every time point is on clock(). Under a virtual clock a step takes the length of its
+// timeline in rig time; under the wall clock it takes what it takes, and the timeline, when the rig
+// is not this machine, is carried beside it as emulated figures.
 //
 //   std::unique_ptr<Engine> engine = Engine::Create(options);
 //   engine->Submit(request, listener);
@@ -64,25 +64,25 @@ struct EngineOptions {
   WireType wire = WireType::kF32;
   PathKind path = PathKind::kAuto;
   std::vector<double> tensor_split;
-  CpuOpsOptions ops;            // tier "ref" runs the oracle instead of the CPU kernels
-  int threads = 0;              // of the CPU team; 0: one a core
+  CpuOpsOptions ops;  // tier "ref" runs the oracle instead of the CPU kernels
+  int threads = 0;    // of the CPU team; 0: one a core
   ClockKind clock = ClockKind::kWall;
   OpTimes op_times = OpTimes::kMeasured;
-  uint32_t max_queue = 512;     // requests waiting for a slot; one more is Error(kOverloaded)
+  uint32_t max_queue = 512;  // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
   EngineHooks hooks;
 };
 
 struct SamplingParams {
-  double temperature = 0.0;     // 0: greedy, ties to the lowest id
-  uint32_t top_k = 0;           // 0: off
+  double temperature = 0.0;  // 0: greedy, ties to the lowest id
+  uint32_t top_k = 0;        // 0: off
   double top_p = 1.0;
   double min_p = 0.0;
   double repetition_penalty = 1.0;  // over the whole context
   double presence_penalty = 0.0;    // over generated tokens
   double frequency_penalty = 0.0;
   std::vector<std::pair<int32_t, float>> logit_bias;
-  uint64_t seed = 0;            // draws depend on seed and token index alone, not on the batch
+  uint64_t seed = 0;  // draws depend on seed and token index alone, not on the batch
 };
 
 struct Request {
@@ -91,8 +91,8 @@ struct Request {
   uint32_t min_tokens = 0;      // end-of-generation tokens do not end it before
   bool ignore_eos = false;
   SamplingParams sampling;
-  int logprobs = -1;            // >= 0: give the chosen token's logprob and this many best
-  bool prompt_logits = false;   // give all logits of every prompt position (tests, scoring)
+  int logprobs = -1;               // >= 0: give the chosen token's logprob and this many best
+  bool prompt_logits = false;      // give all logits of every prompt position (tests, scoring)
   std::optional<Nanos> scheduled;  // when it was due; default: when submitted
 };
 
@@ -100,7 +100,7 @@ struct TokenEvent {
   int32_t id = 0;
   uint32_t index = 0;  // of the generated tokens, from 0
   Nanos time;
-  float logprob = 0;   // natural log, of the unpenalised distribution at temperature 1
+  float logprob = 0;  // natural log, of the unpenalised distribution at temperature 1
   std::vector<std::pair<int32_t, float>> top;  // best first, when asked for
 };
 
@@ -109,11 +109,11 @@ const char* ToString(FinishReason reason);  // "stop", "length", "cancelled", "e
 
 // What one request cost, split by phase. Link figures are in rig time and carry `fidelity`.
 struct PhaseStats {
-  uint32_t steps = 0;           // steps this request took part in
-  Nanos step_time;              // their lengths on the rig's timeline
-  Nanos link_busy;              // of that, time something was on a link
-  Nanos exposed_comm;           // of that, time the slowest device waited for a link
-  Bytes link_bytes;             // device-to-device bytes of those steps, this request's share by rows
+  uint32_t steps = 0;  // steps this request took part in
+  Nanos step_time;     // their lengths on the rig's timeline
+  Nanos link_busy;     // of that, time something was on a link
+  Nanos exposed_comm;  // of that, time the slowest device waited for a link
+  Bytes link_bytes;    // device-to-device bytes of those steps, this request's share by rows
 };
 
 struct RequestStats {
@@ -147,15 +147,15 @@ struct StepReport {
   uint32_t lane = 0;
   StepShape shape;
   uint32_t sequences = 0;
-  Nanos start, end;                  // on clock()
-  Nanos wall;                        // what it took here
-  std::vector<Nanos> op_times_raw;   // measured here, by op (compute ops; 0 for movements)
-  std::vector<Nanos> op_times;       // the same in rig time; equal to raw on this machine's rig
-  Timeline timeline;                 // op_times laid on the rig; wall-clock attribution when measured
-  std::vector<TrafficRow> traffic;   // counted by the ledger as bytes moved
-  std::span<const HopRow> hops;      // the ledger's rows behind `traffic`, times laid as `timeline`;
-                                     // valid during OnStep
-  uint32_t clipped_ops = 0;          // op times beyond the rig's own roof that were clipped to it
+  Nanos start, end;                 // on clock()
+  Nanos wall;                       // what it took here
+  std::vector<Nanos> op_times_raw;  // measured here, by op (compute ops; 0 for movements)
+  std::vector<Nanos> op_times;      // the same in rig time; equal to raw on this machine's rig
+  Timeline timeline;  // op_times laid on the rig; wall-clock attribution when measured
+  std::vector<TrafficRow> traffic;  // counted by the ledger as bytes moved
+  std::span<const HopRow> hops;     // the ledger's rows behind `traffic`, times laid as `timeline`;
+                                    // valid during OnStep
+  uint32_t clipped_ops = 0;         // op times beyond the rig's own roof that were clipped to it
 };
 
 class StepObserver {
@@ -176,11 +176,11 @@ struct EngineCounters {
 struct EngineInfo {
   PlannedRun planned;
   Fidelity fidelity = Fidelity::kMeasured;
-  std::string ops_name;          // "cpu/avx2"
+  std::string ops_name;  // "cpu/avx2"
   ActivationType activations = ActivationType::kInt8;
   int threads = 1;
   std::vector<std::string> transports;  // the path each device pair really takes: "d0-d1 local"
-  double op_time_factor = 1.0;   // median roofline(rig)/roofline(here), for the record
+  double op_time_factor = 1.0;          // median roofline(rig)/roofline(here), for the record
   Nanos load_time;
   Bytes packed_bytes;
 };
@@ -197,8 +197,8 @@ class Engine {
   virtual const Clock& clock() const = 0;
   virtual EngineCounters counters() const = 0;  // any thread
 
-  // Throws Error(kInvalidArgument) for a prompt that is empty, has ids out of the vocabulary or does
-  // not fit a slot's context, Error(kOverloaded) when the queue is full.
+  // Throws Error(kInvalidArgument) for a prompt that is empty, has ids out of the vocabulary or
+  // does not fit a slot's context, Error(kOverloaded) when the queue is full.
   virtual RequestId Submit(Request request, std::shared_ptr<RequestListener> listener) = 0;
   // The request ends with kCancelled at the next step; unknown ids are ignored.
   virtual void Cancel(RequestId id) = 0;
@@ -213,8 +213,8 @@ class Engine {
   // while there is work.
   virtual void AdvanceTo(Nanos when) = 0;
   // Admits what fits, runs one program of one lane, samples, tells listeners. False: nothing to do.
-  // Under a virtual clock with several lanes a call either starts a lane's step or ends the one that
-  // ends next, so that requests which arrive in between are seen in time.
+  // Under a virtual clock with several lanes a call either starts a lane's step or ends the one
+  // that ends next, so that requests which arrive in between are seen in time.
   virtual bool Step() = 0;
 
   // Observers outlive the engine or are removed; call these on the engine's thread.

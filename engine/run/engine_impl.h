@@ -46,13 +46,13 @@ class EngineImpl final : public Engine, private LogitsSink {
  private:
   // A step that has run here but has not ended on the virtual clock.
   struct Lane {
-    Nanos ready;              // when it can start its next step
+    Nanos ready;  // when it can start its next step
     bool in_flight = false;
     std::vector<Sequence*> members;
     StepReport report;
     std::vector<HopRow> hops;
     Bytes link_bytes;
-    std::string error;        // why the step failed; empty when it did not
+    std::string error;  // why the step failed; empty when it did not
   };
   struct Event {
     Nanos when;

@@ -64,8 +64,8 @@ std::optional<EngineImpl::Event> EngineImpl::NextEvent() const {
       if (!scheduler_->HasActive(i)) continue;
       if (IsVirtual()) event.when = std::max(event.when, virtual_.Now());
     }
-    const bool earlier = !next || event.when < next->when ||
-                         (event.when == next->when && event.ends && !next->ends);
+    const bool earlier =
+        !next || event.when < next->when || (event.when == next->when && event.ends && !next->ends);
     if (earlier) next = event;
   }
   return next;
@@ -144,8 +144,8 @@ void EngineImpl::Account(Lane& lane) {
   const StepTrace& trace = executor_->trace();
   StepReport& report = lane.report;
   report.shape = trace.shape;
-  timer_->Lay(trace, executor_->StepWeights(trace.program_index), report.wall,
-              executor_->ledger(), report);
+  timer_->Lay(trace, executor_->StepWeights(trace.program_index), report.wall, executor_->ledger(),
+              report);
   executor_->ledger().SumInto(trace.shape.rows(), report.traffic);
   lane.link_bytes = executor_->ledger().BetweenDevices();
   const std::span<const HopRow> rows = std::as_const(*executor_).ledger().rows();

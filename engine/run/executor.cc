@@ -77,10 +77,9 @@ void Executor::Dispatch(uint32_t index, LogitsSink& sink) {
   const CompiledOp& op = programs_[trace_.program_index].ops[index];
   const OpKind kind = op.op->kind;
   if (op.transport != nullptr) {
-    const bool activations = kind != OpKind::kFetch && kind != OpKind::kKvMove &&
-                             kind != OpKind::kSample;
-    ledger_.BeginOp(index, kind, op.moves_block,
-                    activations ? setup_.plan->wire : WireType::kF32);
+    const bool activations =
+        kind != OpKind::kFetch && kind != OpKind::kKvMove && kind != OpKind::kSample;
+    ledger_.BeginOp(index, kind, op.moves_block, activations ? setup_.plan->wire : WireType::kF32);
   }
   switch (kind) {
     case OpKind::kRun:
@@ -139,8 +138,8 @@ void Executor::LayOut(size_t program_index, std::span<const MicrobatchShape> sha
   for (size_t d = 0; d < arenas_.size(); ++d) {
     if (cached.layout.peak[d] <= arenas_[d].size()) continue;
     arenas_[d] = Buffer();
-    arenas_[d] = setup_.devices[d]->Allocate(MemoryUse::kActivations,
-                                             Bytes{cached.layout.peak[d]}, "values of a step");
+    arenas_[d] = setup_.devices[d]->Allocate(MemoryUse::kActivations, Bytes{cached.layout.peak[d]},
+                                             "values of a step");
   }
 }
 

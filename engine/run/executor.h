@@ -1,10 +1,10 @@
-// Runs a plan's programs: walks the op list in order, computes with Ops, moves with transports, times
-// every op alone on the steady clock and books every byte that crosses.
+// Runs a plan's programs: walks the op list in order, computes with Ops, moves with transports,
+// times every op alone on the steady clock and books every byte that crosses.
 //
-// Owns the devices' memory for one engine: weights and slots, KV, one arena a device for the values of
-// a step, one scratch a device for kernels and collectives. All of it is allocated when the executor
-// is made; a step allocates nothing from a device's ledger, unless values of a very uneven step do not
-// fit the arena and it has to grow.
+// Owns the devices' memory for one engine: weights and slots, KV, one arena a device for the values
+// of a step, one scratch a device for kernels and collectives. All of it is allocated when the
+// executor is made; a step allocates nothing from a device's ledger, unless values of a very uneven
+// step do not fit the arena and it has to grow.
 //
 // One thread. An Error from Run leaves the executor usable: the step's rows are lost, nothing else.
 //

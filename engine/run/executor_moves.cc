@@ -51,8 +51,7 @@ void Executor::Gather(const CompiledOp& op) {
     columns_.clear();
     for (ValueId in : op.op->in) {
       const ValueInfo& part = InfoOf(in);
-      columns_.push_back(
-          ColumnShard{graph_.at(part.block).ElemBegin(part.units), Value(in).width});
+      columns_.push_back(ColumnShard{graph_.at(part.block).ElemBegin(part.units), Value(in).width});
     }
     AllGatherColumns(Context(op), ranks_, columns_, whole.rows, whole.width);
     return;

@@ -41,9 +41,9 @@ void Executor::Product(const float* x, uint64_t rows, std::span<MatMulTask> task
   size_t begin = 0;
   while (begin < tasks.size()) {
     const DType type = tasks[begin].w->type;
-    const auto same = std::stable_partition(
-        tasks.begin() + static_cast<ptrdiff_t>(begin), tasks.end(),
-        [type](const MatMulTask& task) { return task.w->type == type; });
+    const auto same =
+        std::stable_partition(tasks.begin() + static_cast<ptrdiff_t>(begin), tasks.end(),
+                              [type](const MatMulTask& task) { return task.w->type == type; });
     const auto end = static_cast<size_t>(same - tasks.begin());
     const PreparedRows in = ops_.PrepareRows(x, rows, cols, type, prepared);
     ops_.MatMul(in, tasks.subspan(begin, end - begin));
@@ -122,7 +122,8 @@ void Executor::RunAttention(const CompiledOp& op, const RunPiece& piece, const M
     AttentionRows(op, piece, n, mb.sequences, mb.rows(), y);
     return;
   }
-  // Too many rows for the scratch: several passes, in order, since later rows attend to earlier ones.
+  // Too many rows for the scratch: several passes, in order, since later rows attend to earlier
+  // ones.
   for (uint32_t first = 0; first < mb.rows(); first += most) {
     const uint32_t rows = std::min(most, mb.rows() - first);
     pass_sequences_.clear();
@@ -172,8 +173,7 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
     if (piece.kv.size() == 1) continue;
     const uint64_t column = (begin - piece.begin) * q_per_kv;
     for (uint64_t row = 0; row < rows; ++row) {
-      std::memcpy(attended + row * all_q_cols + column, out + row * q_cols,
-                  q_cols * sizeof(float));
+      std::memcpy(attended + row * all_q_cols + column, out + row * q_cols, q_cols * sizeof(float));
     }
   }
   std::array<MatMulTask, 1> task{MatMulTask{
@@ -188,8 +188,7 @@ void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microba
   const uint64_t columns = piece.end - piece.begin;
   const auto& w = piece.shard->matrices;
   auto bytes = [&](uint64_t rows) {
-    return 2 * Scratch::Room(4 * rows * columns) +
-           Scratch::Room(ops_.PreparedBytes(rows, hidden)) +
+    return 2 * Scratch::Room(4 * rows * columns) + Scratch::Room(ops_.PreparedBytes(rows, hidden)) +
            Scratch::Room(ops_.PreparedBytes(rows, columns));
   };
   const Buffer& room = scratch_[DeviceIndex(op.op->devices[0])];
@@ -204,8 +203,8 @@ void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microba
         MatMulTask{&w[1], RowsOf(w[1], piece.begin, piece.end), up, columns}};
     Product(n + first * hidden, rows, in, scratch);
     ops_.SwiGlu(gate, up, rows * columns, gate);
-    std::array<MatMulTask, 1> out{MatMulTask{&w[2], ColsOf(w[2], piece.begin, piece.end),
-                                             y + first * hidden, hidden}};
+    std::array<MatMulTask, 1> out{
+        MatMulTask{&w[2], ColsOf(w[2], piece.begin, piece.end), y + first * hidden, hidden}};
     Product(gate, rows, out, scratch);
   }
 }

@@ -42,13 +42,10 @@ void AppendCorner(uint32_t microbatches, uint32_t m, uint32_t rows, uint32_t sam
 }  // namespace
 
 Executor::Executor(const ExecutorSetup& setup)
-    : setup_(setup),
-      graph_(setup.model->blocks()),
-      ops_(*setup.ops),
-      rope_(RopeOf(graph_.config)) {
+    : setup_(setup), graph_(setup.model->blocks()), ops_(*setup.ops), rope_(RopeOf(graph_.config)) {
   MakeTransports();
-  weights_ = std::make_unique<WeightStore>(*setup.model, *setup.plan, setup.devices, *setup.host,
-                                           ops_);
+  weights_ =
+      std::make_unique<WeightStore>(*setup.model, *setup.plan, setup.devices, *setup.host, ops_);
   CompilePrograms();
   MakeKv();
   SizeArenas();
@@ -77,8 +74,7 @@ void Executor::MakeTransports() {
       for (DeviceId a : op.devices) {
         for (DeviceId b : op.devices) {
           if (a == b || b.IsHost()) continue;
-          Transport* transport =
-              a.IsHost() ? host_transport_.get() : TransportFor(op.path);
+          Transport* transport = a.IsHost() ? host_transport_.get() : TransportFor(op.path);
           directions.insert({transport, {a, b}});
         }
       }
@@ -135,8 +131,8 @@ std::vector<std::vector<MicrobatchShape>> Executor::CornerShapes(const Program& 
     // Chunks are as good as even; all sampled rows may stand in one of them.
     std::vector<MicrobatchShape> shapes(count);
     for (uint64_t i = 0; i < count; ++i) {
-      shapes[i].rows = static_cast<uint32_t>(uint64_t{rows} * (i + 1) / count -
-                                             uint64_t{rows} * i / count);
+      shapes[i].rows =
+          static_cast<uint32_t>(uint64_t{rows} * (i + 1) / count - uint64_t{rows} * i / count);
       shapes[i].sampled = prefill ? 0 : shapes[i].rows;
     }
     if (prefill) shapes[m].sampled = std::min(shapes[m].rows, sampled);
@@ -184,8 +180,8 @@ void Executor::SizeArenas() {
     arenas_[d] = device.Allocate(MemoryUse::kActivations, Bytes{peak[d]}, "values of a step");
     scratch_[d] = device.Allocate(MemoryUse::kWorkspace, scratch[d], "scratch");
   }
-  host_ids_ = setup_.host->Allocate(MemoryUse::kWorkspace, Bytes{most * sizeof(int32_t)},
-                                    "sampled ids");
+  host_ids_ =
+      setup_.host->Allocate(MemoryUse::kWorkspace, Bytes{most * sizeof(int32_t)}, "sampled ids");
 }
 
 void Executor::SizeScoring() {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "engine/run/probe_loops.h"
 
@@ -14,8 +15,9 @@ namespace tandem {
 namespace {
 
 constexpr size_t kKeep = 9;         // measurements a median is taken over
-constexpr size_t kFirstRounds = 3;  // measurements of everything before the first step
+constexpr size_t kFirstRounds = 5;  // measurements of everything before the first step
 constexpr size_t kGrain = 4096;     // shares of threads are multiples of it
+constexpr int kSpins = 10000;       // some twenty microseconds
 
 // The latest measurements of one thing.
 class Median {
@@ -38,8 +40,10 @@ class Median {
   double median_ = 0;
 };
 
-double SecondsNow() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+int64_t NanosNow() {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 size_t CacheBytes(int name, size_t otherwise) {
@@ -67,13 +71,13 @@ struct HostProbe::State {
     const size_t l1 = CacheBytes(_SC_LEVEL1_DCACHE_SIZE, 32 << 10);
     const size_t l2 = CacheBytes(_SC_LEVEL2_CACHE_SIZE, 512 << 10);
     const size_t l3 = CacheBytes(_SC_LEVEL3_CACHE_SIZE, 8 << 20);
-    // Half a cache, so that whatever else runs does not push it out. A shared last level may be that
-    // of a large host of which this machine has a part: 4 MiB stays inside it.
+    // Half a cache, so that whatever else runs does not push it out. A shared last level may be
+    // that of a large host of which this machine has a part: 4 MiB stays inside it.
     AddPoint(l1 / 2 * threads, size_t{1} << 20);
     AddPoint(l2 / 2 * threads, size_t{4} << 20);
     AddPoint(std::clamp(l3 / 2, l2 * threads, size_t{8} << 20), size_t{8} << 20);
     // Larger than the last level, read a slice at a time.
-    AddPoint(std::clamp(2 * l3, size_t{64} << 20, size_t{192} << 20), size_t{8} << 20);
+    AddPoint(std::clamp(2 * l3, size_t{64} << 20, size_t{192} << 20), size_t{4} << 20);
     memory.resize(points.back().bytes / sizeof(Alignment));
     pool.Run([&](int thread, int n) {
       const WorkRange range = SplitWork(static_cast<int64_t>(memory.size()), thread, n);
@@ -94,31 +98,48 @@ struct HostProbe::State {
     points.push_back(Point{.bytes = bytes, .read_bytes = read_bytes, .offset = 0, .rate = {}});
   }
 
+  // Runs `work` on every thread at once and gives the longest that one took, in seconds. The team
+  // wakes up and runs `prepare` before the clocks start: entering a region may take longer than a
+  // slice.
+  template <typename Prepare, typename Work>
+  double Slowest(const Prepare& prepare, const Work& work) {
+    std::atomic<int> waiting{pool.threads()};
+    std::atomic<int64_t> slowest{0};
+    pool.Run([&](int thread, int) {
+      sink.fetch_add(prepare(static_cast<size_t>(thread)), std::memory_order_relaxed);
+      waiting.fetch_sub(1, std::memory_order_acq_rel);
+      // On a machine with more to do than cores, the one waited for may need this core.
+      for (int spins = 0; waiting.load(std::memory_order_acquire) > 0; ++spins) {
+        if (spins > kSpins) std::this_thread::yield();
+      }
+      const int64_t start = NanosNow();
+      sink.fetch_add(work(static_cast<size_t>(thread)), std::memory_order_relaxed);
+      const int64_t took = NanosNow() - start;
+      int64_t most = slowest.load(std::memory_order_relaxed);
+      while (took > most && !slowest.compare_exchange_weak(most, took)) {
+      }
+    });
+    return 1e-9 * static_cast<double>(slowest.load());
+  }
+
   void MeasureRead(Point& point) {
     const auto* data = reinterpret_cast<const std::byte*>(memory.data());
     const auto threads = static_cast<size_t>(pool.threads());
-    // Whole passes over a set that fits a cache, after one that brings it in; one slice of the rest.
+    // Whole passes over a set that fits a cache, after one that brings it in; one slice of the
+    // rest.
     const bool cached = point.bytes <= point.read_bytes;
     const size_t span = cached ? point.bytes : point.read_bytes;
     const size_t passes = cached ? std::max<size_t>(point.read_bytes / span, 1) : 1;
     const size_t share = span / threads / kGrain * kGrain;
     const std::byte* from = data + point.offset;
-    const auto pass = [&](size_t count) {
-      pool.Run([&](int thread, int) {
-        uint64_t sum = 0;
-        for (size_t i = 0; i < count; ++i) {
-          sum += loops.read(from + static_cast<size_t>(thread) * share, share);
-        }
-        sink.fetch_add(sum, std::memory_order_relaxed);
-      });
+    const auto read = [&](size_t thread, size_t count) {
+      uint64_t sum = 0;
+      for (size_t i = 0; i < count; ++i) sum += loops.read(from + thread * share, share);
+      return sum;
     };
-    if (cached) pass(1);
-    const double start = SecondsNow();
-    pass(passes);
-    const double seconds = SecondsNow() - start;
-    if (seconds > 0) {
-      point.rate.Add(static_cast<double>(share * threads * passes) / seconds);
-    }
+    const double seconds = Slowest([&](size_t thread) { return cached ? read(thread, 1) : 0; },
+                                   [&](size_t thread) { return read(thread, passes); });
+    if (seconds > 0) point.rate.Add(static_cast<double>(share * threads * passes) / seconds);
     if (!cached) {
       point.offset += span;
       if (point.offset + span > point.bytes) point.offset = 0;
@@ -126,13 +147,10 @@ struct HostProbe::State {
   }
 
   void MeasureArithmetic() {
-    constexpr double kOps = 2e6;  // a thread: some ten microseconds
+    constexpr double kOps = 4e6;  // a thread: some twenty microseconds
     const auto iterations = static_cast<uint64_t>(kOps / loops.ops_per_iteration) + 1;
-    const double start = SecondsNow();
-    pool.Run([&](int, int) {
-      sink.fetch_add(loops.arithmetic(iterations), std::memory_order_relaxed);
-    });
-    const double seconds = SecondsNow() - start;
+    const double seconds = Slowest([](size_t) { return uint64_t{0}; },
+                                   [&](size_t) { return loops.arithmetic(iterations); });
     if (seconds <= 0) return;
     arithmetic.Add(static_cast<double>(iterations) * loops.ops_per_iteration * pool.threads() /
                    seconds);
@@ -180,10 +198,10 @@ void HostProbe::Interleave(Nanos step) {
   State& state = *state_;
   state.owed += kShare * step.Seconds();
   if (state.owed <= 0) return;
-  const double start = SecondsNow();
+  const int64_t start = NanosNow();
   state.MeasureNext();
   // A long wait between steps earns no burst of probes.
-  state.owed = std::min(state.owed, 0.01) - (SecondsNow() - start);
+  state.owed = std::min(state.owed, 0.01) - 1e-9 * static_cast<double>(NanosNow() - start);
 }
 
 }  // namespace tandem

@@ -1,7 +1,7 @@
 // What this machine can do, as a roof: the rate at which the thread team reads memory, for working
-// sets from the first cache level to DRAM, and the rate at which it multiplies and adds. Rig time is a
-// ratio to it, so the probes run beside the steps and the medians follow the machine as its neighbours
-// come and go.
+// sets from the first cache level to DRAM, and the rate at which it multiplies and adds. Rig time
+// is a ratio to it, so the probes run beside the steps and the medians follow the machine as its
+// neighbours come and go.
 //
 // One thread; uses the team between ops.
 #pragma once

@@ -1,5 +1,6 @@
-// The KV cache: pages of kPageTokens tokens, one page table a sequence, and on every device the share
-// of each page that its own units fill. Page p of a lane is page p on all of that lane's devices.
+// The KV cache: pages of kPageTokens tokens, one page table a sequence, and on every device the
+// share of each page that its own units fill. Page p of a lane is page p on all of that lane's
+// devices.
 //
 // Admission reserves all pages that a request can need, so nothing is ever evicted.
 //

@@ -1,5 +1,5 @@
-// A step's rows cut into the program's microbatches, as plan.h says: by_chunk at floor(rows * i / M),
-// by_sequence by slot modulo M. A microbatch may be empty.
+// A step's rows cut into the program's microbatches, as plan.h says: by_chunk at floor(rows * i /
+// M), by_sequence by slot modulo M. A microbatch may be empty.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,10 @@ struct RowSpan {
 };
 
 struct Microbatch {
-  std::vector<int32_t> ids;              // (rows)
-  std::vector<SequenceRows> sequences;   // rows of the microbatch, in order
-  std::vector<SampledRow> sampled;       // in row order
-  std::vector<RowSpan> sampled_spans;    // the same rows, as runs within the microbatch
+  std::vector<int32_t> ids;             // (rows)
+  std::vector<SequenceRows> sequences;  // rows of the microbatch, in order
+  std::vector<SampledRow> sampled;      // in row order
+  std::vector<RowSpan> sampled_spans;   // the same rows, as runs within the microbatch
   MicrobatchShape shape;
 
   uint32_t rows() const { return shape.rows; }

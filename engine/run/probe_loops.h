@@ -1,5 +1,5 @@
-// The inner loops of the host probe for this processor: probe_x86.cc, or probe_generic.cc where CMake
-// finds another processor.
+// The inner loops of the host probe for this processor: probe_x86.cc, or probe_generic.cc where
+// CMake finds another processor.
 #pragma once
 
 #include <cstddef>

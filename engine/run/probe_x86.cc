@@ -1,6 +1,6 @@
 // Probe loops for x86-64: AVX2 and AVX-512 forms, the widest that the processor has, and plain SSE2
-// where it has neither. Twelve independent chains hide the latency of a fused multiply-add (4 cycles,
-// two a cycle) with room to spare.
+// where it has neither. Twelve independent chains hide the latency of a fused multiply-add (4
+// cycles, two a cycle) with room to spare.
 #include <immintrin.h>
 
 #include "engine/run/probe_loops.h"

@@ -22,8 +22,7 @@ bool BetweenDevices(const Op& op) {
 }  // namespace
 
 RigTimer::RigTimer(const RigTimerSetup& setup)
-    : setup_(setup),
-      measured_(setup.rig->is_this_machine && setup.clock == ClockKind::kWall) {
+    : setup_(setup), measured_(setup.rig->is_this_machine && setup.clock == ClockKind::kWall) {
   if (measured_) return;
   const Plan& plan = *setup.plan;
   for (size_t i = 0; i < plan.programs.size(); ++i) {

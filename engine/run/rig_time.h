@@ -1,9 +1,10 @@
 // From op times measured here to op times on the rig, and to the timeline of a step.
 //
-// This machine's rig on the wall clock: times are what they are, and each device's step is split into
-// what ran, what moved and what others did. Otherwise every op's time becomes rig time, measured here
-// and multiplied by roofline(op, rig) / roofline(op, this device), both at efficiency 1 and for
-// working sets of the same size, or modelled; schedule.h lays them on the rig's queues and links.
+// This machine's rig on the wall clock: times are what they are, and each device's step is split
+// into what ran, what moved and what others did. Otherwise every op's time becomes rig time,
+// measured here and multiplied by roofline(op, rig) / roofline(op, this device), both at efficiency
+// 1 and for working sets of the same size, or modelled; schedule.h lays them on the rig's queues
+// and links.
 //
 // One thread.
 #pragma once
@@ -37,7 +38,8 @@ class RigTimer {
 
   // Whether times are this machine's own.
   bool measured() const { return measured_; }
-  // Median over the ops of a decode step of roofline(rig) / roofline(here); 1 where nothing is scaled.
+  // Median over the ops of a decode step of roofline(rig) / roofline(here); 1 where nothing is
+  // scaled.
   double op_time_factor() const { return op_time_factor_; }
 
   // Fills the report's op times, timeline and clipped_ops, and the ledger's times. `wall` is the
@@ -52,13 +54,13 @@ class RigTimer {
   const RigTimerSetup setup_;
   bool measured_;
   double op_time_factor_ = 1.0;
-  std::unique_ptr<HostProbe> probe_;             // where times are scaled
-  std::vector<ProgramSchedule> schedules_;       // parallel to the plan's programs
+  std::unique_ptr<HostProbe> probe_;        // where times are scaled
+  std::vector<ProgramSchedule> schedules_;  // parallel to the plan's programs
 };
 
-// The wall-clock timeline of a trace: per device, compute is what its ops took, exposed communication
-// what movements took that touch it, waiting what other devices' ops and movements took, idle the rest
-// of `wall`.
+// The wall-clock timeline of a trace: per device, compute is what its ops took, exposed
+// communication what movements took that touch it, waiting what other devices' ops and movements
+// took, idle the rest of `wall`.
 void LayMeasured(const StepTrace& trace, uint32_t n_devices, Nanos wall, Timeline& timeline);
 
 }  // namespace tandem

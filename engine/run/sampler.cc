@@ -15,7 +15,8 @@ namespace {
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 constexpr uint32_t kLanes = 16;
 
-// The finaliser of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators").
+// The finaliser of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number
+// generators").
 uint64_t Mix(uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -90,8 +91,8 @@ Choice Sampler::Choose(const float* logits, const SamplingParams& params,
     if (best.index == vocab_ || !std::isfinite(best.value)) {
       FailLogits("penalties and bias leave no token that can be chosen");
     }
-    choice.id = params.temperature > 0 ? Draw(params, best.value, index)
-                                       : static_cast<int32_t>(best.index);
+    choice.id =
+        params.temperature > 0 ? Draw(params, best.value, index) : static_cast<int32_t>(best.index);
   }
   if (logprobs >= 0) LogProbs(logits, plain.value, logprobs, choice);
   return choice;
@@ -123,8 +124,8 @@ void Sampler::Penalise(const SamplingParams& params, std::span<const int32_t> co
   for (const auto& [id, bias] : params.logit_bias) row_[static_cast<size_t>(id)] += bias;
 }
 
-// Keeps the best k of row_ as candidates, in order; all of them, in order of id, when k is 0. A token
-// that cannot be drawn (minus infinity) is no candidate.
+// Keeps the best k of row_ as candidates, in order; all of them, in order of id, when k is 0. A
+// token that cannot be drawn (minus infinity) is no candidate.
 void Sampler::TakeCandidates(uint32_t k) {
   candidates_.clear();
   for (uint32_t id = 0; id < vocab_; ++id) {

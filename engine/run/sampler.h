@@ -1,8 +1,9 @@
 // Logits to token ids. Greedy is one pass over the row; everything else works on a copy.
 //
-// Order: repetition, presence and frequency penalties, logit bias, temperature, then top-k, top-p and
-// min-p, each on what the one before left, with at least one token kept; ties go to the lowest id. The
-// draw is a hash of (seed, token index), so it depends on neither the batch nor the draws before it.
+// Order: repetition, presence and frequency penalties, logit bias, temperature, then top-k, top-p
+// and min-p, each on what the one before left, with at least one token kept; ties go to the lowest
+// id. The draw is a hash of (seed, token index), so it depends on neither the batch nor the draws
+// before it.
 //
 // Scratch is allocated once; one thread.
 //
@@ -29,11 +30,11 @@ class Sampler {
  public:
   explicit Sampler(uint32_t vocab);
 
-  // logits (vocab). `context` is prompt and generated tokens, `n_prompt` of them prompt; the draw is
-  // number `index`. logprobs as in Request. Throws Error(kFailure) when a logit is not a number, or
-  // the largest is infinite.
-  Choice Choose(const float* logits, const SamplingParams& params,
-                std::span<const int32_t> context, uint32_t n_prompt, uint32_t index, int logprobs);
+  // logits (vocab). `context` is prompt and generated tokens, `n_prompt` of them prompt; the draw
+  // is number `index`. logprobs as in Request. Throws Error(kFailure) when a logit is not a number,
+  // or the largest is infinite.
+  Choice Choose(const float* logits, const SamplingParams& params, std::span<const int32_t> context,
+                uint32_t n_prompt, uint32_t index, int logprobs);
 
  private:
   struct Candidate {
@@ -48,8 +49,8 @@ class Sampler {
   void LogProbs(const float* logits, float largest, int count, Choice& choice);
 
   uint32_t vocab_;
-  std::vector<float> row_;            // the penalised copy
-  std::vector<uint32_t> counts_;      // of tokens in the context; zero between calls
+  std::vector<float> row_;        // the penalised copy
+  std::vector<uint32_t> counts_;  // of tokens in the context; zero between calls
   std::vector<Candidate> candidates_;
 };
 

@@ -95,11 +95,12 @@ void Scheduler::BuildPrefill(Lane& lane, uint32_t index, StepBatch& batch,
     const bool last_rows = s.n_stored + rows == s.n_prompt;
     const uint32_t sampled = scored ? rows : (last_rows && s.max_tokens > 0 ? 1 : 0);
     s.step_rows = rows;
-    batch.sequences.push_back(BatchSequence{.slot = s.slot,
-                                            .start = s.n_stored,
-                                            .tokens = std::span(s.context).subspan(s.n_stored, rows),
-                                            .sampled = sampled,
-                                            .pages = s.pages.data()});
+    batch.sequences.push_back(
+        BatchSequence{.slot = s.slot,
+                      .start = s.n_stored,
+                      .tokens = std::span(s.context).subspan(s.n_stored, rows),
+                      .sampled = sampled,
+                      .pages = s.pages.data()});
     members.push_back(&s);
     budget -= rows;
     if (budget == 0 || scored) break;

@@ -3,8 +3,8 @@
 //
 // Continuous batching with chunked prefill. Requests wait in order of arrival; the first one is
 // admitted to the lane with the fewest sequences that has a slot and all the pages the request can
-// ever need (so nothing is evicted), and none overtakes it. A lane alternates between a PREFILL step
-// over prompts, oldest first, of at most max_step_tokens rows, and a DECODE step over all that
+// ever need (so nothing is evicted), and none overtakes it. A lane alternates between a PREFILL
+// step over prompts, oldest first, of at most max_step_tokens rows, and a DECODE step over all that
 // generate: decode waits at most one chunk.
 #pragma once
 
@@ -30,8 +30,8 @@ struct Sequence {
   RequestStats stats;
   std::vector<int32_t> context;  // prompt and generated tokens
   uint32_t n_prompt = 0;
-  uint32_t max_tokens = 0;       // clamped to the slot's context
-  uint32_t n_stored = 0;         // tokens whose KV is in the cache
+  uint32_t max_tokens = 0;  // clamped to the slot's context
+  uint32_t n_stored = 0;    // tokens whose KV is in the cache
   uint32_t lane = 0;
   uint32_t slot = 0;
   std::vector<int32_t> pages;
@@ -68,7 +68,8 @@ class Scheduler {
   bool HasActive(uint32_t lane) const { return !lanes_[lane].active.empty(); }
   // Which program the lane runs next; nothing when it has no sequences.
   std::optional<ProgramKind> NextPhase(uint32_t lane) const;
-  // Fills the batch and the sequences in it, in step with each other. REQUIRES: NextPhase is `kind`.
+  // Fills the batch and the sequences in it, in step with each other. REQUIRES: NextPhase is
+  // `kind`.
   void BuildBatch(uint32_t lane, ProgramKind kind, StepBatch& batch,
                   std::vector<Sequence*>& members);
 

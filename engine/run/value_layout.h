@@ -1,6 +1,6 @@
 // Where the values of one step live: offsets into one arena a device, chosen so that values whose
-// lives overlap never share a byte. A value lives from the op that gives it to the last op that takes
-// it, both included, so an op never writes over its own operands.
+// lives overlap never share a byte. A value lives from the op that gives it to the last op that
+// takes it, both included, so an op never writes over its own operands.
 //
 // Offsets depend on the rows of each microbatch alone; a step of the same shape as the one before
 // reuses them.
@@ -16,7 +16,7 @@ namespace tandem {
 
 struct LaidValue {
   uint32_t device = 0;
-  uint64_t bytes = 0;      // zero: takes no room
+  uint64_t bytes = 0;  // zero: takes no room
   uint32_t def_op = 0;
   uint32_t last_use = 0;
 };

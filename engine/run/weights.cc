@@ -181,8 +181,8 @@ void WeightStore::PackPlaces(const Plan& plan) {
 }
 
 void WeightStore::PrepareFetches(const Plan& plan) {
-  // Slots first take the room that the plan gives them, or what the packed form of the largest fetch
-  // needs where padding makes it more.
+  // Slots first take the room that the plan gives them, or what the packed form of the largest
+  // fetch needs where padding makes it more.
   std::vector<uint64_t> room(plan.slots.size());
   for (size_t i = 0; i < plan.slots.size(); ++i) room[i] = plan.slots[i].bytes.value;
   for (const Op* fetch : Fetches(plan)) {
@@ -196,16 +196,17 @@ void WeightStore::PrepareFetches(const Plan& plan) {
     room[*fetch->slot] = std::max(room[*fetch->slot], Shape(id, begin, end).bytes);
   }
   for (size_t i = 0; i < plan.slots.size(); ++i) {
-    slot_buffers_.push_back(DeviceOf(plan.slots[i].device)
-                                .Allocate(MemoryUse::kSlots, Bytes{room[i]}, fmt::format("s{}", i)));
+    slot_buffers_.push_back(
+        DeviceOf(plan.slots[i].device)
+            .Allocate(MemoryUse::kSlots, Bytes{room[i]}, fmt::format("s{}", i)));
   }
   for (const Op* fetch : Fetches(plan)) {
     if (InSlot(*fetch->slot, fetch->block, fetch->units) != nullptr) continue;
     const Block& block = graph_.at(fetch->block);
     auto view = std::make_unique<SlotView>();
     view->slot = *fetch->slot;
-    view->shard = Shape(Canonical(fetch->block), block.ElemBegin(fetch->units),
-                        block.ElemEnd(fetch->units));
+    view->shard =
+        Shape(Canonical(fetch->block), block.ElemBegin(fetch->units), block.ElemEnd(fetch->units));
     BindMemory(view->shard, slot_buffers_[*fetch->slot].data());
     slot_views_.push_back(std::move(view));
   }
@@ -247,8 +248,8 @@ const BlockShard* WeightStore::Resident(DeviceId device, BlockId block, uint32_t
   const BlockId id = Canonical(block);
   for (const auto& owned : shards_) {
     const BlockShard& shard = owned->shard;
-    if (owned->device == device && !owned->fetch_only && shard.block == id &&
-        shard.begin <= elem && elem < shard.end) {
+    if (owned->device == device && !owned->fetch_only && shard.block == id && shard.begin <= elem &&
+        elem < shard.end) {
       return &shard;
     }
   }

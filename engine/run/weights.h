@@ -48,8 +48,8 @@ std::vector<TensorSlice> SlicesOf(const Model& model, BlockId block, uint32_t be
 class WeightStore {
  public:
   // `devices` by DeviceId, `ops` of any of them; all outlive the store.
-  WeightStore(const Model& model, const Plan& plan, std::span<const std::unique_ptr<Device>> devices,
-              Device& host, Ops& ops);
+  WeightStore(const Model& model, const Plan& plan,
+              std::span<const std::unique_ptr<Device>> devices, Device& host, Ops& ops);
 
   // The resident shard on a device that holds element `elem` of the block; null when none does.
   const BlockShard* Resident(DeviceId device, BlockId block, uint32_t elem) const;

@@ -1,5 +1,5 @@
-// Collectives against a plain sum in rank order: bit-exact, the same on every rank, and the bytes that
-// the formulas of engine/plan/cost.h name.
+// Collectives against a plain sum in rank order: bit-exact, the same on every rank, and the bytes
+// that the formulas of engine/plan/cost.h name.
 #include "engine/link/collectives.h"
 
 #include <gtest/gtest.h>
@@ -26,8 +26,10 @@ class CollectivesTest : public ::testing::TestWithParam<Case> {
     transport_ = MakeTransport(GetParam().path, GetParam().path, link_.host.get());
     // Small scratch, so that messages cross in several pieces.
     const uint64_t scratch = 2 * MinCollectiveScratch(GetParam().ranks);
-    context_ = CollectiveContext{.transport = transport_.get(), .ledger = &link_.ledger,
-                                 .stream = nullptr, .wire = GetParam().wire,
+    context_ = CollectiveContext{.transport = transport_.get(),
+                                 .ledger = &link_.ledger,
+                                 .stream = nullptr,
+                                 .wire = GetParam().wire,
                                  .scratch_bytes = scratch};
     for (uint32_t r = 0; r < GetParam().ranks; ++r) scratch_.emplace_back(scratch);
   }
@@ -39,8 +41,8 @@ class CollectivesTest : public ::testing::TestWithParam<Case> {
   std::vector<CollectiveRank> Ranks() {
     std::vector<CollectiveRank> list;
     for (uint32_t r = 0; r < ranks(); ++r) {
-      list.push_back({DeviceId{static_cast<int32_t>(r)}, in_[r].data(), out_[r].data(),
-                      scratch_[r].data()});
+      list.push_back(
+          {DeviceId{static_cast<int32_t>(r)}, in_[r].data(), out_[r].data(), scratch_[r].data()});
     }
     return list;
   }
@@ -53,8 +55,8 @@ class CollectivesTest : public ::testing::TestWithParam<Case> {
   std::vector<float> RankOrderSum(size_t begin, size_t end) const {
     std::vector<float> sum;
     for (uint32_t r = 0; r < ranks(); ++r) {
-      const std::vector<float> part =
-          Rounded({in_[r].begin() + static_cast<long>(begin), in_[r].begin() + static_cast<long>(end)});
+      const std::vector<float> part = Rounded(
+          {in_[r].begin() + static_cast<long>(begin), in_[r].begin() + static_cast<long>(end)});
       if (r == 0) {
         sum = part;
       } else {
@@ -184,13 +186,13 @@ TEST(CollectivesBitsTest, AlgorithmsAgreeOnAnF32Wire) {
   std::vector<std::vector<float>> in, one(3, std::vector<float>(100)), two = one;
   std::vector<std::vector<std::byte>> scratch(3, std::vector<std::byte>(MinCollectiveScratch(3)));
   for (uint32_t r = 0; r < 3; ++r) in.push_back(RandomFloats(100, r));
-  const CollectiveContext context{.transport = transport.get(), .ledger = &link.ledger,
-                                  .scratch_bytes = scratch[0].size()};
+  const CollectiveContext context{
+      .transport = transport.get(), .ledger = &link.ledger, .scratch_bytes = scratch[0].size()};
   for (auto* out : {&one, &two}) {
     std::vector<CollectiveRank> ranks;
     for (uint32_t r = 0; r < 3; ++r) {
-      ranks.push_back({DeviceId{static_cast<int32_t>(r)}, in[r].data(), (*out)[r].data(),
-                       scratch[r].data()});
+      ranks.push_back(
+          {DeviceId{static_cast<int32_t>(r)}, in[r].data(), (*out)[r].data(), scratch[r].data()});
     }
     AllReduce(context, out == &one ? Algorithm::kOneShot : Algorithm::kTwoShot, ranks, 100);
   }

@@ -11,8 +11,8 @@
 namespace tandem {
 namespace {
 
-using testing::LinkDevices;
 using ::testing::HasSubstr;
+using testing::LinkDevices;
 
 std::vector<std::byte> Ramp(size_t n) {
   std::vector<std::byte> bytes(n);
@@ -26,7 +26,10 @@ TEST(TransportTest, LocalMovesBytesAndBooksOneHop) {
   EXPECT_EQ(transport->mechanism(), PathKind::kLocal);
   const std::vector<std::byte> from = Ramp(1000);
   std::vector<std::byte> to(1000);
-  transport->Copy({.src = DeviceId{0}, .from = from.data(), .dst = DeviceId{1}, .to = to.data(),
+  transport->Copy({.src = DeviceId{0},
+                   .from = from.data(),
+                   .dst = DeviceId{1},
+                   .to = to.data(),
                    .row_bytes = 1000},
                   nullptr, link.ledger);
   EXPECT_EQ(from, to);
@@ -46,8 +49,11 @@ TEST(TransportTest, HostStagedMakesTwoHopsForAnySize) {
     std::vector<std::byte> to(n);
     link.ledger.BeginStep(ProgramKind::kDecode);
     link.ledger.BeginOp(3, OpKind::kTransfer, BlockId{2}, WireType::kF32);
-    transport->Copy({.src = DeviceId{0}, .from = from.data(), .dst = DeviceId{1},
-                     .to = to.data(), .row_bytes = n},
+    transport->Copy({.src = DeviceId{0},
+                     .from = from.data(),
+                     .dst = DeviceId{1},
+                     .to = to.data(),
+                     .row_bytes = n},
                     nullptr, link.ledger);
     EXPECT_EQ(from, to);
     ASSERT_EQ(link.ledger.rows().size(), 2u);
@@ -65,8 +71,13 @@ TEST(TransportTest, StridedRowsKeepTheirPlaces) {
     const std::vector<std::byte> from = Ramp(64);
     std::vector<std::byte> to(96, std::byte{0xee});
     link.ledger.BeginStep(ProgramKind::kDecode);
-    transport->Copy({.src = DeviceId{0}, .from = from.data(), .dst = DeviceId{1},
-                     .to = to.data(), .row_bytes = 10, .rows = 3, .src_stride = 20,
+    transport->Copy({.src = DeviceId{0},
+                     .from = from.data(),
+                     .dst = DeviceId{1},
+                     .to = to.data(),
+                     .row_bytes = 10,
+                     .rows = 3,
+                     .src_stride = 20,
                      .dst_stride = 30},
                     nullptr, link.ledger);
     for (size_t i = 0; i < to.size(); ++i) {
@@ -81,8 +92,12 @@ TEST(TransportTest, PaddingIsNotBooked) {
   LinkDevices link(1);
   auto transport = MakeTransport(PathKind::kLocal, PathKind::kLocal, nullptr);
   std::vector<std::byte> a(128), b(128);
-  transport->Copy({.src = kHost, .from = a.data(), .dst = DeviceId{0}, .to = b.data(),
-                   .row_bytes = 128, .padding_bytes = 28},
+  transport->Copy({.src = kHost,
+                   .from = a.data(),
+                   .dst = DeviceId{0},
+                   .to = b.data(),
+                   .row_bytes = 128,
+                   .padding_bytes = 28},
                   nullptr, link.ledger);
   EXPECT_EQ(link.ledger.rows()[0].bytes, Bytes{100});
 }
@@ -110,8 +125,7 @@ class Corrupting final : public Transport {
   }
 
  private:
-  std::unique_ptr<Transport> inner_ =
-      MakeTransport(PathKind::kLocal, PathKind::kLocal, nullptr);
+  std::unique_ptr<Transport> inner_ = MakeTransport(PathKind::kLocal, PathKind::kLocal, nullptr);
   uint64_t size_, byte_;
 };
 

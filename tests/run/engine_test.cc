@@ -1,4 +1,5 @@
-// The engine's promises to its front ends: bad requests, queues, cancellation, failing steps, memory.
+// The engine's promises to its front ends: bad requests, queues, cancellation, failing steps,
+// memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -13,13 +14,13 @@ namespace {
 
 using testing::FaultOps;
 using testing::FaultPlan;
+using ::testing::HasSubstr;
 using testing::MakeRequest;
 using testing::Prompt;
 using testing::Recorder;
 using testing::RunAll;
 using testing::TinyModel;
 using testing::TinyOptions;
-using ::testing::HasSubstr;
 
 EngineOptions Single(std::shared_ptr<const Model> model = TinyModel()) {
   Plan plan = testing::SinglePlan(model->blocks());
@@ -225,10 +226,9 @@ TEST(EngineTest, AWrongLinkIsFoundBeforeTheFirstRun) {
 TEST(EngineTest, HoldsTheMemoryThatThePlanSays) {
   const auto model = TinyModel();
   const BlockGraph& graph = model->blocks();
-  for (const Plan& plan :
-       {testing::SinglePlan(graph), testing::ReplicasPlan(graph, 2),
-        testing::LayerSplitPlan(graph, 2, 2), testing::TensorSplitPlan(graph, {2, 1}),
-        testing::OffloadPlan(graph)}) {
+  for (const Plan& plan : {testing::SinglePlan(graph), testing::ReplicasPlan(graph, 2),
+                           testing::LayerSplitPlan(graph, 2, 2),
+                           testing::TensorSplitPlan(graph, {2, 1}), testing::OffloadPlan(graph)}) {
     auto engine = Engine::Create(TinyOptions(model, plan));
     auto& impl = dynamic_cast<EngineImpl&>(*engine);
     const MemoryTable& table = engine->info().planned.verified.memory;

@@ -12,7 +12,8 @@ namespace tandem::testing {
 
 struct FaultPlan {
   int fail_matmul_in = -1;  // the product that throws, counted down from here; -1: none
-  bool poison_head = false; // the next product over the whole vocabulary has a NaN in its first row
+  bool poison_head =
+      false;  // the next product over the whole vocabulary has a NaN in its first row
   uint64_t vocab = 0;
 };
 

@@ -1,6 +1,6 @@
 // The default model against an fp32 reference on its dequantised weights, teacher-forced over the
-// committed prompts (tests/golden/logits, written by tools/make-reference-logits). Reads the model's
-// path from TANDEM_TEST_MODEL and is skipped where it is unset.
+// committed prompts (tests/golden/logits, written by tools/make-reference-logits). Reads the
+// model's path from TANDEM_TEST_MODEL and is skipped where it is unset.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -86,7 +86,8 @@ class GoldenLogitsTest : public ::testing::Test {
         } else if (result.first_miss.empty()) {
           result.first_miss = name + " position " + std::to_string(p) + ": token " +
                               std::to_string(top) + ", the reference has " +
-                              prompt.at("top").at(p).dump() + " by " + prompt.at("gap").at(p).dump();
+                              prompt.at("top").at(p).dump() + " by " +
+                              prompt.at("gap").at(p).dump();
         }
       }
     }

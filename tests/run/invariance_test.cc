@@ -1,5 +1,5 @@
-// A request's logits do not depend, to the bit, on what shares its batch, how its prompt was chunked,
-// or how many threads ran.
+// A request's logits do not depend, to the bit, on what shares its batch, how its prompt was
+// chunked, or how many threads ran.
 #include <gtest/gtest.h>
 
 #include "tests/run/engine_fixture.h"

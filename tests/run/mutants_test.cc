@@ -1,6 +1,6 @@
-// Mutated plans on the real executor: whatever the verifier accepts gives the logits of `single`. The
-// million-fold fuzz runs on a toy (tests/support/toy_executor.h); this one shows that kernels, packed
-// weights, KV pages and collectives follow the same rules.
+// Mutated plans on the real executor: whatever the verifier accepts gives the logits of `single`.
+// The million-fold fuzz runs on a toy (tests/support/toy_executor.h); this one shows that kernels,
+// packed weights, KV pages and collectives follow the same rules.
 #include <gtest/gtest.h>
 
 #include <algorithm>

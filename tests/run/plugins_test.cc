@@ -1,5 +1,5 @@
-// Every shipped plugin, asked through its helper process, on one to three devices: the engine runs what
-// it plans and gives the logits of `single`.
+// Every shipped plugin, asked through its helper process, on one to three devices: the engine runs
+// what it plans and gives the logits of `single`.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -31,7 +31,8 @@ EngineOptions Options(std::shared_ptr<const Model> model, const std::string& plu
 TEST(PluginsTest, EveryPluginGivesTheLogitsOfSingle) {
   for (DType type : {DType::kF32, DType::kQ4_1, DType::kQ8_0}) {
     const auto model = testing::TinyModel(type);
-    const auto score = [&](const std::string& plugin, uint32_t devices, ActivationType activations) {
+    const auto score = [&](const std::string& plugin, uint32_t devices,
+                           ActivationType activations) {
       EngineOptions options = Options(model, plugin, devices);
       options.ops.activations = activations;
       return RunOne(options, MakeRequest(Prompt(41), 9, /*prompt_logits=*/true));

@@ -57,8 +57,7 @@ TEST(SplitsTest, PlansWithoutAReduceMatchSingleToTheBit) {
   for (DType type : kTypes) {
     for (bool tied : {true, false}) {
       const auto model = TinyModel(type, tied);
-      const auto single =
-          Score(model, testing::SinglePlan(model->blocks()), ActivationType::kInt8);
+      const auto single = Score(model, testing::SinglePlan(model->blocks()), ActivationType::kInt8);
       ASSERT_EQ(single->reason, FinishReason::kLength) << single->error;
       ASSERT_EQ(single->prompt_logits.size(), 41u * 200u);
       for (const Split& split : ExactSplits(model->blocks())) {
@@ -72,10 +71,10 @@ TEST(SplitsTest, PlansWithoutAReduceMatchSingleToTheBit) {
   }
 }
 
-// With f32 activations a split changes the order of two sums a layer, over at most `ffn` terms each.
-// Reordering a sum of n terms moves it by about sqrt(n) * 2^-24 of the terms' norm; each layer adds
-// its own to the residual, and the last norm scales the whole to order one. The margin of 32 stands
-// for what the norms and the softmax amplify.
+// With f32 activations a split changes the order of two sums a layer, over at most `ffn` terms
+// each. Reordering a sum of n terms moves it by about sqrt(n) * 2^-24 of the terms' norm; each
+// layer adds its own to the residual, and the last norm scales the whole to order one. The margin
+// of 32 stands for what the norms and the softmax amplify.
 double Tolerance(const ModelConfig& config, const std::vector<float>& logits) {
   double norm = 0;
   for (float x : logits) norm = std::max(norm, static_cast<double>(std::fabs(x)));
@@ -98,25 +97,25 @@ TEST(SplitsTest, PlansWithAReduceStayWithinTheSumsTolerance) {
         const double e = std::fabs(got->prompt_logits[i] - single->prompt_logits[i]);
         if (!(e <= error)) error = e, worst = i;
       }
-      EXPECT_LE(error, tolerance)
-          << split.name << " " << ToString(type) << ": position " << worst / 200 << " token "
-          << worst % 200 << " is " << got->prompt_logits[worst] << ", single has "
-          << single->prompt_logits[worst];
+      EXPECT_LE(error, tolerance) << split.name << " " << ToString(type) << ": position "
+                                  << worst / 200 << " token " << worst % 200 << " is "
+                                  << got->prompt_logits[worst] << ", single has "
+                                  << single->prompt_logits[worst];
     }
   }
 }
 
 // int8 activations turn the last bit of a sum into a step of a quantised activation now and then:
-// 1/254 of a block's largest element, in a few of a row's elements. What it does to logits is of the
-// order of what quantising them did in the first place, which is what the bound is taken from.
+// 1/254 of a block's largest element, in a few of a row's elements. What it does to logits is of
+// the order of what quantising them did in the first place, which is what the bound is taken from.
 TEST(SplitsTest, Int8PlansWithAReduceStayWithinWhatQuantisingCosts) {
   const auto model = TinyModel(DType::kQ4_1);
   const auto f32 = Score(model, testing::SinglePlan(model->blocks()), ActivationType::kF32);
   const auto single = Score(model, testing::SinglePlan(model->blocks()), ActivationType::kInt8);
   double quantising = 0;
   for (size_t i = 0; i < f32->prompt_logits.size(); ++i) {
-    quantising = std::max<double>(quantising,
-                                  std::fabs(f32->prompt_logits[i] - single->prompt_logits[i]));
+    quantising =
+        std::max<double>(quantising, std::fabs(f32->prompt_logits[i] - single->prompt_logits[i]));
   }
   EXPECT_GT(quantising, 0);
   for (const Split& split : SummingSplits(model->blocks())) {

@@ -1,5 +1,5 @@
-// What the ledger counts as bytes move equals the closed forms of engine/plan/cost.h, step by step, for
-// every split, wire and path; and what each device's step is made of adds up to the step.
+// What the ledger counts as bytes move equals the closed forms of engine/plan/cost.h, step by step,
+// for every split, wire and path; and what each device's step is made of adds up to the step.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -74,9 +74,9 @@ void ExpectTrafficMatches(const Engine& engine, const StepLog& log, const std::s
     for (size_t p = 0; p < planned.plan.programs.size(); ++p) {
       const Program& program = planned.plan.programs[p];
       if (program.kind != step.phase || program.lane != step.lane) continue;
-      const auto want = Sorted(TrafficOf(engine.model().blocks(), planned.plan, program,
-                                         planned.verified.programs[p], step.shape,
-                                         engine.options().rig));
+      const auto want =
+          Sorted(TrafficOf(engine.model().blocks(), planned.plan, program,
+                           planned.verified.programs[p], step.shape, engine.options().rig));
       const auto got = Sorted(step.traffic);
       ASSERT_EQ(got, want) << what << ", step " << step.index << " (" << ToString(step.phase)
                            << ", " << step.shape.rows() << " rows): counted\n"
@@ -129,7 +129,8 @@ TEST(TrafficTest, CountedBytesEqualTheFormulaOnEveryPath) {
 TEST(TrafficTest, RequestSharesAddUpToTheWhole) {
   const auto model = TinyModel(DType::kQ4_1);
   StepLog log;
-  auto engine = Engine::Create(TinyOptions(model, testing::TensorSplitPlan(model->blocks(), {2, 1})));
+  auto engine =
+      Engine::Create(TinyOptions(model, testing::TensorSplitPlan(model->blocks(), {2, 1})));
   engine->AddObserver(&log);
   std::vector<std::shared_ptr<Recorder>> all;
   for (int32_t i = 0; i < 4; ++i) {
@@ -173,8 +174,8 @@ TEST(AttributionTest, PartsAddUpToTheStep) {
         for (const DeviceAttribution& device : step.timeline.devices) {
           EXPECT_EQ(device.total(), step.timeline.length)
               << plan.plugin << " d" << device.device.value;
-          for (Nanos part : {device.compute, device.launch, device.exposed_comm, device.wait,
-                             device.idle}) {
+          for (Nanos part :
+               {device.compute, device.launch, device.exposed_comm, device.wait, device.idle}) {
             EXPECT_GE(part.value, 0) << plan.plugin << " d" << device.device.value;
           }
         }

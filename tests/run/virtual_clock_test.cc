@@ -1,5 +1,5 @@
-// Rig time: modelled times repeat to the nanosecond, measured ones change nothing but op timings, lanes
-// step independently, and an open-loop workload enters in its own time.
+// Rig time: modelled times repeat to the nanosecond, measured ones change nothing but op timings,
+// lanes step independently, and an open-loop workload enters in its own time.
 #include <gtest/gtest.h>
 
 #include <algorithm>
