@@ -35,6 +35,14 @@ struct Format {
   return _mm256_loadu_si256(static_cast<const __m256i*>(at));
 }
 
+// The cache lines of a block, which may lie past the end of the matrix: a prefetch does not fault.
+template <DType T>
+[[gnu::always_inline]] inline void Prefetch(const std::byte* block) {
+  for (uint64_t line = 0; line < Format<T>::kBytes; line += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(block) + line, _MM_HINT_T0);
+  }
+}
+
 // Four columns of eight rows: pairs summed to 16 bits (4-bit types), or fours to 32 bits.
 template <DType T>
 [[gnu::always_inline]] inline __m256i Multiply(__m256i w, __m256i magnitude, __m256i a) {
@@ -111,9 +119,7 @@ void FewTokens(const PanelJob& job, const PanelSpan& span) {
   for (int t = 0; t < kRows; ++t) acc[t] = _mm256_setzero_ps();
   const std::byte* at = span.at;
   for (uint64_t b = 0; b < blocks; ++b, at += Format<T>::kBytes) {
-    for (uint64_t line = 0; line < Format<T>::kBytes; line += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(at) + kPrefetchAhead + line, _MM_HINT_T0);
-    }
+    Prefetch<T>(at + kPrefetchAhead);
     const Weights<T> weights(at);
     for (int t = 0; t < kRows; ++t) {
       acc[t] = weights.Add(job.int8[static_cast<uint64_t>(t) * blocks + b], acc[t]);
@@ -131,12 +137,18 @@ struct alignas(32) UnpackedPair {
   __m256 m[kDepth][2];
 };
 
+// Blocks [first, first + blocks) of `row_blocks`. Fetches what the next call will unpack: the
+// panels' next blocks, or the first ones of the pair of panels after them, `pair_stride` bytes on.
 template <DType T>
-void UnpackPair(const PanelSpan* spans, uint64_t first, uint64_t blocks, UnpackedPair& out) {
+void UnpackPair(const PanelSpan* spans, uint64_t first, uint64_t blocks, uint64_t row_blocks,
+                uint64_t pair_stride, UnpackedPair& out) {
+  constexpr uint64_t kBytes = Format<T>::kBytes;
   for (uint64_t p = 0; p < 2; ++p) {
-    const std::byte* at = spans[p].at + first * Format<T>::kBytes;
-    for (uint64_t b = 0; b < blocks; ++b, at += Format<T>::kBytes) {
-      _mm_prefetch(reinterpret_cast<const char*>(at) + 4 * kPrefetchAhead, _MM_HINT_T0);
+    const std::byte* at = spans[p].at + first * kBytes;
+    const std::byte* ahead =
+        first + blocks < row_blocks ? at + blocks * kBytes : spans[p].at + pair_stride;
+    for (uint64_t b = 0; b < blocks; ++b, at += kBytes, ahead += kBytes) {
+      Prefetch<T>(ahead);
       const Weights<T> weights(at);
       for (int i = 0; i < 8; ++i) out.w[b][i][p] = weights.w[i];
       out.d[b][p] = weights.d;
@@ -184,7 +196,7 @@ void ManyTokens(const PanelJob& job, const PanelSpan* spans, uint64_t begin, uin
   for (uint64_t t = 0; t < tokens; ++t) acc[t][0] = acc[t][1] = _mm256_setzero_ps();
   for (uint64_t first = 0; first < row_blocks; first += kDepth) {
     const uint64_t blocks = row_blocks - first < kDepth ? row_blocks - first : kDepth;
-    UnpackPair<T>(spans, first, blocks, pair);
+    UnpackPair<T>(spans, first, blocks, row_blocks, 2 * job.panel_stride, pair);
     const PreparedBlock* a = job.int8 + begin * row_blocks + first;
     uint64_t t = 0;
     for (; t + kRows <= tokens; t += kRows, a += kRows * row_blocks) {
