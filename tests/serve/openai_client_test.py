@@ -52,8 +52,8 @@ class Served:
         raise AssertionError("tandem serve did not start:\n" + self.notes)
 
     def client(self, **options):
-        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", max_retries=0, timeout=120,
-                             **{"api_key": "none", **options})
+        return openai.OpenAI(base_url=f"http://127.0.0.1:{self.port}/v1", max_retries=0,
+                             timeout=120, **{"api_key": "none", **options})
 
     def raw(self, method, path, body=None, headers=None):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
