@@ -353,7 +353,7 @@ void ExpectPathRefused(const std::string& path, ErrorCode code, const std::strin
     EXPECT_NE(std::string(error.what()).find(path), std::string::npos) << error.what();
     EXPECT_NE(std::string(error.what()).find(what), std::string::npos) << error.what();
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(1));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
 }
 
 TEST(GgufHostileTest, RefusesWhatIsNoRegularFile) {
