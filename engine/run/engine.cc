@@ -149,7 +149,7 @@ void EngineImpl::MakeInfo() {
   info_.ops_name = ops_->name();
   info_.activations = ops_->activations();
   info_.threads = pool_->threads();
-  info_.transports = executor_->TransportNames();
+  info_.transports = executor_->transport_names();
   info_.op_time_factor = timer_->op_time_factor();
   info_.packed_bytes = executor_->packed_bytes();
 }

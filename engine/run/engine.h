@@ -179,8 +179,10 @@ struct EngineInfo {
   std::string ops_name;  // "cpu/avx2"
   ActivationType activations = ActivationType::kInt8;
   int threads = 1;
-  std::vector<std::string> transports;  // the path each device pair really takes: "d0-d1 local"
-  double op_time_factor = 1.0;          // median roofline(rig)/roofline(here), for the record
+  // The path each pair of ends in use really takes, and what stands in for it where it is not what
+  // moves the bytes here: "d0-d1 local", "d0-d1 p2p (by local)".
+  std::vector<std::string> transports;
+  double op_time_factor = 1.0;  // median roofline(rig)/roofline(here), for the record
   Nanos load_time;
   Bytes packed_bytes;
 };

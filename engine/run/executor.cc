@@ -2,8 +2,6 @@
 // executor_moves.cc.
 #include "engine/run/executor.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <chrono>
 
@@ -149,19 +147,6 @@ void Executor::BindValues() {
     std::byte* arena = arenas_[laid_[id].device].data();
     values_[id].data = reinterpret_cast<float*>(arena + layout.offsets[id]);
   }
-}
-
-std::vector<std::string> Executor::TransportNames() const {
-  std::vector<std::string> names;
-  const auto n = static_cast<uint32_t>(setup_.devices.size());
-  for (uint32_t a = 0; a < n; ++a) {
-    for (uint32_t b = a + 1; b < n; ++b) {
-      for (const auto& transport : transports_) {
-        names.push_back(fmt::format("d{}-d{} {}", a, b, ToString(transport->path())));
-      }
-    }
-  }
-  return names;
 }
 
 }  // namespace tandem

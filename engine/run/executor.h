@@ -76,8 +76,9 @@ class Executor {
   uint32_t pages_per_lane() const { return n_pages_; }
   // Rows of a prefill step that may all be sampled (scoring a prompt) without growing the arena.
   uint32_t max_scored_rows(uint32_t lane) const { return max_scored_rows_[lane]; }
-  // The path that each pair of devices takes: "d0-d1 local".
-  std::vector<std::string> TransportNames() const;
+  // The path that each pair of ends in use takes, and what moves the bytes here where that is not
+  // the path itself: "d0-d1 local", "host-d0 copy (by local)".
+  const std::vector<std::string>& transport_names() const { return transport_names_; }
   Bytes packed_bytes() const { return weights_->packed_bytes(); }
   // Bytes of weights that one step of a program reads on a device, by device.
   std::span<const Bytes> StepWeights(size_t program_index) const {
@@ -148,6 +149,7 @@ class Executor {
   TrafficLedger ledger_;
   std::vector<std::unique_ptr<Transport>> transports_;  // one a path in use, between devices
   std::unique_ptr<Transport> host_transport_;
+  std::vector<std::string> transport_names_;
   std::unique_ptr<WeightStore> weights_;
   std::unique_ptr<KvCache> kv_;
   uint32_t n_pages_ = 0;

@@ -1,6 +1,9 @@
 // Making an executor: transports and their self-test, weights, programs, KV, arenas, scratch.
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <set>
+#include <map>
+#include <tuple>
 
 #include "engine/base/check.h"
 #include "engine/link/self_test.h"
@@ -67,7 +70,8 @@ Transport* Executor::TransportFor(PathKind requested) {
 void Executor::MakeTransports() {
   host_transport_ = MakeTransport(PathKind::kLocal, setup_.rig->HostPath(), nullptr);
   if (setup_.wrap_transport) host_transport_ = setup_.wrap_transport(std::move(host_transport_));
-  std::set<std::pair<Transport*, std::pair<DeviceId, DeviceId>>> directions;
+  // Every direction of every path in use, in a fixed order.
+  std::map<std::tuple<DeviceId, DeviceId, PathKind>, Transport*> directions;
   for (const Program& program : setup_.plan->programs) {
     for (const Op& op : program.ops) {
       if (!Moves(op.kind)) continue;
@@ -75,7 +79,7 @@ void Executor::MakeTransports() {
         for (DeviceId b : op.devices) {
           if (a == b || b.IsHost()) continue;
           Transport* transport = a.IsHost() ? host_transport_.get() : TransportFor(op.path);
-          directions.insert({transport, {a, b}});
+          directions[{a, b, transport->path()}] = transport;
         }
       }
     }
@@ -83,8 +87,16 @@ void Executor::MakeTransports() {
   auto device = [&](DeviceId id) -> Device& {
     return id.IsHost() ? *setup_.host : *setup_.devices[DeviceIndex(id)];
   };
-  for (const auto& [transport, ends] : directions) {
-    SelfTestPath(*transport, device(ends.first), device(ends.second));
+  auto name = [](DeviceId id) { return id.IsHost() ? "host" : fmt::format("d{}", id.value); };
+  for (const auto& [direction, transport] : directions) {
+    const auto& [from, to, path] = direction;
+    SelfTestPath(*transport, device(from), device(to));
+    if (!from.IsHost() && from > to) continue;  // named with its other direction
+    std::string text = fmt::format("{}-{} {}", name(from), name(to), ToString(path));
+    if (transport->mechanism() != path) {
+      text += fmt::format(" (by {})", ToString(transport->mechanism()));
+    }
+    transport_names_.push_back(std::move(text));
   }
 }
 

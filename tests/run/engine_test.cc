@@ -6,6 +6,7 @@
 #include "engine/base/error.h"
 #include "engine/plan/memory.h"
 #include "engine/run/engine_impl.h"
+#include "tests/run/emulated_rig.h"
 #include "tests/run/engine_fixture.h"
 #include "tests/run/fault_ops.h"
 
@@ -221,6 +222,24 @@ TEST(EngineTest, AWrongLinkIsFoundBeforeTheFirstRun) {
     return std::make_unique<Lying>(std::move(inner));
   };
   ExpectError(ErrorCode::kDevice, "self-test", [&] { Engine::Create(options); });
+}
+
+TEST(EngineTest, NamesThePathsItTakes) {
+  const auto model = TinyModel();
+  const auto names = [&](Plan plan, Rig rig) {
+    EngineOptions options = TinyOptions(model, std::move(plan));
+    options.rig = std::move(rig);
+    options.op_times = OpTimes::kModelled;
+    return Engine::Create(options)->info().transports;
+  };
+  using Names = std::vector<std::string>;
+  const BlockGraph& graph = model->blocks();
+  EXPECT_EQ(names(testing::SinglePlan(graph), testing::TestRig(1)), Names{});
+  EXPECT_EQ(names(testing::LayerSplitPlan(graph, 2, 1), testing::TestRig(2)), Names{"d0-d1 local"});
+  EXPECT_EQ(names(testing::LayerSplitPlan(graph, 2, 1), testing::EmulatedRig(2)),
+            Names{"d0-d1 p2p (by local)"});
+  EXPECT_EQ(names(testing::OffloadPlan(graph), testing::EmulatedRig(1)),
+            Names{"host-d0 copy (by local)"});
 }
 
 TEST(EngineTest, HoldsTheMemoryThatThePlanSays) {

@@ -18,7 +18,7 @@ using testing::MakeRequest;
 using testing::Prompt;
 using testing::Recorder;
 
-constexpr int kMutants = 4000;
+constexpr int kMutants = 2000;
 
 struct Logits {
   std::vector<std::vector<float>> prompts;
