@@ -39,10 +39,11 @@ struct VerifyOptions {
 VerifyResult VerifyPlanWith(const Plan& plan, const BlockGraph& graph, const Rig& rig,
                             const PlanLimits& limits, const VerifyOptions& options);
 
-// Bounds that keep masks and tables small.
+// Bounds that keep masks and tables small, and sums of bytes far from overflow.
 inline constexpr uint32_t kMaxDevices = 64;
 inline constexpr uint32_t kMaxMicrobatches = 256;
 inline constexpr uint32_t kMaxKvClasses = 4096;
+inline constexpr Bytes kMaxSlotBytes{uint64_t{1} << 42};
 
 // "d0", "host"; "b17[0:4)"; "v31 (Y of b17[0:4), m1, on d0)".
 std::string NameOf(DeviceId device);

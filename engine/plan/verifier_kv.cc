@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <numeric>
+#include <utility>
 
 #include "engine/plan/verifier_internal.h"
 
@@ -56,9 +57,9 @@ class LaneKv {
         return KvFinding{std::move(*broken), &program, i};
       }
     }
-    for (uint32_t c = 0; c < classes_; ++c) {
-      for (uint32_t m = 0; m < program.microbatches; ++m) {
-        if (!Touches(program, m, c)) continue;
+    for (uint32_t m = 0; m < program.microbatches; ++m) {
+      auto [first, stride] = ClassesOf(program, m);
+      for (uint32_t c = first; c < classes_; c += stride) {
         for (uint32_t u = 0; u < units_; ++u) held_[c * units_ + u] &= stepped_[m * units_ + u];
       }
     }
@@ -66,17 +67,18 @@ class LaneKv {
   }
 
  private:
-  bool Touches(const Program& program, uint32_t microbatch, uint32_t c) const {
-    return !BySequence(program) || c % program.microbatches == microbatch;
+  // The classes whose sequences a microbatch may have: first, first + stride, ...
+  std::pair<uint32_t, uint32_t> ClassesOf(const Program& program, uint32_t microbatch) const {
+    if (!BySequence(program)) return {0, 1};
+    return {microbatch, program.microbatches};
   }
 
   // The devices that hold the earlier rows of a unit, for all sequences that the microbatch may
   // have.
   DeviceMask Held(const Program& program, uint32_t microbatch, uint32_t unit) const {
     DeviceMask mask = ~DeviceMask{0};
-    for (uint32_t c = 0; c < classes_; ++c) {
-      if (Touches(program, microbatch, c)) mask &= held_[c * units_ + unit];
-    }
+    auto [first, stride] = ClassesOf(program, microbatch);
+    for (uint32_t c = first; c < classes_; c += stride) mask &= held_[c * units_ + unit];
     return mask;
   }
 

@@ -206,6 +206,10 @@ Verdict CheckPlanForm(const Plan& plan, const BlockGraph& graph, const Rig& rig)
       broken->what = fmt::format("slot s{}: {}", i, broken->what);
       return broken;
     }
+    if (plan.slots[i].bytes > kMaxSlotBytes) {
+      return Broken("structure", fmt::format("slot s{} has {} bytes, want at most {}", i,
+                                             plan.slots[i].bytes.value, kMaxSlotBytes.value));
+    }
   }
   return CheckPrograms(plan);
 }

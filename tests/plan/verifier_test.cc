@@ -152,6 +152,8 @@ TEST_F(VerifierTest, RefusesImpossibleCountsAndPrograms) {
   EXPECT_THAT(refusal([](Plan& p) { p.places[0].units.end = 99; }), HasSubstr("place b0[0:99)"));
   EXPECT_THAT(refusal([](Plan& p) { p.places[0].device = DeviceId{2}; }), HasSubstr("d2"));
   EXPECT_THAT(refusal([](Plan& p) { p.slots.push_back({kHost, Bytes{4}}); }), HasSubstr("slot s0"));
+  EXPECT_THAT(refusal([](Plan& p) { p.slots.push_back({DeviceId{0}, Bytes{UINT64_MAX}}); }),
+              HasSubstr("slot s0 has 18446744073709551615 bytes"));
 }
 
 TEST_F(VerifierTest, RefusesMalformedOps) {

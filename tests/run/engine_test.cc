@@ -351,13 +351,13 @@ TEST(EngineThreadTest, ServesManyThreadsAndDrains) {
 
 TEST(EngineThreadTest, StoppingCancelsWhatIsOpen) {
   EngineOptions options = Single();
-  options.limits.context = 4 * 100000;
+  options.limits.context = 4 * 8192;
   auto engine = Engine::Create(options);
   auto endless = std::make_shared<Recorder>();
   {
     EngineThread thread(*engine);
-    thread.Submit(MakeRequest(Prompt(4), 90000), endless);
-    EXPECT_FALSE(thread.Drain(NanosFromSeconds(0.02)));
+    thread.Submit(MakeRequest(Prompt(4), 8000), endless);
+    EXPECT_FALSE(thread.Drain(NanosFromSeconds(0.005)));
   }
   EXPECT_TRUE(endless->done);
   EXPECT_EQ(endless->reason, FinishReason::kCancelled);
