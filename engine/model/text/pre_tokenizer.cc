@@ -15,9 +15,8 @@ namespace {
 
 // The expressions are written with \s and \S for the Unicode White_Space property; Translate
 // spells these out, because PCRE2's own \s has U+180E besides.
-constexpr std::string_view kSpaceClass =
-    R"(\x{09}-\x{0D} \x{85}\x{A0}\x{1680}\x{2000}-\x{200A})"
-    R"(\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
+constexpr std::string_view kSpaceClass = R"(\x{09}-\x{0D} \x{85}\x{A0}\x{1680}\x{2000}-\x{200A})"
+                                         R"(\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})";
 
 // GPT-2's. A trailing "|\s+" would change nothing: what no branch matches is a piece too.
 constexpr const char* kGpt2 =
