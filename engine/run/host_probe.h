@@ -32,7 +32,7 @@ class HostProbe {
   // Told that `step` of useful time has passed: measures again, a slice at a time, so that probing
   // stays below kShare of it.
   void Interleave(Nanos step);
-  static constexpr double kShare = 0.02;
+  static constexpr double kShare = 0.01;
 
  private:
   struct State;
