@@ -58,7 +58,9 @@ int Serve(ServeFlags flags) {
   for (const std::string& path : flags.key_files) ReadKeys(path, flags.server.api_keys);
   flags.server.log = &log;
   std::shared_ptr<const Model> model = OpenModel(flags.engine.model);
-  if (flags.server.model_alias.empty()) flags.server.model_alias = flags.engine.model;
+  // A name goes to clients as it is; from a path they get the file's own name, not where it lies.
+  bool is_name = flags.engine.model.find('/') == std::string::npos;
+  if (flags.server.model_alias.empty() && is_name) flags.server.model_alias = flags.engine.model;
   std::unique_ptr<Engine> engine =
       Engine::Create(flags.engine.MakeOptions(model, "auto", 4096, 4, &log));
   Server server(*engine, flags.server);
