@@ -21,8 +21,8 @@ struct Tensor {
   uint32_t column = 0;  // logits: the first vocabulary row
   std::vector<double> data;
 
-  double* Row(uint32_t r) { return &data[size_t{r} * width]; }
-  const double* Row(uint32_t r) const { return &data[size_t{r} * width]; }
+  double* Row(uint32_t r) { return data.data() + size_t{r} * width; }
+  const double* Row(uint32_t r) const { return data.data() + size_t{r} * width; }
 };
 
 Tensor Make(DeviceId device, uint32_t rows, uint32_t width, double value) {
