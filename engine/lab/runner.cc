@@ -293,7 +293,11 @@ class Sweep {
     r.clock = ClockOf(p.cell);
     r.op_times = scenario_.predicted ? OpTimes::kModelled : scenario_.op_times;
     r.model.name = p.cell.model;
-    r.model.source = p.shape->source();
+    // Where a file lies is the machine's own business; its name and hash say which it was.
+    const std::string& source = p.shape->source();
+    r.model.source = source.starts_with("synthetic:")
+                         ? source
+                         : std::filesystem::path(source).filename().string();
     r.model.parameters = Parameters(*p.shape);
     r.model.weight_bytes = p.shape->weight_bytes();
     r.model.config = p.shape->config();
