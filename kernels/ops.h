@@ -17,10 +17,15 @@
 
 namespace tandem {
 
-// Whether quantised weights meet int8 activations (blocks of 32 with an f32 scale) or f32 ones.
-// Plain weight types (F32, F16, BF16) always meet f32.
+// Whether weights meet activations as narrow as themselves, or f32 ones. Narrow is int8 for
+// quantised weights (blocks of 32 with an f32 scale, int8_block.h) and BF16, rounded to nearest
+// even, for BF16 ones. F32 and F16 weights always meet f32.
 enum class ActivationType : uint8_t { kInt8, kF32 };
 const char* ToString(ActivationType type);  // "int8", "f32"
+
+// What rows of activations become before they meet weights.
+enum class RowForm : uint8_t { kF32, kInt8, kBf16 };
+RowForm FormFor(ActivationType activations, DType weights);
 
 // A half-open rectangle of a weight matrix: rows are outputs, columns inputs.
 // Column bounds are multiples of the type's block; row bounds are arbitrary.
@@ -41,10 +46,12 @@ struct PackedMatrix {
   MatrixSlice slice;  // which part of the tensor it holds
 };
 
-// Rows of activations prepared once for several products: quantised, or the f32 rows themselves.
+// Rows of activations prepared once for several products. They meet weights of their own form, and
+// of kF32.
 struct PreparedRows {
-  const float* f32 = nullptr;        // (n, cols), stride cols
-  const std::byte* quant = nullptr;  // back end's form of the same rows; null when not needed
+  const float* f32 = nullptr;         // (n, cols), stride cols
+  const std::byte* narrow = nullptr;  // back end's form of the same rows; null for kF32
+  RowForm form = RowForm::kF32;
   uint64_t n = 0;
   uint64_t cols = 0;
 };
@@ -107,7 +114,8 @@ class Ops {
   // `weight_type` says what the rows will meet. `x` must outlive the result.
   virtual PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
                                    std::byte* scratch) = 0;
-  // All tasks read the same rows; one parallel region.
+  // All tasks read the same rows; one parallel region. Their weights may differ in type where the
+  // form of the rows serves them all.
   virtual void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) = 0;
 
   // out (n, hidden) = rows `ids` of the table, zero where an id lies outside `slice`'s rows.
@@ -139,8 +147,9 @@ class Ops {
 
 struct CpuOpsOptions {
   ActivationType activations = ActivationType::kInt8;
-  // "auto" takes the best tier of this processor; "portable" or "avx2" force one. An unknown tier,
-  // or one that the processor lacks, is Error(kInvalidArgument) listing those it has.
+  // "auto" takes the best tier of this processor; "portable", "avx2", "avx512" or "avx512_bf16"
+  // force one. An unknown tier, or one that the processor lacks, is Error(kInvalidArgument) listing
+  // those it has.
   std::string tier = "auto";
 };
 

@@ -33,15 +33,15 @@ void CheckPack(const TensorView& tensor, const PackedMatrix& out, uint64_t bytes
   CheckSlice(tensor.type, out.slice, tensor.rows, tensor.cols);
 }
 
-void CheckMatMul(const PreparedRows& x, const MatMulTask& task, bool needs_quant) {
+void CheckMatMul(const PreparedRows& x, const MatMulTask& task, RowForm form) {
   Check(task.w != nullptr && task.w->data != nullptr, "kernels: MatMul without weights");
   Check(task.y != nullptr || x.n == 0, "kernels: MatMul without an output");
   CheckInside(task.w->type, task.slice, task.w->slice);
   Check(task.slice.cols() == x.cols, "kernels: MatMul rows do not match the slice's columns");
   Check(task.y_stride >= task.slice.rows(), "kernels: MatMul output rows overlap");
   Check(x.f32 != nullptr || x.n == 0, "kernels: MatMul without rows");
-  Check(!needs_quant || x.quant != nullptr || x.n == 0,
-        "kernels: MatMul of quantised weights with rows prepared for plain ones");
+  Check(form == RowForm::kF32 || (x.form == form && x.narrow != nullptr) || x.n == 0,
+        "kernels: MatMul with rows prepared for weights of another form");
 }
 
 void CheckRope(const RopeParams& rope, const KvView& kv, uint32_t q_heads) {

@@ -14,8 +14,8 @@ void CheckSlice(DType type, const MatrixSlice& slice, uint64_t rows, uint64_t co
 // `inner` lies within `outer` and cuts no block of `type`.
 void CheckInside(DType type, const MatrixSlice& inner, const MatrixSlice& outer);
 void CheckPack(const TensorView& tensor, const PackedMatrix& out, uint64_t bytes_needed);
-// `needs_quant`: whether a back end's MatMul reads x.quant for this weight.
-void CheckMatMul(const PreparedRows& x, const MatMulTask& task, bool needs_quant);
+// `form`: what the rows must have become for this weight.
+void CheckMatMul(const PreparedRows& x, const MatMulTask& task, RowForm form);
 void CheckRope(const RopeParams& rope, const KvView& kv, uint32_t q_heads);
 void CheckAttention(const KvView& kv, uint32_t q_heads);
 void CheckSequences(std::span<const SequenceRows> sequences);

@@ -33,7 +33,7 @@ void Quantize(const float* x, uint64_t blocks, PreparedBlock* out) {
     const float absmax = MaxLanes(top);
     const bool all_finite = _mm256_movemask_ps(finite) == 0xff;
     PreparedBlock& block = out[b];
-    block.unused = 0;
+    block.minus_8_sum = 0;  // not read by this tier
     if (!all_finite || absmax < kInt8Tiny) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(block.q), _mm256_setzero_si256());
       block.sum = 0;

@@ -12,9 +12,12 @@ const Tier& Avx2Tier() {
                    __builtin_cpu_supports("f16c");
           },
       .lanes = avx2::kLanes,
+      .bf16_pairs = false,
       .quantize = avx2::Quantize,
+      .to_bf16 = nullptr,
       .matmul_int8 = avx2::MatMulInt8,
       .matmul_f32 = avx2::MatMulF32,
+      .matmul_bf16 = nullptr,
       .rms_norm = avx2::RmsNorm,
       .add = avx2::Add,
       .swiglu = avx2::SwiGlu,

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -25,6 +25,17 @@ namespace {
 constexpr uint64_t kParallelElems = 16384;
 // Panels a task has at least: a tier may take four side by side.
 constexpr uint64_t kPanelGrain = 4;
+
+// To the nearest BF16, ties to even; in integers, so that the compiler makes vectors of it. A NaN
+// keeps its upper bits and is made quiet.
+void RoundToBf16(const float* x, uint64_t n, float* out) {
+  for (uint64_t i = 0; i < n; ++i) {
+    const auto bits = std::bit_cast<uint32_t>(x[i]);
+    const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u;
+    const uint32_t quiet = (bits | 0x00400000u) & 0xffff0000u;
+    out[i] = std::bit_cast<float>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+  }
+}
 
 class CpuOps final : public Ops {
  public:
@@ -57,19 +68,25 @@ class CpuOps final : public Ops {
 
   uint64_t PreparedBytes(uint64_t n, uint64_t cols) const override {
     if (activations_ == ActivationType::kF32) return 0;
-    return n * (cols / kInt8Block) * sizeof(PreparedBlock);
+    // Rows rounded to BF16, as f32 where a tier has no products of BF16: more than int8 takes, and
+    // than BF16 with a column of padding.
+    return n * cols * sizeof(float);
   }
 
   PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
                            std::byte* scratch) override {
-    PreparedRows rows{.f32 = x, .n = n, .cols = cols};
-    if (!UsesInt8(weight_type)) return rows;
-    Check(cols % kInt8Block == 0, "kernels: rows of quantised products are whole blocks");
-    auto* blocks = reinterpret_cast<PreparedBlock*>(scratch);
-    ForElems(n * cols, kInt8Block, [&](uint64_t begin, uint64_t end) {
-      tier_.quantize(x + begin, (end - begin) / kInt8Block, blocks + begin / kInt8Block);
-    });
-    rows.quant = scratch;
+    PreparedRows rows{.f32 = x, .form = FormFor(activations_, weight_type), .n = n, .cols = cols};
+    switch (rows.form) {
+      case RowForm::kF32:
+        return rows;
+      case RowForm::kInt8:
+        QuantizeRows(rows, scratch);
+        break;
+      case RowForm::kBf16:
+        RoundRows(rows, scratch);
+        break;
+    }
+    rows.narrow = scratch;
     return rows;
   }
 
@@ -132,11 +149,32 @@ class CpuOps final : public Ops {
   }
 
  private:
-  bool UsesInt8(DType type) const {
-    return activations_ == ActivationType::kInt8 && Traits(type).quantized;
-  }
   PanelLayout Layout(DType type, const MatrixSlice& slice) const {
-    return PanelLayout{type, tier_.lanes, slice.cols()};
+    return PanelLayout{type, tier_.lanes, slice.cols(), tier_.bf16_pairs};
+  }
+
+  void QuantizeRows(const PreparedRows& rows, std::byte* out) {
+    Check(rows.cols % kInt8Block == 0, "kernels: rows of quantised products are whole blocks");
+    auto* blocks = reinterpret_cast<PreparedBlock*>(out);
+    ForElems(rows.n * rows.cols, kInt8Block, [&](uint64_t begin, uint64_t end) {
+      tier_.quantize(rows.f32 + begin, (end - begin) / kInt8Block, blocks + begin / kInt8Block);
+    });
+  }
+  // As BF16 for a tier that multiplies it, else as f32.
+  void RoundRows(const PreparedRows& rows, std::byte* out) {
+    const uint64_t padded = PaddedBf16Cols(rows.cols);
+    ForRows(rows.n, rows.cols, [&](uint64_t begin, uint64_t end) {
+      for (uint64_t t = begin; t < end; ++t) {
+        const float* x = rows.f32 + t * rows.cols;
+        if (tier_.to_bf16 == nullptr) {
+          RoundToBf16(x, rows.cols, reinterpret_cast<float*>(out) + t * rows.cols);
+          continue;
+        }
+        uint16_t* row = reinterpret_cast<uint16_t*>(out) + t * padded;
+        row[padded - 1] = 0;
+        tier_.to_bf16(x, rows.cols, row);
+      }
+    });
   }
 
   // body(begin, end) over [0, n) cut at multiples of grain, on the team when there is enough of it.
@@ -183,14 +221,28 @@ PanelJob CpuOps::JobOf(const PreparedRows& x, const MatMulTask& task) const {
   const uint64_t row = task.slice.row_begin - w.slice.row_begin;
   const uint64_t panel = row / tier_.lanes;
   PanelJob job{.type = w.type};
-  job.panels = w.data + layout.Offset(panel, task.slice.col_begin - w.slice.col_begin);
+  const uint64_t col = task.slice.col_begin - w.slice.col_begin;
+  Check(col % layout.BlockElems() == 0, "kernels: a slice of BF16 columns cuts a pair");
+  job.panels = w.data + layout.Offset(panel, col);
   job.panel_stride = layout.PanelBytes();
   job.cols = x.cols;
   job.row_begin = row - panel * tier_.lanes;
   job.row_end = job.row_begin + task.slice.rows();
   job.n = x.n;
   job.f32 = x.f32;
-  if (UsesInt8(w.type)) job.int8 = reinterpret_cast<const PreparedBlock*>(x.quant);
+  switch (FormFor(activations_, w.type)) {
+    case RowForm::kF32:
+      break;
+    case RowForm::kInt8:
+      job.int8 = reinterpret_cast<const PreparedBlock*>(x.narrow);
+      break;
+    case RowForm::kBf16:
+      if (tier_.matmul_bf16 == nullptr) {
+        job.f32 = reinterpret_cast<const float*>(x.narrow);
+      } else {
+        job.bf16 = reinterpret_cast<const uint16_t*>(x.narrow);
+      }
+  }
   job.y = task.y;
   job.y_stride = task.y_stride;
   return job;
@@ -201,7 +253,7 @@ void CpuOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
   jobs_.clear();
   first_panel_.assign(1, 0);
   for (const MatMulTask& task : tasks) {
-    CheckMatMul(x, task, UsesInt8(task.w->type));
+    CheckMatMul(x, task, FormFor(activations_, task.w->type));
     if (task.slice.rows() == 0) continue;
     jobs_.push_back(JobOf(x, task));
     first_panel_.push_back(first_panel_.back() +
@@ -240,6 +292,8 @@ void CpuOps::RunPanels(uint64_t begin, uint64_t end) const {
     job.row_end = std::min(job.row_end, last * tier_.lanes) - first * tier_.lanes;
     if (job.int8 != nullptr) {
       tier_.matmul_int8(job);
+    } else if (job.bf16 != nullptr) {
+      tier_.matmul_bf16(job);
     } else {
       tier_.matmul_f32(job);
     }

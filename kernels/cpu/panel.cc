@@ -40,6 +40,18 @@ void ForEachPart(const BlockShape& shape, uint32_t lanes, uint64_t lane, Copy co
   }
 }
 
+// The pairs of BF16 columns of one panel.
+void PackPairs(const PanelLayout& layout, const std::byte* stored, uint64_t row_bytes,
+               uint64_t rows, std::byte* panel) {
+  for (uint64_t lane = 0; lane < rows; ++lane) {
+    const std::byte* from = stored + lane * row_bytes;
+    for (uint64_t col = 0; col < layout.cols; col += 2) {
+      const uint64_t bytes = col + 1 < layout.cols ? 4 : 2;
+      std::memcpy(panel + layout.Offset(0, col) + 4 * lane, from + 2 * col, bytes);
+    }
+  }
+}
+
 }  // namespace
 
 void PackPanel(const PanelLayout& layout, const std::byte* stored, uint64_t row_bytes,
@@ -47,7 +59,9 @@ void PackPanel(const PanelLayout& layout, const std::byte* stored, uint64_t row_
   const BlockShape shape = ShapeOf(layout.type);
   const uint64_t stored_block = Traits(layout.type).block_bytes;
   const uint64_t blocks = layout.cols / Traits(layout.type).block_elems;
-  if (rows < layout.lanes) std::memset(panel, 0, layout.PanelBytes());
+  const bool whole = rows == layout.lanes && layout.cols % layout.BlockElems() == 0;
+  if (!whole) std::memset(panel, 0, layout.PanelBytes());
+  if (layout.paired()) return PackPairs(layout, stored, row_bytes, rows, panel);
   for (uint64_t b = 0; b < blocks; ++b) {
     std::byte* to = panel + b * layout.BlockBytes();
     for (uint64_t lane = 0; lane < rows; ++lane) {
@@ -64,6 +78,13 @@ void UnpackRow(const PanelLayout& layout, const std::byte* packed, uint64_t row,
   const BlockShape shape = ShapeOf(layout.type);
   const uint64_t stored_block = Traits(layout.type).block_bytes;
   const uint64_t blocks = cols / Traits(layout.type).block_elems;
+  if (layout.paired()) {
+    for (uint64_t c = 0; c < cols; ++c) {
+      const std::byte* pair = packed + layout.Offset(row / layout.lanes, col + c);
+      std::memcpy(stored + 2 * c, pair + row % layout.lanes * 4 + (col + c) % 2 * 2, 2);
+    }
+    return;
+  }
   const std::byte* from = packed + layout.Offset(row / layout.lanes, col);
   for (uint64_t b = 0; b < blocks; ++b) {
     ForEachPart(shape, layout.lanes, row % layout.lanes,

@@ -22,11 +22,14 @@ namespace tandem::cpu {
 struct alignas(16) PreparedBlock {
   int8_t q[32];
   float scale;
-  float scaled_sum;  // scale * float(sum)
-  int32_t sum;       // of q
-  int32_t unused;
+  float scaled_sum;     // scale * float(sum)
+  int32_t sum;          // of q
+  int32_t minus_8_sum;  // -8 * sum: where sums of unsigned products start (avx512_int8.cc)
 };
 static_assert(sizeof(PreparedBlock) == 48);
+
+// Rows of BF16 activations end on a pair of columns: a zero where cols is odd.
+constexpr uint64_t PaddedBf16Cols(uint64_t cols) { return cols + (cols & 1); }
 
 // y(n, [row_begin, row_end)) = x(n, cols) * W^T over a run of panels.
 struct PanelJob {
@@ -39,6 +42,7 @@ struct PanelJob {
   uint64_t n = 0;                       // tokens
   const float* f32 = nullptr;           // (n, cols)
   const PreparedBlock* int8 = nullptr;  // (n, cols / 32)
+  const uint16_t* bf16 = nullptr;       // (n, PaddedBf16Cols(cols))
   float* y = nullptr;                   // of token 0 and row_begin
   uint64_t y_stride = 0;
 };
@@ -91,10 +95,15 @@ struct Tier {
   const char* name;
   bool (*supported)();  // by the processor this runs on
   uint32_t lanes;       // rows of a panel
+  bool bf16_pairs;      // BF16 panels hold pairs of columns (panel.h)
 
   void (*quantize)(const float* x, uint64_t blocks, PreparedBlock* out);
+  void (*to_bf16)(const float* x, uint64_t n, uint16_t* out);
   void (*matmul_int8)(const PanelJob& job);
   void (*matmul_f32)(const PanelJob& job);
+  // BF16 weights by BF16 activations. Null, with to_bf16, in a tier without such arithmetic: there
+  // BF16 weights meet the same rounded activations as f32.
+  void (*matmul_bf16)(const PanelJob& job);
 
   void (*rms_norm)(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden,
                    float* y);
@@ -117,5 +126,7 @@ TierList CompiledTiers();
 
 const Tier& PortableTier();
 const Tier& Avx2Tier();
+const Tier& Avx512Tier();
+const Tier& Avx512Bf16Tier();
 
 }  // namespace tandem::cpu

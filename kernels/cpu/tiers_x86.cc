@@ -4,8 +4,9 @@
 namespace tandem::cpu {
 
 TierList CompiledTiers() {
-  static const Tier* const tiers[] = {&Avx2Tier(), &PortableTier()};
-  return {tiers, 2};
+  static const Tier* const tiers[] = {&Avx512Bf16Tier(), &Avx512Tier(), &Avx2Tier(),
+                                      &PortableTier()};
+  return {tiers, 4};
 }
 
 }  // namespace tandem::cpu

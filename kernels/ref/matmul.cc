@@ -1,4 +1,5 @@
-// y(n, rows) = x(n, cols) * W^T, with f32 or int8 activations (kernels/int8_block.h).
+// y(n, rows) = x(n, cols) * W^T, with f32 activations, as they are or rounded to BF16, or int8 ones
+// (kernels/int8_block.h).
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -77,14 +78,20 @@ void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Activati
   }
 }
 
+void RoundToBf16(const float* x, uint64_t n, float* out) {
+  for (uint64_t i = 0; i < n; ++i) out[i] = BF16ToF32(F32ToBF16(x[i]));
+}
+
 void MatMulF32(const PreparedRows& x, const MatMulTask& task) {
+  const bool rounded = x.form == RowForm::kBf16 && task.w->type == DType::kBF16;
+  const float* rows = rounded ? reinterpret_cast<const float*>(x.narrow) : x.f32;
   std::vector<float> w(x.cols);
   for (uint64_t r = 0; r < task.slice.rows(); ++r) {
     const std::byte* row = PackedRow(*task.w, task.slice.row_begin + r, task.slice.col_begin);
     DequantizeRow(task.w->type, row, w.data(), x.cols);
     for (uint64_t t = 0; t < x.n; ++t) {
       double sum = 0.0;
-      for (uint64_t c = 0; c < x.cols; ++c) sum += double{w[c]} * x.f32[t * x.cols + c];
+      for (uint64_t c = 0; c < x.cols; ++c) sum += double{w[c]} * rows[t * x.cols + c];
       task.y[t * task.y_stride + r] = static_cast<float>(sum);
     }
   }
@@ -93,7 +100,7 @@ void MatMulF32(const PreparedRows& x, const MatMulTask& task) {
 void MatMulInt8(const PreparedRows& x, const MatMulTask& task) {
   const DType type = task.w->type;
   const uint64_t blocks = x.cols / kInt8Block;
-  const auto* rows = reinterpret_cast<const Int8Activations*>(x.quant);
+  const auto* rows = reinterpret_cast<const Int8Activations*>(x.narrow);
   for (uint64_t r = 0; r < task.slice.rows(); ++r) {
     const std::byte* row = PackedRow(*task.w, task.slice.row_begin + r, task.slice.col_begin);
     for (uint64_t t = 0; t < x.n; ++t) {

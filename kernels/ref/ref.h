@@ -20,6 +20,9 @@ struct Int8Activations {
 // (n, cols) -> (n, cols / 32), blocks row by row.
 void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Activations* out);
 
+// Each of n values rounded to the nearest BF16, ties to even.
+void RoundToBf16(const float* x, uint64_t n, float* out);
+
 // y(n, slice.rows); `row` of w are stored rows of the packed slice, packed_cols elements each.
 void MatMulF32(const PreparedRows& x, const MatMulTask& task);
 void MatMulInt8(const PreparedRows& x, const MatMulTask& task);

@@ -32,23 +32,27 @@ class RefOps final : public Ops {
 
   uint64_t PreparedBytes(uint64_t n, uint64_t cols) const override {
     if (activations_ == ActivationType::kF32) return 0;
-    return n * (cols / kInt8Block) * sizeof(ref::Int8Activations);
+    // Rows rounded to BF16 are kept as f32, which is more than int8 takes.
+    return n * cols * sizeof(float);
   }
 
   PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
                            std::byte* scratch) override {
-    PreparedRows rows{.f32 = x, .n = n, .cols = cols};
-    if (UsesInt8(weight_type)) {
+    PreparedRows rows{.f32 = x, .form = FormFor(activations_, weight_type), .n = n, .cols = cols};
+    if (rows.form == RowForm::kInt8) {
       ref::QuantizeActivations(x, n, cols, reinterpret_cast<ref::Int8Activations*>(scratch));
-      rows.quant = scratch;
+    } else if (rows.form == RowForm::kBf16) {
+      ref::RoundToBf16(x, n * cols, reinterpret_cast<float*>(scratch));
     }
+    if (rows.form != RowForm::kF32) rows.narrow = scratch;
     return rows;
   }
 
   void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override {
     for (const MatMulTask& task : tasks) {
-      CheckMatMul(x, task, UsesInt8(task.w->type));
-      if (UsesInt8(task.w->type)) {
+      const RowForm form = FormFor(activations_, task.w->type);
+      CheckMatMul(x, task, form);
+      if (form == RowForm::kInt8) {
         ref::MatMulInt8(x, task);
       } else {
         ref::MatMulF32(x, task);
@@ -88,9 +92,6 @@ class RefOps final : public Ops {
   }
 
  private:
-  bool UsesInt8(DType type) const {
-    return activations_ == ActivationType::kInt8 && Traits(type).quantized;
-  }
   ActivationType activations_;
 };
 

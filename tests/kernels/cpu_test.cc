@@ -33,7 +33,7 @@ TEST(PanelTest, UnpacksWhatItPacked) {
       const uint64_t cols = 96;
       const TestTensor w = MakeTensor(type, lanes, cols, 1);
       for (uint64_t rows : {uint64_t{1}, uint64_t{lanes}}) {
-        const cpu::PanelLayout layout{type, lanes, cols};
+        const cpu::PanelLayout layout{type, lanes, cols, lanes == 16};
         std::vector<std::byte> panel(layout.PanelBytes(), std::byte{0xff});
         cpu::PackPanel(layout, w.bytes.data(), w.view.row_bytes(), rows, panel.data());
         for (uint64_t r = 0; r < lanes; ++r) {
@@ -64,7 +64,7 @@ TEST(OpsDeathTest, MismatchedShapesAreBugs) {
     const PreparedRows plain = ops.PrepareRows(x.data(), 1, 96, DType::kF32, nullptr);
     float y[8];
     const MatMulTask task{&packed.matrix, {0, 8, 32, 128}, y, 8};
-    EXPECT_DEATH(ops.MatMul(plain, {&task, 1}), "prepared for plain");
+    EXPECT_DEATH(ops.MatMul(plain, {&task, 1}), "prepared for weights of another form");
     const MatMulTask narrow{&packed.matrix, {0, 8, 32, 128}, y, 7};
     EXPECT_DEATH(ops.MatMul(plain, {&narrow, 1}), "kernels: MatMul");
   }

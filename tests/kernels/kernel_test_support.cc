@@ -11,7 +11,7 @@ namespace tandem {
 
 std::vector<Backend> AllBackends() {
   std::vector<Backend> all;
-  for (const char* tier : {"ref", "portable", "avx2"}) {
+  for (const char* tier : {"ref", "portable", "avx2", "avx512", "avx512_bf16"}) {
     for (ActivationType type : {ActivationType::kInt8, ActivationType::kF32}) {
       all.push_back({tier, type});
     }
@@ -22,7 +22,8 @@ std::vector<Backend> AllBackends() {
 std::vector<Backend> AllTiers() {
   return {{"ref", ActivationType::kInt8},
           {"portable", ActivationType::kInt8},
-          {"avx2", ActivationType::kInt8}};
+          {"avx2", ActivationType::kInt8},
+          {"avx512", ActivationType::kInt8}};
 }
 
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info) {

@@ -22,7 +22,7 @@ inline constexpr DType kAllTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
                                       DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
 
 struct Backend {
-  std::string tier;  // "ref", "portable", "avx2"
+  std::string tier;  // "ref", "portable", "avx2", ...
   ActivationType activations = ActivationType::kInt8;
 };
 std::vector<Backend> AllBackends();

@@ -55,7 +55,29 @@ double Int8Tolerance(const float* w, const float* x, uint64_t cols) {
 }
 
 bool MeetsInt8(ActivationType activations, DType type) {
-  return activations == ActivationType::kInt8 && Traits(type).quantized;
+  return FormFor(activations, type) == RowForm::kInt8;
+}
+
+// The activations that weights of `type` meet, where they are not int8.
+std::vector<float> AsMet(ActivationType activations, DType type, std::vector<float> x) {
+  if (FormFor(activations, type) == RowForm::kBf16) {
+    for (float& value : x) value = BF16ToF32(F32ToBF16(value));
+  }
+  return x;
+}
+
+// x W^T on the dequantised weights, in double.  (n, rows)
+std::vector<float> DoubleProduct(const TestTensor& w, const std::vector<float>& x, uint64_t n) {
+  const uint64_t rows = w.view.rows, cols = w.view.cols;
+  std::vector<float> y(n * rows);
+  for (uint64_t t = 0; t < n; ++t) {
+    for (uint64_t r = 0; r < rows; ++r) {
+      double sum = 0.0;
+      for (uint64_t c = 0; c < cols; ++c) sum += double{w.values[r * cols + c]} * x[t * cols + c];
+      y[t * rows + r] = static_cast<float>(sum);
+    }
+  }
+  return y;
 }
 
 TEST_P(MatMulTest, MatchesTheReference) {
@@ -74,15 +96,7 @@ TEST_P(MatMulTest, MatchesTheReference) {
         const Packed plain = PackSlice(*ref, w, Whole(w.view));
         want = Product(*ref, plain.matrix, Whole(w.view), x, shape.n);
       } else {
-        for (uint64_t t = 0; t < shape.n; ++t) {
-          for (uint64_t r = 0; r < shape.rows; ++r) {
-            double sum = 0.0;
-            for (uint64_t c = 0; c < shape.cols; ++c) {
-              sum += double{w.values[r * shape.cols + c]} * x[t * shape.cols + c];
-            }
-            want[t * shape.rows + r] = static_cast<float>(sum);
-          }
-        }
+        want = DoubleProduct(w, AsMet(GetParam().activations, type, x), shape.n);
       }
       EXPECT_TRUE(Near(got, want, shape.rows, [&](size_t i) {
         const float* row = w.values.data() + i % shape.rows * shape.cols;
@@ -92,6 +106,32 @@ TEST_P(MatMulTest, MatchesTheReference) {
       }));
     }
   }
+}
+
+// BF16 may be multiplied in pairs of columns: a last column without a partner, in a whole matrix
+// and in slices that end before it.
+TEST_P(MatMulTest, MultipliesAnOddNumberOfBf16Columns) {
+  for (uint64_t cols : {1, 7, 33}) {
+    const uint64_t rows = 21, n = 3;
+    const TestTensor w = MakeTensor(DType::kBF16, rows, cols, 81);
+    const std::vector<float> x = RandomFloats(n * cols, 82);
+    const Packed packed = PackSlice(ops(), w, Whole(w.view));
+    const std::vector<float> got = Product(ops(), packed.matrix, Whole(w.view), x, n);
+    const std::vector<float> met = AsMet(GetParam().activations, DType::kBF16, x);
+    EXPECT_TRUE(Near(got, DoubleProduct(w, met, n), rows,
+                     [&](size_t i) {
+                       return F32Tolerance(w.values.data() + i % rows * cols,
+                                           x.data() + i / rows * cols, cols);
+                     }))
+        << cols << " columns";
+  }
+  const TestTensor w = MakeTensor(DType::kBF16, 21, 33, 83);
+  const Packed packed = PackSlice(ops(), w, Whole(w.view));
+  const std::vector<float> x = RandomFloats(5, 84);
+  const MatrixSlice slice{0, 21, 26, 31};
+  const Packed alone = PackSlice(ops(), w, slice);
+  EXPECT_TRUE(Same(Product(ops(), packed.matrix, slice, x, 1),
+                   Product(ops(), alone.matrix, slice, x, 1), 21));
 }
 
 // Quantising a block of activations moves each by at most half a step.

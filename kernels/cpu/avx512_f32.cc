@@ -1,0 +1,214 @@
+// Any weights times f32 activations.  y(n, rows) = x(n, cols) * W^T
+//
+// Every output is one chain over its columns in order: acc = fma(w, x, acc), with w dequantised to
+// f32 (for quantised types w = fma(q, d, m)). Four panels by six tokens at most, 24 chains, so that
+// the multiplying pipes never wait and reads are few.
+//
+// F32 panels are read in place, and F16 for one or two tokens; all else is widened into a buffer
+// of the first-level cache, kDepth columns at a time, and shared by all tokens.
+#include "kernels/cpu/avx512_inline.h"
+#include "kernels/int8_block.h"
+
+namespace tandem::cpu::avx512 {
+namespace {
+
+constexpr uint64_t kDepth = 64;  // columns widened at a time
+constexpr uint64_t kWide = 4;    // panels side by side at most
+constexpr uint64_t kTokens = 6;  // side by side
+constexpr uint64_t kChunk = 48;  // tokens whose sums are held while the columns advance
+
+// One column of a panel of a type that is read in place.
+template <DType T>
+struct Column {
+  static constexpr uint64_t kBytes = T == DType::kF32 ? 64 : 32;
+  [[gnu::always_inline]] static __m512 Load(const std::byte* at) {
+    if constexpr (T == DType::kF32) return _mm512_loadu_ps(at);
+    return LoadHalves(at);
+  }
+};
+
+// acc[token][panel] += the columns of `panels` times x (tokens x_stride apart).
+template <DType T, int kPanels, int kRows>
+[[gnu::always_inline]] inline void Multiply(const std::byte* const* panels, const float* x,
+                                            uint64_t x_stride, uint64_t cols, __m512* acc) {
+  __m512 sums[kRows][kPanels];
+  const std::byte* at[kPanels];
+  for (int p = 0; p < kPanels; ++p) at[p] = panels[p];
+  for (int t = 0; t < kRows; ++t) {
+    for (int p = 0; p < kPanels; ++p) sums[t][p] = acc[t * kPanels + p];
+  }
+  for (uint64_t c = 0; c < cols; ++c) {
+    __m512 w[kPanels];
+    for (int p = 0; p < kPanels; ++p) {
+      w[p] = Column<T>::Load(at[p]);
+      at[p] += Column<T>::kBytes;
+    }
+    for (int t = 0; t < kRows; ++t) {
+      const __m512 value = _mm512_set1_ps(x[static_cast<uint64_t>(t) * x_stride + c]);
+      for (int p = 0; p < kPanels; ++p) sums[t][p] = _mm512_fmadd_ps(w[p], value, sums[t][p]);
+    }
+  }
+  for (int t = 0; t < kRows; ++t) {
+    for (int p = 0; p < kPanels; ++p) acc[t * kPanels + p] = sums[t][p];
+  }
+}
+
+// The same for any number of tokens.
+template <DType T, int kPanels>
+void MultiplyTokens(const std::byte* const* panels, const float* x, uint64_t x_stride,
+                    uint64_t cols, uint64_t tokens, __m512* acc) {
+  uint64_t t = 0;
+  for (; t + kTokens <= tokens; t += kTokens) {
+    Multiply<T, kPanels, kTokens>(panels, x + t * x_stride, x_stride, cols, acc + t * kPanels);
+  }
+  for (; t + 2 <= tokens; t += 2) {
+    Multiply<T, kPanels, 2>(panels, x + t * x_stride, x_stride, cols, acc + t * kPanels);
+  }
+  if (t < tokens) {
+    Multiply<T, kPanels, 1>(panels, x + t * x_stride, x_stride, cols, acc + t * kPanels);
+  }
+}
+
+// A quantised block as 32 columns of f32.  out (32, kLanes)
+template <DType T>
+[[gnu::always_inline]] inline void WidenBlock(const std::byte* at, float* out) {
+  constexpr bool kEightBit = T == DType::kQ8_0;
+  constexpr uint64_t kFields = kEightBit ? 512 : 256;
+  const __m512 d = LoadHalves(at + kFields);
+  const __m512 m = T == DType::kQ4_1 ? LoadHalves(at + kFields + 32) : _mm512_setzero_ps();
+  const auto put = [&](int column, __m512i q) {
+    const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), d, m);
+    _mm512_storeu_ps(out + static_cast<uint64_t>(column) * kLanes, value);
+  };
+  const __m512i offset = _mm512_set1_epi32(T == DType::kQ4_0 ? 8 : 0);
+  const __m512i nibble = _mm512_set1_epi32(15);
+  for (int group = 0; group < (kEightBit ? 8 : 4); ++group) {
+    const __m512i dwords = LoadBytes(at + 64 * group);
+    for (int byte = 0; byte < 4; ++byte) {
+      const int column = 4 * group + byte;
+      const auto shift = static_cast<unsigned>(8 * byte);
+      if constexpr (kEightBit) {
+        put(column, _mm512_srai_epi32(_mm512_slli_epi32(dwords, 24 - shift), 24));
+      } else {
+        const __m512i low = _mm512_and_si512(_mm512_srli_epi32(dwords, shift), nibble);
+        const __m512i high = _mm512_and_si512(_mm512_srli_epi32(dwords, shift + 4), nibble);
+        put(column, _mm512_sub_epi32(low, offset));
+        put(column + 16, _mm512_sub_epi32(high, offset));
+      }
+    }
+  }
+}
+
+// Where a column of a panel is, in bytes from the panel's start.
+template <DType T>
+constexpr uint64_t ColumnOffset(uint64_t col) {
+  switch (T) {
+    case DType::kF32:
+      return col * 64;
+    case DType::kF16:
+      return col * 32;
+    case DType::kBF16:
+      return col / 2 * 64;
+    case DType::kQ8_0:
+      return col / kInt8Block * 544;
+    case DType::kQ4_1:
+      return col / kInt8Block * 320;
+    case DType::kQ4_0:
+      return col / kInt8Block * 288;
+  }
+}
+
+// Columns of one panel as f32, from the start of a block or pair on.  out (cols, kLanes); one more
+// column may be written where cols is odd.
+template <DType T>
+void Widen(const std::byte* at, uint64_t cols, float* out) {
+  if constexpr (T == DType::kBF16) {
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    for (uint64_t c = 0; c < cols; c += 2, out += 2 * kLanes) {
+      const __m512i pair = LoadBytes(at + ColumnOffset<T>(c));
+      _mm512_storeu_ps(out, _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)));
+      _mm512_storeu_ps(out + kLanes, _mm512_castsi512_ps(_mm512_and_si512(pair, upper)));
+    }
+  } else if constexpr (T == DType::kF16) {
+    for (uint64_t c = 0; c < cols; ++c) {
+      _mm512_storeu_ps(out + c * kLanes, LoadHalves(at + ColumnOffset<T>(c)));
+    }
+  } else {
+    for (uint64_t c = 0; c < cols; c += kInt8Block) {
+      WidenBlock<T>(at + ColumnOffset<T>(c), out + c * kLanes);
+    }
+  }
+}
+
+// Tokens [begin, begin + tokens) over kPanels neighbouring panels.
+template <DType T, int kPanels>
+void Tile(const PanelJob& job, const PanelSpan* spans, uint64_t begin, uint64_t tokens) {
+  constexpr bool kMayReadInPlace = T == DType::kF32 || T == DType::kF16;
+  __m512 acc[kChunk * kPanels];
+  for (uint64_t i = 0; i < tokens * kPanels; ++i) acc[i] = _mm512_setzero_ps();
+  const float* x = job.f32 + begin * job.cols;
+
+  alignas(64) float wide[kPanels * kDepth * kLanes];
+  for (uint64_t c0 = 0; c0 < job.cols; c0 += kDepth) {
+    const uint64_t cols = job.cols - c0 < kDepth ? job.cols - c0 : kDepth;
+    const std::byte* panels[kPanels];
+    for (int p = 0; p < kPanels; ++p) panels[p] = spans[p].at + ColumnOffset<T>(c0);
+    if constexpr (kMayReadInPlace) {
+      if (T == DType::kF32 || tokens < 3) {
+        MultiplyTokens<T, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
+        continue;
+      }
+    }
+    if constexpr (T != DType::kF32) {
+      for (int p = 0; p < kPanels; ++p) {
+        float* to = wide + static_cast<uint64_t>(p) * kDepth * kLanes;
+        Widen<T>(panels[p], cols, to);
+        panels[p] = reinterpret_cast<const std::byte*>(to);
+      }
+      MultiplyTokens<DType::kF32, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
+    }
+  }
+  for (uint64_t t = 0; t < tokens; ++t) {
+    for (int p = 0; p < kPanels; ++p) {
+      StoreLanes(spans[p], acc[t * kPanels + static_cast<uint64_t>(p)],
+                 spans[p].y + (begin + t) * job.y_stride);
+    }
+  }
+}
+
+template <DType T>
+void Run(const PanelJob& job) {
+  for (uint64_t begin = 0; begin < job.n; begin += kChunk) {
+    const uint64_t tokens = job.n - begin < kChunk ? job.n - begin : kChunk;
+    PanelWalk walk(job);
+    PanelSpan spans[kWide];
+    uint64_t held = 0;
+    while (walk.Next(spans[held])) {
+      if (++held < kWide) continue;
+      Tile<T, kWide>(job, spans, begin, tokens);
+      held = 0;
+    }
+    for (uint64_t p = 0; p < held; ++p) Tile<T, 1>(job, spans + p, begin, tokens);
+  }
+}
+
+}  // namespace
+
+void MatMulF32(const PanelJob& job) {
+  switch (job.type) {
+    case DType::kF32:
+      return Run<DType::kF32>(job);
+    case DType::kF16:
+      return Run<DType::kF16>(job);
+    case DType::kBF16:
+      return Run<DType::kBF16>(job);
+    case DType::kQ8_0:
+      return Run<DType::kQ8_0>(job);
+    case DType::kQ4_0:
+      return Run<DType::kQ4_0>(job);
+    case DType::kQ4_1:
+      return Run<DType::kQ4_1>(job);
+  }
+}
+
+}  // namespace tandem::cpu::avx512
