@@ -11,7 +11,7 @@ namespace tandem {
 
 BenchRig MakeBenchRig(int threads, ActivationType activations, const std::string& tier) {
   BenchRig rig;
-  rig.pool = std::make_shared<ThreadPool>(ThreadPoolOptions{.threads = threads});
+  rig.pool = std::make_shared<ThreadPool>(ThreadPoolOptions{.threads = threads, .pin = true});
   rig.device = std::make_unique<CpuDevice>(DeviceId{0}, Bytes{0}, rig.pool);
   rig.ops = MakeCpuOps(*rig.pool, {.activations = activations, .tier = tier});
   return rig;

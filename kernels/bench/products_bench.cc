@@ -68,8 +68,10 @@ const bool kRegistered = [] {
   for (DType type :
        {DType::kQ4_1, DType::kQ4_0, DType::kQ8_0, DType::kF16, DType::kBF16, DType::kF32}) {
     for (ActivationType activations : {ActivationType::kInt8, ActivationType::kF32}) {
-      // Plain types meet f32 in either mode.
-      if (activations == ActivationType::kInt8 && !Traits(type).quantized) continue;
+      // F32 and F16 meet f32 in either mode.
+      if (activations == ActivationType::kInt8 && FormFor(activations, type) == RowForm::kF32) {
+        continue;
+      }
       for (int threads : {1, 0}) {
         const std::string tail = std::string("/") + ToString(type) + "/" + ToString(activations) +
                                  (threads == 1 ? "/one_thread" : "/all_threads");
@@ -79,6 +81,7 @@ const bool kRegistered = [] {
             ->Unit(benchmark::kMillisecond);
         benchmark::RegisterBenchmark(("ManyTokens" + tail).c_str(), ManyTokens, type, activations,
                                      threads)
+            ->Arg(1)
             ->Arg(4)
             ->Arg(32)
             ->Arg(512)

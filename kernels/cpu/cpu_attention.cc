@@ -8,6 +8,8 @@ namespace tandem::cpu {
 namespace {
 
 constexpr uint64_t kLineFloats = 16;  // of a cache line
+// Below this many multiply-adds the caller takes less time alone than with the team.
+constexpr uint64_t kParallelWork = 200'000;
 
 uint64_t RoundUp(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
@@ -31,6 +33,7 @@ uint64_t AttentionDriver::StateFloats(uint32_t head_dim) const {
 void AttentionDriver::MakeTiles(const Call& call, std::span<const SequenceRows> sequences) {
   const uint32_t group = call.q_heads / call.kv->kv_heads;
   tiles_.clear();
+  work_ = 0;
   uint64_t folds = 0;
   for (const SequenceRows& sequence : sequences) {
     const uint32_t queries = sequence.n_rows * group;
@@ -43,6 +46,7 @@ void AttentionDriver::MakeTiles(const Call& call, std::span<const SequenceRows> 
         const uint32_t needed = last_position / kAttentionFold + 1 - first_fold;
         tiles_.push_back(Tile{&sequence, head, first, n, first_fold, needed, folds});
         folds += needed;
+        work_ += uint64_t{n} * needed * kAttentionFold * 2 * call.kv->head_dim;
       }
     }
   }
@@ -150,6 +154,10 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
   scratch_.resize(threads * part + kLineFloats);
   float* scratch = AlignToLine(scratch_.data());
 
+  if (work_ < kParallelWork) {
+    for (const Tile& tile : tiles_) RunTile(call, tile, scratch);
+    return;
+  }
   // With few tiles, threads share out single folds; else whole tiles. Same bits either way.
   const uint64_t folds = tiles_.back().partials + tiles_.back().folds;
   const bool apart = tiles_.size() < 2 * threads && folds > tiles_.size() && threads > 1;

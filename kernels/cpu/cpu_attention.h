@@ -57,6 +57,7 @@ class AttentionDriver {
   ThreadPool& pool_;
   const Tier& tier_;
   std::vector<Tile> tiles_;
+  uint64_t work_ = 0;            // multiply-adds of all tiles, at most
   std::vector<float> scratch_;   // a part for each thread
   std::vector<float> partials_;  // states of folds computed apart
 };

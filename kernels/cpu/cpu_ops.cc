@@ -23,8 +23,12 @@ namespace {
 
 // Below this many elements a row kernel takes less time than waking the team.
 constexpr uint64_t kParallelElems = 16384;
-// Panels a task has at least: a tier may take four side by side.
-constexpr uint64_t kPanelGrain = 4;
+// Panels taken at a time: a tier may take four side by side.
+constexpr uint32_t kPanelGrain = 4;
+// What a waiting thread fetches ahead at most, well inside its second-level cache; and up to how
+// many rows: products of more are bound by arithmetic.
+constexpr uint64_t kAheadBytes = 128 << 10;
+constexpr uint64_t kAheadRows = 16;
 
 // To the nearest BF16, ties to even; in integers, so that the compiler makes vectors of it. A NaN
 // keeps its upper bits and is made quiet.
@@ -91,6 +95,9 @@ class CpuOps final : public Ops {
   }
 
   void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override;
+  void ExpectAfter(std::span<const MatMulTask> tasks) override {
+    expected_.assign(tasks.begin(), tasks.end());
+  }
 
   void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
              float* out) override {
@@ -200,7 +207,7 @@ class CpuOps final : public Ops {
   }
 
   PanelJob JobOf(const PreparedRows& x, const MatMulTask& task) const;
-  void CutPanels();
+  void FindAhead();
   void RunPanels(uint64_t begin, uint64_t end) const;
 
   ThreadPool& pool_;
@@ -211,7 +218,8 @@ class CpuOps final : public Ops {
   std::vector<std::byte> stored_row_;
   std::vector<PanelJob> jobs_;
   std::vector<uint64_t> first_panel_;  // of each job in the count over all jobs, and the total
-  std::vector<uint64_t> cuts_;         // of that count, into tasks for the team
+  std::vector<MatMulTask> expected_;   // by the MatMul after the next
+  std::vector<ReadAhead> ahead_;       // where each thread's share of them begins
 };
 
 // A task as one job over all its panels.
@@ -259,22 +267,37 @@ void CpuOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
     first_panel_.push_back(first_panel_.back() +
                            (jobs_.back().row_end + tier_.lanes - 1) / tier_.lanes);
   }
-  CutPanels();
-  pool_.RunTasks(static_cast<uint32_t>(cuts_.size() - 1),
-                 [&](uint32_t i, int) { RunPanels(cuts_[i], cuts_[i + 1]); });
+  ahead_.clear();
+  if (x.n <= kAheadRows) FindAhead();
+  expected_.clear();
+  pool_.RunShares(
+      static_cast<uint32_t>(first_panel_.back()), kPanelGrain,
+      [&](uint32_t begin, uint32_t end, int) { RunPanels(begin, end); }, ahead_);
 }
 
-// Each piece is a share of what is left, down to a few panels: long streams first, and little to
-// wait for at the end.
-void CpuOps::CutPanels() {
-  const uint64_t total = first_panel_.back();
-  const auto threads = static_cast<uint64_t>(pool_.threads());
-  cuts_.assign(1, 0);
-  while (cuts_.back() < total) {
-    const uint64_t left = total - cuts_.back();
-    const uint64_t share = threads == 1 ? left : left / (2 * threads);
-    const uint64_t piece = std::max<uint64_t>(share / kPanelGrain * kPanelGrain, kPanelGrain);
-    cuts_.push_back(cuts_.back() + std::min(piece, left));
+// Where the share of each thread in the expected tasks begins. Panels of a matrix follow each other
+// in memory, and usually so do the matrices of a block.
+void CpuOps::FindAhead() {
+  uint64_t total = 0;
+  const auto panels_of = [&](const MatMulTask& task) {
+    const uint64_t skipped = task.slice.row_begin - task.w->slice.row_begin;
+    return (skipped % tier_.lanes + task.slice.rows() + tier_.lanes - 1) / tier_.lanes;
+  };
+  for (const MatMulTask& task : expected_) total += panels_of(task);
+  for (int thread = 0; total > 0 && thread < pool_.threads(); ++thread) {
+    uint64_t panel = pool_.ShareBegin(static_cast<uint32_t>(total), kPanelGrain, thread);
+    for (const MatMulTask& task : expected_) {
+      const uint64_t panels = panels_of(task);
+      if (panel >= panels) {
+        panel -= panels;
+        continue;
+      }
+      const PackedMatrix& w = *task.w;
+      panel += (task.slice.row_begin - w.slice.row_begin) / tier_.lanes;
+      const uint64_t offset = Layout(w.type, w.slice).Offset(panel, 0);
+      ahead_.push_back(ReadAhead{w.data + offset, std::min(kAheadBytes, w.bytes - offset)});
+      break;
+    }
   }
 }
 

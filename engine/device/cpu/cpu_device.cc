@@ -1,7 +1,6 @@
 #include "engine/device/cpu/cpu_device.h"
 
 #include <fmt/format.h>
-#include <sys/mman.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -13,7 +12,12 @@ namespace tandem {
 namespace {
 
 constexpr size_t kLine = 64;
-constexpr size_t kHugePage = size_t{2} << 20;
+// Under a sanitizer each piece is an allocation of its own, so that overruns are seen.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kUseSlabs = false;
+#else
+constexpr bool kUseSlabs = true;
+#endif
 
 }  // namespace
 
@@ -25,19 +29,21 @@ CpuDevice::CpuDevice(DeviceId id, Bytes capacity, std::shared_ptr<ThreadPool> po
 
 CpuDevice::~CpuDevice() = default;
 
-// Large buffers start on a huge page and ask for huge pages: a decode step walks all weights once,
-// and with 4 KiB pages the page walks cost it some percent.
 std::byte* CpuDevice::AllocateRaw(size_t size) {
-  const size_t align = size >= kHugePage ? kHugePage : kLine;
-  if (size > SIZE_MAX - align) return nullptr;
-  const size_t rounded = (size + align - 1) / align * align;
-  void* data = std::aligned_alloc(align, rounded);
-  if (data == nullptr) return nullptr;
-  if (align == kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
-  std::memset(data, 0, size);
-  return static_cast<std::byte*>(data);
+  std::byte* data = nullptr;
+  if (size >= kHugePage) {
+    data = AllocateHuge(size);
+  } else if (kUseSlabs) {
+    data = slabs_.Take(size);
+  } else {
+    data = static_cast<std::byte*>(std::aligned_alloc(kLine, (size + kLine - 1) / kLine * kLine));
+  }
+  if (data != nullptr) std::memset(data, 0, size);
+  return data;
 }
 
-void CpuDevice::FreeRaw(std::byte* data, size_t) noexcept { std::free(data); }
+void CpuDevice::FreeRaw(std::byte* data, size_t) noexcept {
+  if (!slabs_.Give(data)) std::free(data);
+}
 
 }  // namespace tandem

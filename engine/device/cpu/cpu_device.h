@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "engine/device/cpu/slabs.h"
 #include "engine/device/cpu/thread_pool.h"
 #include "engine/device/device.h"
 
@@ -21,6 +22,7 @@ class CpuDevice final : public Device {
   std::byte* AllocateRaw(size_t size) override;
   void FreeRaw(std::byte* data, size_t size) noexcept override;
   std::shared_ptr<ThreadPool> pool_;
+  Slabs slabs_;
 };
 
 }  // namespace tandem

@@ -27,16 +27,39 @@ inline void Pause() {
 #endif
 }
 
-// Returns once `word` differs from `old`. Acquire: what was written before the change is visible.
-void AwaitChange(const std::atomic<int>& word, int old) {
+// Brings lines into the caches a few at a time, so that a waiting thread can look up in between.
+class LineFetcher {
+ public:
+  explicit LineFetcher(const ReadAhead& range) : at_(range.data), end_(range.data + range.bytes) {}
+  bool done() const { return at_ == end_; }
+  void Some() {
+    for (int i = 0; i < 4 && at_ < end_; ++i) {
+      __builtin_prefetch(at_, 0, 2);
+      at_ += std::min<ptrdiff_t>(end_ - at_, 64);
+    }
+  }
+
+ private:
+  const std::byte* at_;
+  const std::byte* end_;
+};
+
+// Returns once `word` differs from `old`, and fetches ahead until then. Acquire: what was written
+// before the change is visible.
+void AwaitChange(const std::atomic<int>& word, int old, const ReadAhead& ahead) {
+  LineFetcher lines(ahead);
   for (int i = 0; i < kSpins; ++i) {
     if (word.load(std::memory_order_acquire) != old) return;
-    Pause();
+    if (lines.done()) {
+      Pause();
+    } else {
+      lines.Some();
+    }
   }
   while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
 }
 
-std::vector<int> AllowedCores() {
+std::vector<int> FindAllowedCores() {
   std::vector<int> cores;
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -46,6 +69,13 @@ std::vector<int> AllowedCores() {
     }
   }
   return cores;
+}
+
+// As the process first found them: a pool that pins leaves its caller on one core, where the next
+// pool would see that one alone.
+const std::vector<int>& AllowedCores() {
+  static const std::vector<int> kCores = FindAllowedCores();
+  return kCores;
 }
 
 // Best effort: a process that may not choose its cores runs unpinned.
@@ -59,14 +89,26 @@ void PinThisThread(const std::vector<int>& cores, int thread) {
 
 }  // namespace
 
-// A region is announced by a new value of `round`: its number, and in the lowest bit whether it is
-// one of tasks. In a Run the caller waits for every worker, so each sees every such round. A worker
-// may sleep through rounds of tasks and must then not touch what the caller has moved on from: it
-// claims a task by taking one off `claims`, which also names the round, and only a claim that
-// succeeds shows that the round still lives.
+// One thread's share of a region. `next` names the round too, so that a claim made late fails.
+struct alignas(64) Share {
+  std::atomic<uint64_t> next{0};  // round << 32 | first item not yet claimed
+  std::atomic<uint32_t> end{0};
+  std::atomic<const std::byte*> ahead{nullptr};
+  std::atomic<size_t> ahead_bytes{0};
+};
+
+// What a round is, in the lowest bits of its number.
+enum RoundKind : uint32_t { kRun = 0, kTasks = 1, kShares = 2, kRoundStep = 4 };
+
+// A region is announced by a new value of `round`: its number and kind. In a Run the caller waits
+// for every worker, so each sees every such round. A worker may sleep through rounds of tasks or
+// shares and must then not touch what the caller has moved on from: it claims a task by taking one
+// off `claims`, or items by moving a share's `next`, which also name the round, and only a claim
+// that succeeds shows that the round still lives.
 struct ThreadPool::State {
-  using Body = std::function<void(int, int)>;
-  using Task = std::function<void(uint32_t, int)>;
+  using Body = FunctionRef<void(int, int)>;
+  using Task = FunctionRef<void(uint32_t, int)>;
+  using Part = FunctionRef<void(uint32_t, uint32_t, int)>;
 
   // Each word that one side writes while the other polls has a cache line to itself.
   alignas(64) std::atomic<int> round{0};
@@ -75,6 +117,9 @@ struct ThreadPool::State {
   alignas(64) const Body* body = nullptr;
   std::atomic<const Task*> task{nullptr};
   std::atomic<uint32_t> task_count{0};
+  std::atomic<const Part*> part{nullptr};
+  std::atomic<uint32_t> grain{1};
+  std::vector<Share> shares;  // one a thread
   bool stop = false;
   bool active = false;  // the caller is inside a region
   int threads = 1;
@@ -113,13 +158,56 @@ struct ThreadPool::State {
     if (finished > 0) Finished(finished);
   }
 
+  // Runs what is left of one share; returns how many items that was.
+  uint32_t TakeShare(Share& share, uint32_t this_round, int thread) {
+    uint32_t finished = 0;
+    uint64_t next = share.next.load(std::memory_order_acquire);
+    while (next >> 32 == this_round) {
+      // Acquire, by the loads of `next`: the rest is read as set before the round's shares were
+      // published.
+      const auto begin = static_cast<uint32_t>(next);
+      const uint32_t end = share.end.load(std::memory_order_relaxed);
+      if (begin >= end) break;
+      const uint32_t stop = begin + std::min(grain.load(std::memory_order_relaxed), end - begin);
+      if (!share.next.compare_exchange_weak(next, uint64_t{this_round} << 32 | stop,
+                                            std::memory_order_acq_rel, std::memory_order_acquire)) {
+        continue;
+      }
+      Guard(thread, [&] { (*part.load(std::memory_order_relaxed))(begin, stop, thread); });
+      finished += stop - begin;
+      next = share.next.load(std::memory_order_acquire);
+    }
+    return finished;
+  }
+
+  // A thread's own share, then the others'. Returns what it is to fetch ahead.
+  ReadAhead TakeShares(uint32_t this_round, int thread) {
+    const auto own = static_cast<size_t>(thread);
+    const ReadAhead ahead{shares[own].ahead.load(std::memory_order_relaxed),
+                          shares[own].ahead_bytes.load(std::memory_order_relaxed)};
+    uint32_t finished = 0;
+    for (size_t i = 0; i < shares.size(); ++i) {
+      finished += TakeShare(shares[(own + i) % shares.size()], this_round, thread);
+    }
+    if (finished == 0) return {};
+    Finished(static_cast<int>(finished));
+    return ahead;
+  }
+
   void Work(int thread) {
     int seen = 0;
+    ReadAhead ahead;
     while (true) {
-      AwaitChange(round, seen);
+      AwaitChange(round, seen, ahead);
+      ahead = {};
       seen = round.load(std::memory_order_acquire);
-      if ((seen & 1) != 0) {
-        TakeTasks(static_cast<uint32_t>(seen), thread);
+      const auto now = static_cast<uint32_t>(seen);
+      if (now % kRoundStep == kTasks) {
+        TakeTasks(now, thread);
+        continue;
+      }
+      if (now % kRoundStep == kShares) {
+        ahead = TakeShares(now, thread);
         continue;
       }
       if (stop) return;
@@ -129,9 +217,9 @@ struct ThreadPool::State {
   }
 
   // The value of the next round; unsigned arithmetic, so that it may wrap around.
-  uint32_t NextRound(bool of_tasks) const {
+  uint32_t NextRound(RoundKind kind) const {
     const auto now = static_cast<uint32_t>(round.load(std::memory_order_relaxed));
-    return (now & ~uint32_t{1}) + 2 + (of_tasks ? 1 : 0);
+    return now / kRoundStep * kRoundStep + kRoundStep + kind;
   }
 
   void StartRound(uint32_t next) {
@@ -140,10 +228,10 @@ struct ThreadPool::State {
     round.notify_all();
   }
 
-  void AwaitFinish() {
+  void AwaitFinish(const ReadAhead& ahead = {}) {
     for (int left = running.load(std::memory_order_acquire); left != 0;
          left = running.load(std::memory_order_acquire)) {
-      AwaitChange(running, left);
+      AwaitChange(running, left, ahead);
     }
     active = false;
     std::exception_ptr first;
@@ -156,20 +244,21 @@ struct ThreadPool::State {
 
   void Stop() noexcept {
     stop = true;
-    StartRound(NextRound(false));
+    StartRound(NextRound(kRun));
     for (std::thread& worker : workers) worker.join();
   }
 };
 
 ThreadPool::ThreadPool(const ThreadPoolOptions& options) : state_(std::make_unique<State>()) {
   Check(options.threads >= 0, "thread pool: negative thread count");
-  const std::vector<int> cores = AllowedCores();
+  const std::vector<int>& cores = AllowedCores();
   const int available = cores.empty()
                             ? static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))
                             : static_cast<int>(cores.size());
   State& state = *state_;
   state.threads = options.threads > 0 ? options.threads : available;
   state.errors.resize(static_cast<size_t>(state.threads));
+  state.shares = std::vector<Share>(static_cast<size_t>(state.threads));
   if (options.pin) PinThisThread(cores, 0);
   try {
     for (int thread = 1; thread < state.threads; ++thread) {
@@ -188,7 +277,7 @@ ThreadPool::~ThreadPool() { state_->Stop(); }
 
 int ThreadPool::threads() const { return state_->threads; }
 
-void ThreadPool::Run(const std::function<void(int thread, int threads)>& body) {
+void ThreadPool::Run(FunctionRef<void(int thread, int threads)> body) {
   State& state = *state_;
   if (state.threads == 1) {
     body(0, 1);
@@ -198,12 +287,12 @@ void ThreadPool::Run(const std::function<void(int thread, int threads)>& body) {
   state.active = true;
   state.body = &body;
   state.running.store(state.threads - 1, std::memory_order_relaxed);
-  state.StartRound(state.NextRound(false));
+  state.StartRound(state.NextRound(kRun));
   state.Guard(0, [&] { body(0, state.threads); });
   state.AwaitFinish();
 }
 
-void ThreadPool::RunTasks(uint32_t n, const std::function<void(uint32_t task, int thread)>& task) {
+void ThreadPool::RunTasks(uint32_t n, FunctionRef<void(uint32_t task, int thread)> task) {
   State& state = *state_;
   if (state.threads == 1 || n <= 1) {
     for (uint32_t i = 0; i < n; ++i) task(i, 0);
@@ -211,7 +300,7 @@ void ThreadPool::RunTasks(uint32_t n, const std::function<void(uint32_t task, in
   }
   Check(!state.active, "thread pool: RunTasks is not reentrant");
   state.active = true;
-  const uint32_t round = state.NextRound(true);
+  const uint32_t round = state.NextRound(kTasks);
   state.task.store(&task, std::memory_order_relaxed);
   state.task_count.store(n, std::memory_order_relaxed);
   state.running.store(static_cast<int>(n), std::memory_order_relaxed);
@@ -220,6 +309,40 @@ void ThreadPool::RunTasks(uint32_t n, const std::function<void(uint32_t task, in
   state.StartRound(round);
   state.TakeTasks(round, 0);
   state.AwaitFinish();
+}
+
+uint32_t ThreadPool::ShareBegin(uint32_t n, uint32_t grain, int thread) const {
+  return static_cast<uint32_t>(SplitWork(n, thread, state_->threads, grain).begin);
+}
+
+void ThreadPool::RunShares(uint32_t n, uint32_t grain,
+                           FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body,
+                           std::span<const ReadAhead> next) {
+  State& state = *state_;
+  if (n == 0) return;
+  if (state.threads == 1 || n <= grain) {
+    body(0, n, 0);
+    return;
+  }
+  Check(!state.active, "thread pool: RunShares is not reentrant");
+  state.active = true;
+  const uint32_t round = state.NextRound(kShares);
+  state.part.store(&body, std::memory_order_relaxed);
+  state.grain.store(grain, std::memory_order_relaxed);
+  state.running.store(static_cast<int>(n), std::memory_order_relaxed);
+  for (size_t i = 0; i < state.shares.size(); ++i) {
+    Share& share = state.shares[i];
+    const WorkRange range = SplitWork(n, static_cast<int>(i), state.threads, grain);
+    const ReadAhead ahead = i < next.size() ? next[i] : ReadAhead{};
+    share.end.store(static_cast<uint32_t>(range.end), std::memory_order_relaxed);
+    share.ahead.store(ahead.data, std::memory_order_relaxed);
+    share.ahead_bytes.store(ahead.bytes, std::memory_order_relaxed);
+    // Release: whoever claims sees what was stored above.
+    share.next.store(uint64_t{round} << 32 | static_cast<uint32_t>(range.begin),
+                     std::memory_order_release);
+  }
+  state.StartRound(round);
+  state.AwaitFinish(state.TakeShares(round, 0));
 }
 
 WorkRange SplitWork(int64_t n, int thread, int threads, int64_t grain) {

@@ -2,22 +2,32 @@
 // spin a while between regions and then park. Regions are short (a kernel phase), so entering one
 // costs well under a microsecond while the team is awake.
 //
-// One thread calls Run or RunTasks at a time; neither is reentrant.
+// One thread calls Run, RunTasks or RunShares at a time; none is reentrant.
 //
 //   ThreadPool pool({.threads = 2, .pin = true});
 //   pool.Run([&](int thread, int threads) { ... });
 //   pool.RunTasks(chunks.size(), [&](uint32_t chunk, int thread) { ... });
+//   pool.RunShares(panels, 4, [&](uint32_t begin, uint32_t end, int thread) { ... });
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <span>
+
+#include "engine/base/function_ref.h"
 
 namespace tandem {
 
 struct ThreadPoolOptions {
   int threads = 0;   // 0: one per core this process may use
   bool pin = false;  // bind thread i to the i-th allowed core
+};
+
+// Memory that a thread will read soon.
+struct ReadAhead {
+  const std::byte* data = nullptr;
+  size_t bytes = 0;
 };
 
 class ThreadPool {
@@ -30,12 +40,22 @@ class ThreadPool {
   int threads() const;
   // Calls body(thread, threads) once on every thread and returns when all have finished. An
   // exception from any of them is rethrown here.
-  void Run(const std::function<void(int thread, int threads)>& body);
+  void Run(FunctionRef<void(int thread, int threads)> body);
   // Calls task(i, thread) once for each i in [0, n), in rising order of start, each on whichever
   // thread is free, and returns when all have finished. Unlike Run it does not wait for a thread
   // that has begun nothing, so a core that another program holds delays little. Exceptions as in
   // Run.
-  void RunTasks(uint32_t n, const std::function<void(uint32_t task, int thread)>& task);
+  void RunTasks(uint32_t n, FunctionRef<void(uint32_t task, int thread)> task);
+
+  // Calls body(begin, end, thread) over [0, n) cut at multiples of `grain`. Each thread walks a
+  // share of its own front to back, so that a stream through memory is not broken, then helps with
+  // what others have not begun. A thread with nothing left to begin brings `next[thread]`, where
+  // given, into its caches while it waits. Exceptions as in Run.
+  void RunShares(uint32_t n, uint32_t grain,
+                 FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body,
+                 std::span<const ReadAhead> next = {});
+  // Where the share of `thread` begins.
+  uint32_t ShareBegin(uint32_t n, uint32_t grain, int thread) const;
 
  private:
   struct State;
