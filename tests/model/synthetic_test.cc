@@ -17,8 +17,15 @@
 namespace tandem {
 namespace {
 
-constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                          DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+// The tiny shape, its widths of whole blocks of the type.
+ModelConfig ConfigFor(DType type) {
+  ModelConfig config = TinyConfig();
+  if (Traits(type).block_elems == 256) {
+    config.hidden = config.ffn = 256;
+    config.head_dim = 64;
+  }
+  return config;
+}
 
 std::vector<TensorView> Views(const Model& model) {
   std::vector<TensorView> views = {model.token_embedding(), model.output_norm(), model.output()};
@@ -100,8 +107,10 @@ TEST(SyntheticTest, GivesTheSameBytesOnEveryMachine) {
       {DType::kQ4_1, "914954ca5d52307af71f2d8aa7bae7864897ea4bd73065fe6b629d660751a452"},
   };
   for (const Golden& golden : kGolden) {
-    const SyntheticSpec spec{
-        .config = TinyConfig(), .type = golden.type, .embedding_type = golden.type, .seed = 7};
+    const SyntheticSpec spec{.config = ConfigFor(golden.type),
+                             .type = golden.type,
+                             .embedding_type = golden.type,
+                             .seed = 7};
     EXPECT_EQ(HashOf(*MakeSyntheticModel(spec)), golden.hash) << ToString(golden.type);
   }
 }
@@ -120,7 +129,7 @@ TEST(SyntheticTest, SeedsAndTensorsDiffer) {
 
 TEST(SyntheticTest, WeightsHaveTheVarianceThatKeepsActivationsOfOrderOne) {
   SyntheticSpec spec = ParseSyntheticSpec("h=256,l=1,heads=4,ffn=512,vocab=512,type=f32,tied=0");
-  for (const DType type : kAll) {
+  for (const DType type : kAllDTypes) {
     spec.type = spec.embedding_type = type;
     const auto model = MakeSyntheticModel(spec);
     // Sampling noise of a variance over n values is about sqrt(2/n); 4-bit rounding adds a little.
@@ -180,9 +189,9 @@ TEST(SyntheticTest, ShapeOnlyModelsHaveShapesAndNoData) {
 
 TEST(SyntheticTest, FilesReadBackToIdenticalWeights) {
   const TemporaryFolder folder;
-  for (const DType type : kAll) {
+  for (const DType type : kAllDTypes) {
     for (const bool tied : {true, false}) {
-      SyntheticSpec spec{.config = TinyConfig(), .type = type, .embedding_type = DType::kQ8_0};
+      SyntheticSpec spec{.config = ConfigFor(type), .type = type, .embedding_type = DType::kQ8_0};
       spec.config.tied_embedding = tied;
       spec.config.rope_theta = 123456.7f;
       spec.config.rope_scale = tied ? 1.0f : 2.5f;
@@ -203,7 +212,7 @@ TEST(SyntheticTest, FilesReadBackToIdenticalWeights) {
       EXPECT_EQ(read->config().rope_theta, spec.config.rope_theta);
       EXPECT_EQ(read->config().rope_scale, spec.config.rope_scale);
       EXPECT_EQ(read->config().rope_dim, 12u);
-      EXPECT_EQ(read->config().head_dim, 16u);
+      EXPECT_EQ(read->config().head_dim, spec.config.head_dim);
       EXPECT_EQ(read->config().context, 256u);
       EXPECT_EQ(read->config().vocab, 320u);
       EXPECT_EQ(read->weight_bytes(), made->weight_bytes());
@@ -270,7 +279,7 @@ TEST(SyntheticTest, RefusesSpecificationsThatCannotBe) {
   ExpectInvalid("h=64,l=1,heads=2,h=64", "'h' is given twice");
   ExpectInvalid("h=64,l=1,heads=2,kv", "'kv' (want key=value)");
   ExpectInvalid("h=64,l=1,heads=2,,", "'' (want key=value)");
-  ExpectInvalid("h=64,l=1,heads=2,type=q5_k", "type=q5_k");
+  ExpectInvalid("h=64,l=1,heads=2,type=q3_k", "type=q3_k");
   ExpectInvalid("h=64,l=1,heads=2,ctx=many", "ctx=many");
   ExpectInvalid("h=64,l=1,heads=2,ctx=99999999999", "ctx=99999999999");
   ExpectInvalid("h=-64,l=1,heads=2", "h=-64");
@@ -283,6 +292,10 @@ TEST(SyntheticTest, RefusesSpecificationsThatCannotBe) {
   ExpectInvalid("h=64,l=1,heads=4,kv=3", "KV heads");
   ExpectInvalid("h=48,l=1,heads=2,type=q4_0", "multiple of 32");
   ExpectInvalid("h=64,l=1,heads=2,ffn=100,type=q4_0", "ffn_down.weight: rows of 100");
+  ExpectInvalid("h=320,l=1,heads=4,ffn=512,type=q4_k",
+                "attn_q.weight: rows of 320 (want a multiple of 256 for Q4_K)");
+  ExpectInvalid("h=256,l=1,heads=4,ffn=480,type=q6_k", "ffn_down.weight: rows of 480");
+  ExpectInvalid("h=192,l=1,heads=4,embed=q5_k", "embedding rows of 192 (want a multiple of 256");
   ExpectInvalid("h=4294967295,l=1,heads=1", "");
 }
 
