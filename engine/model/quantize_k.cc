@@ -15,7 +15,45 @@
 namespace tandem {
 namespace {
 
-int Round(float value, int low, int high) { return ClampToInt(std::nearbyint(value), low, high); }
+// To the nearest integer, ties to even, within [low, high]; NaN gives low. Adding 1.5 * 2^23 leaves
+// no bits below one, so the addition itself rounds; a compiler makes vector code of it.
+float RoundWithin(float value, float low, float high) {
+  value = value > low ? value : low;
+  value = value < high ? value : high;
+  return (value + 0x1.8p23f) - 0x1.8p23f;
+}
+
+int Round(float value, int low, int high) {
+  return static_cast<int>(RoundWithin(value, static_cast<float>(low), static_cast<float>(high)));
+}
+
+// Sums over a run for the integers q = round((x + shift) * inverse), eight chains side by side.
+struct Moments {
+  float q = 0.0f;
+  float qq = 0.0f;
+  float xq = 0.0f;
+};
+
+Moments MomentsOf(const float* x, uint32_t n, float shift, float inverse, float low, float high) {
+  float q[8] = {};
+  float qq[8] = {};
+  float xq[8] = {};
+  for (uint32_t i = 0; i < n; i += 8) {
+    for (uint32_t k = 0; k < 8; ++k) {
+      const float value = RoundWithin((x[i + k] + shift) * inverse, low, high);
+      q[k] += value;
+      qq[k] += value * value;
+      xq[k] += x[i + k] * value;
+    }
+  }
+  Moments sums;
+  for (uint32_t k = 0; k < 8; ++k) {
+    sums.q += q[k];
+    sums.qq += qq[k];
+    sums.xq += xq[k];
+  }
+  return sums;
+}
 
 float PutF16(float value, std::byte* at) {
   const uint16_t bits = F32ToF16(value);
@@ -33,16 +71,10 @@ float FitScale(const float* x) {
   float best_gain = 0.0f;  // of squared error, against a scale of zero
   for (int step = -4; step <= 4; ++step) {
     const float inverse = Inverse(extreme) * (-32.0f + 0.25f * static_cast<float>(step));
-    float xq = 0.0f;
-    float qq = 0.0f;
-    for (uint32_t i = 0; i < kRun; ++i) {
-      const auto q = static_cast<float>(Round(x[i] * inverse, -32, 31));
-      xq += x[i] * q;
-      qq += q * q;
-    }
-    if (qq > 0.0f && xq * xq > best_gain * qq) {
-      best_gain = xq * xq / qq;
-      best = xq / qq;
+    const Moments sums = MomentsOf(x, kRun, 0.0f, inverse, -32.0f, 31.0f);
+    if (sums.qq > 0.0f && sums.xq * sums.xq > best_gain * sums.qq) {
+      best_gain = sums.xq * sums.xq / sums.qq;
+      best = sums.xq / sums.qq;
     }
   }
   return best;
@@ -76,45 +108,46 @@ struct Line {
   float error = 0.0f;
 };
 
+// Sums over a sub-block's values.
+struct Totals {
+  float x = 0.0f;
+  float xx = 0.0f;
+};
+
 // The least-squares line for the integers that `line` gives, with its error.  x (32)
-Line Refit(const float* x, const Line& line, int top) {
-  const float inverse = Inverse(line.scale);
-  float sum_q = 0.0f;
-  float sum_x = 0.0f;
-  float sum_qq = 0.0f;
-  float sum_xq = 0.0f;
-  float sum_xx = 0.0f;
-  for (uint32_t i = 0; i < 2 * kRun; ++i) {
-    const auto q = static_cast<float>(Round((x[i] + line.minimum) * inverse, 0, top));
-    sum_q += q;
-    sum_x += x[i];
-    sum_qq += q * q;
-    sum_xq += x[i] * q;
-    sum_xx += x[i] * x[i];
-  }
+Line Refit(const float* x, const Totals& totals, const Line& line, int top) {
+  const Moments sums =
+      MomentsOf(x, 2 * kRun, line.minimum, Inverse(line.scale), 0.0f, static_cast<float>(top));
   const float n = 2 * kRun;
-  const float determinant = n * sum_qq - sum_q * sum_q;
+  const float determinant = n * sums.qq - sums.q * sums.q;
   Line fit;
   if (determinant > 0.0f) {
-    fit.scale = (n * sum_xq - sum_q * sum_x) / determinant;
-    fit.minimum = (sum_q * sum_xq - sum_qq * sum_x) / determinant;
+    fit.scale = (n * sums.xq - sums.q * totals.x) / determinant;
+    fit.minimum = (sums.q * sums.xq - sums.qq * totals.x) / determinant;
   }
   if (!(fit.minimum > 0.0f) || !(fit.scale > 0.0f)) {
     // One of the two is zero: integers that are all zero leave the minimum, others the scale.
-    fit.minimum = sum_qq > 0.0f ? 0.0f : std::max(0.0f, -sum_x / n);
-    fit.scale = sum_xq > 0.0f ? sum_xq / sum_qq : 0.0f;
+    fit.minimum = sums.qq > 0.0f ? 0.0f : std::max(0.0f, -totals.x / n);
+    fit.scale = sums.xq > 0.0f ? sums.xq / sums.qq : 0.0f;
   }
   const float s = fit.scale;
   const float m = fit.minimum;
-  fit.error =
-      sum_xx + s * s * sum_qq + n * m * m - 2 * s * sum_xq + 2 * m * sum_x - 2 * s * m * sum_q;
+  fit.error = totals.xx + s * s * sums.qq + n * m * m - 2 * s * sums.xq + 2 * m * totals.x -
+              2 * s * m * sums.q;
   return fit;
 }
 
 Line FitLine(const float* x, int top) {
-  const auto [low_at, high_at] = std::minmax_element(x, x + 2 * kRun);
-  const float low = std::min(*low_at, 0.0f);
-  const float range = std::max(*high_at, low) - low;
+  Totals totals;
+  float low = 0.0f;
+  float high = -INFINITY;
+  for (uint32_t i = 0; i < 2 * kRun; ++i) {
+    totals.x += x[i];
+    totals.xx += x[i] * x[i];
+    low = x[i] < low ? x[i] : low;
+    high = x[i] > high ? x[i] : high;
+  }
+  const float range = std::max(high, low) - low;
   Line best;
   best.error = INFINITY;
   for (int step = -2; step <= 2; ++step) {
@@ -122,7 +155,7 @@ Line FitLine(const float* x, int top) {
     line.scale = range / (static_cast<float>(top) + 0.5f * static_cast<float>(step));
     line.minimum = -low;
     for (int round = 0; round < 2; ++round) {
-      line = Refit(x, line, top);
+      line = Refit(x, totals, line, top);
       if (line.error < best.error) best = line;
     }
   }

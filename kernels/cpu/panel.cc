@@ -17,11 +17,6 @@ struct LaneShape {
 
 LaneShape ShapeOf(DType type) {
   switch (type) {
-    case DType::kF32:
-      return {1, 0, 0};
-    case DType::kF16:
-    case DType::kBF16:
-      return {0, 1, 0};
     case DType::kQ8_0:
       return {8, 1, 0};
     case DType::kQ4_0:
@@ -38,6 +33,10 @@ LaneShape ShapeOf(DType type) {
       return {3, 2, 8 * 5};
     case DType::kQ6_K:
       return {4, 1, 8 * 6};
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+      break;
   }
   return {};
 }
@@ -160,6 +159,21 @@ void FromLane(DType type, const std::byte* lane, std::byte* stored) {
 
 constexpr uint32_t kMaxBlockBytes = 256;  // of any type
 
+// A panel of a plain type: columns one after the other.
+template <typename Element>
+void PackColumns(const PanelLayout& layout, const std::byte* stored, uint64_t row_bytes,
+                 uint64_t rows, std::byte* panel) {
+  const uint64_t cols = layout.cols;
+  const uint64_t lanes = layout.lanes;
+  for (uint64_t lane = 0; lane < rows; ++lane) {
+    const std::byte* from = stored + lane * row_bytes;
+    std::byte* to = panel + lane * sizeof(Element);
+    for (uint64_t c = 0; c < cols; ++c) {
+      std::memcpy(to + c * lanes * sizeof(Element), from + c * sizeof(Element), sizeof(Element));
+    }
+  }
+}
+
 }  // namespace
 
 void PackPanel(const PanelLayout& layout, const std::byte* stored, uint64_t row_bytes,
@@ -168,6 +182,10 @@ void PackPanel(const PanelLayout& layout, const std::byte* stored, uint64_t row_
   const uint64_t stored_block = Traits(layout.type).block_bytes;
   const uint64_t blocks = layout.cols / Traits(layout.type).block_elems;
   if (rows < layout.lanes) std::memset(panel, 0, layout.PanelBytes());
+  if (!Traits(layout.type).quantized) {
+    return stored_block == 2 ? PackColumns<uint16_t>(layout, stored, row_bytes, rows, panel)
+                             : PackColumns<uint32_t>(layout, stored, row_bytes, rows, panel);
+  }
   for (uint64_t b = 0; b < blocks; ++b) {
     std::byte* to = panel + b * layout.BlockBytes();
     for (uint64_t lane = 0; lane < rows; ++lane) {
@@ -186,6 +204,13 @@ void UnpackRow(const PanelLayout& layout, const std::byte* packed, uint64_t row,
   const uint64_t stored_block = Traits(layout.type).block_bytes;
   const uint64_t blocks = cols / Traits(layout.type).block_elems;
   const std::byte* from = packed + layout.Offset(row / layout.lanes, col);
+  if (!Traits(layout.type).quantized) {
+    for (uint64_t c = 0; c < cols; ++c) {
+      std::memcpy(stored + c * stored_block,
+                  from + (c * layout.lanes + row % layout.lanes) * stored_block, stored_block);
+    }
+    return;
+  }
   for (uint64_t b = 0; b < blocks; ++b, from += layout.BlockBytes()) {
     std::byte block[kMaxBlockBytes];
     ForEachUnit(shape, layout.lanes, row % layout.lanes,

@@ -105,6 +105,11 @@ TEST(SyntheticTest, GivesTheSameBytesOnEveryMachine) {
       {DType::kQ8_0, "92150e876b0cde9661ccf945675d3e295b86452f241bd3aa77859a30179489ae"},
       {DType::kQ4_0, "59f202e2b87522d2c87ebdce017da6e1d674ba08e65135c6a6a064c0cd6edfbe"},
       {DType::kQ4_1, "914954ca5d52307af71f2d8aa7bae7864897ea4bd73065fe6b629d660751a452"},
+      {DType::kQ5_0, "01ea4a01030f0094d71f2bef0cc916b0150e695c682c8e24c1bc952e7943ffd5"},
+      {DType::kQ5_1, "8e4ad7b089435f08c4610f11c604e317a1f94d44a71b89b20395701bb78f0518"},
+      {DType::kQ4_K, "542c805eec42d5b3c93da9dd3a3a4a0a87d48a11ad016b21a4fd5fad568452fc"},
+      {DType::kQ5_K, "c45b553a7d05eb98c1dacc67d129443321adea9c35239df55a52f58c3609fe28"},
+      {DType::kQ6_K, "915d4cbd3d8f159e6acfff8985e162e5c35b1856cc807fd4e27b0b8911d1d065"},
   };
   for (const Golden& golden : kGolden) {
     const SyntheticSpec spec{.config = ConfigFor(golden.type),
