@@ -6,16 +6,16 @@
 //
 // F32 panels are read in place, and F16 for one or two tokens; all else is widened into a buffer
 // of the first-level cache, kDepth columns at a time, and shared by all tokens.
-#include "kernels/cpu/avx512_inline.h"
+#include "kernels/cpu/avx512_panel.h"
 #include "kernels/int8_block.h"
 
 namespace tandem::cpu::avx512 {
 namespace {
 
-constexpr uint64_t kDepth = 64;  // columns widened at a time
-constexpr uint64_t kWide = 4;    // panels side by side at most
-constexpr uint64_t kTokens = 6;  // side by side
-constexpr uint64_t kChunk = 48;  // tokens whose sums are held while the columns advance
+constexpr uint64_t kDepth = 128;  // columns widened at a time
+constexpr uint64_t kWide = 4;     // panels side by side at most
+constexpr uint64_t kTokens = 6;   // side by side
+constexpr uint64_t kChunk = 48;   // tokens whose sums are held while the columns advance
 
 // One column of a panel of a type that is read in place.
 template <DType T>
@@ -69,73 +69,53 @@ void MultiplyTokens(const std::byte* const* panels, const float* x, uint64_t x_s
   }
 }
 
-// A quantised block as 32 columns of f32.  out (32, kLanes)
+// A group as 32 columns of f32.  out (32, kLanes)
 template <DType T>
-[[gnu::always_inline]] inline void WidenBlock(const std::byte* at, float* out) {
-  constexpr bool kEightBit = T == DType::kQ8_0;
-  constexpr uint64_t kFields = kEightBit ? 512 : 256;
-  const __m512 d = LoadHalves(at + kFields);
-  const __m512 m = T == DType::kQ4_1 ? LoadHalves(at + kFields + 32) : _mm512_setzero_ps();
-  const auto put = [&](int column, __m512i q) {
-    const __m512 value = _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), d, m);
-    _mm512_storeu_ps(out + static_cast<uint64_t>(column) * kLanes, value);
-  };
-  const __m512i offset = _mm512_set1_epi32(T == DType::kQ4_0 ? 8 : 0);
-  const __m512i nibble = _mm512_set1_epi32(15);
-  for (int group = 0; group < (kEightBit ? 8 : 4); ++group) {
-    const __m512i dwords = LoadBytes(at + 64 * group);
-    for (int byte = 0; byte < 4; ++byte) {
-      const int column = 4 * group + byte;
-      const auto shift = static_cast<unsigned>(8 * byte);
-      if constexpr (kEightBit) {
-        put(column, _mm512_srai_epi32(_mm512_slli_epi32(dwords, 24 - shift), 24));
-      } else {
-        const __m512i low = _mm512_and_si512(_mm512_srli_epi32(dwords, shift), nibble);
-        const __m512i high = _mm512_and_si512(_mm512_srli_epi32(dwords, shift + 4), nibble);
-        put(column, _mm512_sub_epi32(low, offset));
-        put(column + 16, _mm512_sub_epi32(high, offset));
-      }
+[[gnu::always_inline]] inline void WidenGroup(const std::byte* at, __m512 d, __m512 m,
+                                              const __m512* halves, float* out) {
+  __m512i w[8];
+  UnpackCodes<T>(at, w);
+  const __m512i offset = _mm512_set1_epi32(Format<T>::k.offset);
+  for (int i = 0; i < 8; ++i) {
+    const __m512 scale = Format<T>::kSixteens ? _mm512_mul_ps(d, halves[i / 4]) : d;
+    for (int byte = 0; byte < 4; ++byte, out += kLanes) {
+      const __m512i top = _mm512_slli_epi32(w[i], static_cast<unsigned>(24 - 8 * byte));
+      const __m512i q = Format<T>::k.bits == 8
+                            ? _mm512_srai_epi32(top, 24)
+                            : _mm512_sub_epi32(_mm512_srli_epi32(top, 24), offset);
+      _mm512_storeu_ps(out, _mm512_fmadd_ps(_mm512_cvtepi32_ps(q), scale, m));
     }
   }
 }
 
-// Where a column of a panel is, in bytes from the panel's start.
+// Columns [first, first + cols) of one panel as f32, whole groups or pairs.  out (cols, kLanes);
+// one more column may be written where cols is odd.
 template <DType T>
-constexpr uint64_t ColumnOffset(uint64_t col) {
-  switch (T) {
-    case DType::kF32:
-      return col * 64;
-    case DType::kF16:
-      return col * 32;
-    case DType::kBF16:
-      return col / 2 * 64;
-    case DType::kQ8_0:
-      return col / kInt8Block * 544;
-    case DType::kQ4_1:
-      return col / kInt8Block * 320;
-    case DType::kQ4_0:
-      return col / kInt8Block * 288;
-  }
-}
-
-// Columns of one panel as f32, from the start of a block or pair on.  out (cols, kLanes); one more
-// column may be written where cols is odd.
-template <DType T>
-void Widen(const std::byte* at, uint64_t cols, float* out) {
+void Widen(const std::byte* panel, uint64_t first, uint64_t cols, float* out) {
   if constexpr (T == DType::kBF16) {
     const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
     for (uint64_t c = 0; c < cols; c += 2, out += 2 * kLanes) {
-      const __m512i pair = LoadBytes(at + ColumnOffset<T>(c));
+      const __m512i pair = LoadBytes(panel + (first + c) / 2 * 64);
       _mm512_storeu_ps(out, _mm512_castsi512_ps(_mm512_slli_epi32(pair, 16)));
       _mm512_storeu_ps(out + kLanes, _mm512_castsi512_ps(_mm512_and_si512(pair, upper)));
     }
   } else if constexpr (T == DType::kF16) {
     for (uint64_t c = 0; c < cols; ++c) {
-      _mm512_storeu_ps(out + c * kLanes, LoadHalves(at + ColumnOffset<T>(c)));
+      _mm512_storeu_ps(out + c * kLanes, LoadHalves(panel + (first + c) * 32));
     }
   } else {
-    for (uint64_t c = 0; c < cols; c += kInt8Block) {
-      WidenBlock<T>(at + ColumnOffset<T>(c), out + c * kLanes);
+    using F = Format<T>;
+    const uint64_t end = (first + cols) / kInt8Block;
+    uint64_t group = first / kInt8Block;
+    while (group < end) {
+      const std::byte* block = panel + group / F::kGroups * F::kBytes;
+      const Scales<T> scales(block);
+      for (uint64_t g = group % F::kGroups; g < F::kGroups && group < end; ++g, ++group) {
+        const __m512 m = F::k.minimum ? scales.m[g] : _mm512_setzero_ps();
+        WidenGroup<T>(block + F::kGroupsAt + g * F::kGroupBytes, scales.d[g], m,
+                      scales.halves[F::kSixteens ? g : 0], out);
+        out += kInt8Block * kLanes;
+      }
     }
   }
 }
@@ -152,9 +132,9 @@ void Tile(const PanelJob& job, const PanelSpan* spans, uint64_t begin, uint64_t 
   for (uint64_t c0 = 0; c0 < job.cols; c0 += kDepth) {
     const uint64_t cols = job.cols - c0 < kDepth ? job.cols - c0 : kDepth;
     const std::byte* panels[kPanels];
-    for (int p = 0; p < kPanels; ++p) panels[p] = spans[p].at + ColumnOffset<T>(c0);
     if constexpr (kMayReadInPlace) {
       if (T == DType::kF32 || tokens < 3) {
+        for (int p = 0; p < kPanels; ++p) panels[p] = spans[p].at + c0 * Column<T>::kBytes;
         MultiplyTokens<T, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
         continue;
       }
@@ -162,7 +142,7 @@ void Tile(const PanelJob& job, const PanelSpan* spans, uint64_t begin, uint64_t 
     if constexpr (T != DType::kF32) {
       for (int p = 0; p < kPanels; ++p) {
         float* to = wide + static_cast<uint64_t>(p) * kDepth * kLanes;
-        Widen<T>(panels[p], cols, to);
+        Widen<T>(spans[p].at, c0, cols, to);
         panels[p] = reinterpret_cast<const std::byte*>(to);
       }
       MultiplyTokens<DType::kF32, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
@@ -208,6 +188,16 @@ void MatMulF32(const PanelJob& job) {
       return Run<DType::kQ4_0>(job);
     case DType::kQ4_1:
       return Run<DType::kQ4_1>(job);
+    case DType::kQ5_0:
+      return Run<DType::kQ5_0>(job);
+    case DType::kQ5_1:
+      return Run<DType::kQ5_1>(job);
+    case DType::kQ4_K:
+      return Run<DType::kQ4_K>(job);
+    case DType::kQ5_K:
+      return Run<DType::kQ5_K>(job);
+    case DType::kQ6_K:
+      return Run<DType::kQ6_K>(job);
   }
 }
 

@@ -1,17 +1,18 @@
 // Quantised weights times int8 activations.  y(n, rows) = x(n, cols) * W^T
 //
-// A panel's block of 32 columns is eight vectors, each four columns of sixteen rows; the
+// A panel's group of 32 columns is eight vectors, each four columns of sixteen rows; the
 // activations' dword is broadcast by the multiplication itself (vpdpbusd, unsigned weights by
 // signed activations, exact in 32 bits). Signed weights enter as w + offset, and each sum starts at
-// -offset * sum(q). Then in f32, in block order,
-//   acc = fma(d * scale, sum, acc), and for Q4_1 acc = fma(m, scaled_sum, acc).
+// -offset * sum(q). Then in f32, in group order,
+//   acc = fma(d * scale, sum, acc), and with a minimum acc = fma(m, scaled_sum, acc).
+// Q6_K's sum is scale0 * sum0 + scale1 * sum1, in f32 too, where it is exact (below 2^24).
 //
-// A block is unpacked into eight registers once for up to eight tokens, whose sums and accumulators
+// A group is unpacked into eight registers once for up to eight tokens, whose sums and accumulators
 // take sixteen more: nothing but the panel and the activations is read, nothing but y written. For
-// one token a panel streams from memory (320 bytes a block for Q4_1, some 40 instructions). For
+// one token a panel streams from memory (320 bytes a group for Q4_1, some 40 instructions). For
 // many, 512 multiply-adds take 8 cycles of the two multiplying pipes, and 2 or 3 more for the f32
 // part; unpacking runs on the other pipes.
-#include "kernels/cpu/avx512_inline.h"
+#include "kernels/cpu/avx512_panel.h"
 #include "kernels/int8_block.h"
 
 namespace tandem::cpu::avx512 {
@@ -21,86 +22,89 @@ constexpr int kTokens = 8;                   // side by side
 constexpr uint64_t kChunkBytes = 512 << 10;  // of activations walked per pass over the panels
 constexpr uint64_t kPrefetchAhead = 2048;    // bytes
 
+// What is added to weights to make them unsigned.
 template <DType T>
-struct Format {
-  static constexpr bool kWide = T == DType::kQ8_0;
-  static constexpr bool kMinimum = T == DType::kQ4_1;
-  static constexpr int kOffsetEights = T == DType::kQ8_0 ? 16 : T == DType::kQ4_0 ? 1 : 0;
-  static constexpr uint64_t kFields = kWide ? 512 : 256;  // offset of the scales
-  static constexpr uint64_t kBytes = kFields + (kMinimum ? 64 : 32);
-};
+constexpr int kOffset = Format<T>::k.bits == 8 ? 128 : Format<T>::k.offset;
 
-// The cache lines of a block, which may lie past the end of the matrix: a prefetch does not fault.
+// A group's sums: of all its columns, or (Q6_K) of its halves.
 template <DType T>
-[[gnu::always_inline]] inline void Prefetch(const std::byte* block) {
-#pragma GCC unroll 9
-  for (uint64_t line = 0; line < Format<T>::kBytes; line += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(block) + line, _MM_HINT_T0);
-  }
-}
+struct Sums {
+  static constexpr int kParts = Format<T>::kSixteens ? 2 : 1;
+  __m512i part[kParts];
 
-// The eight vectors of a block as unsigned bytes.
-template <DType T>
-[[gnu::always_inline]] inline void Unpack(const std::byte* at, __m512i* w) {
-  if constexpr (Format<T>::kWide) {
-    const __m512i flip = _mm512_set1_epi8(-128);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) w[i] = _mm512_xor_si512(LoadBytes(at + 64 * i), flip);
-  } else {
-    const __m512i nibble = _mm512_set1_epi8(15);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      const __m512i both = LoadBytes(at + 64 * i);
-      w[i] = _mm512_and_si512(both, nibble);
-      w[i + 4] = _mm512_and_si512(_mm512_srli_epi16(both, 4), nibble);
+  [[gnu::always_inline]] void Start(const PreparedBlock& a) {
+    if constexpr (kOffset<T> == 0) {
+      part[0] = _mm512_setzero_si512();
+    } else if constexpr (Format<T>::kSixteens) {
+      part[0] = _mm512_set1_epi32(-kOffset<T> * a.half_sum);
+      part[1] = _mm512_set1_epi32(-kOffset<T> * (a.sum - a.half_sum));
+    } else {
+      part[0] = _mm512_set1_epi32(-kOffset<T> * a.sum);
     }
   }
-}
+  // Takes the product of vector i of 0..7.
+  [[gnu::always_inline]] void Add(int i, __m512i w, const PreparedBlock& a) {
+    __m512i& to = part[i * kParts / 8];
+    to = _mm512_dpbusd_epi32(to, w, BroadcastDword(a.q + 4 * i));
+  }
+  [[gnu::always_inline]] __m512 Total(const __m512* halves) const {
+    if constexpr (!Format<T>::kSixteens) return _mm512_cvtepi32_ps(part[0]);
+    return _mm512_fmadd_ps(halves[0], _mm512_cvtepi32_ps(part[0]),
+                           _mm512_mul_ps(halves[1], _mm512_cvtepi32_ps(part[kParts - 1])));
+  }
+};
 
-// What a block's sum starts at: -offset * sum(q).
-template <DType T>
-[[gnu::always_inline]] inline __m512i Start(const PreparedBlock& a) {
-  constexpr int kEights = Format<T>::kOffsetEights;
-  if constexpr (kEights == 0) return _mm512_setzero_si512();
-  const __m512i eights = BroadcastDword(&a.minus_8_sum);
-  return kEights == 1 ? eights : _mm512_slli_epi32(eights, kEights == 16 ? 4 : 1);
+// acc[token] += one group's product.  a: of the first token, row_groups from token to token
+template <DType T, int kRows>
+[[gnu::always_inline]] inline void AddGroup(const std::byte* at, const Scales<T>& scales,
+                                            uint64_t g, const PreparedBlock* a, uint64_t row_groups,
+                                            __m512* acc) {
+  using F = Format<T>;
+  __m512i w[8];
+  UnpackCodes<T>(at, w);
+  if constexpr (F::k.bits == 8) {
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) w[i] = _mm512_xor_si512(w[i], _mm512_set1_epi8(-128));
+  }
+  Sums<T> sums[kRows];
+#pragma GCC unroll 8
+  for (int t = 0; t < kRows; ++t) sums[t].Start(a[static_cast<uint64_t>(t) * row_groups]);
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+#pragma GCC unroll 8
+    for (int t = 0; t < kRows; ++t) {
+      sums[t].Add(i, w[i], a[static_cast<uint64_t>(t) * row_groups]);
+    }
+  }
+  const __m512* halves = scales.halves[F::kSixteens ? g : 0];
+#pragma GCC unroll 8
+  for (int t = 0; t < kRows; ++t) {
+    const PreparedBlock& token = a[static_cast<uint64_t>(t) * row_groups];
+    const __m512 scale = _mm512_mul_ps(scales.d[g], _mm512_set1_ps(token.scale));
+    acc[t] = _mm512_fmadd_ps(scale, sums[t].Total(halves), acc[t]);
+    if constexpr (F::k.minimum) {
+      acc[t] = _mm512_fmadd_ps(scales.m[g], _mm512_set1_ps(token.scaled_sum), acc[t]);
+    }
+  }
 }
 
 // Tokens [first, first + kRows) over one panel.
 template <DType T, int kRows>
 void MultiplyPanel(const PanelJob& job, const PanelSpan& span, uint64_t first) {
-  const uint64_t blocks = job.cols / kInt8Block;
-  const PreparedBlock* a = job.int8 + first * blocks;
+  using F = Format<T>;
+  const uint64_t row_groups = job.cols / kInt8Block;
+  const PreparedBlock* a = job.int8 + first * row_groups;
   __m512 acc[kRows];
 #pragma GCC unroll 8
   for (int t = 0; t < kRows; ++t) acc[t] = _mm512_setzero_ps();
-  const std::byte* at = span.at;
-  for (uint64_t b = 0; b < blocks; ++b, ++a, at += Format<T>::kBytes) {
-    Prefetch<T>(at + kPrefetchAhead);
-    __m512i w[8];
-    Unpack<T>(at, w);
-    __m512i sums[kRows];
-#pragma GCC unroll 8
-    for (int t = 0; t < kRows; ++t) sums[t] = Start<T>(a[static_cast<uint64_t>(t) * blocks]);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-#pragma GCC unroll 8
-      for (int t = 0; t < kRows; ++t) {
-        const PreparedBlock& block = a[static_cast<uint64_t>(t) * blocks];
-        sums[t] = _mm512_dpbusd_epi32(sums[t], w[i], BroadcastDword(block.q + 4 * i));
-      }
-    }
-    const __m512 d = LoadHalves(at + Format<T>::kFields);
-    __m512 m;
-    if constexpr (Format<T>::kMinimum) m = LoadHalves(at + Format<T>::kFields + 32);
-#pragma GCC unroll 8
-    for (int t = 0; t < kRows; ++t) {
-      const PreparedBlock& block = a[static_cast<uint64_t>(t) * blocks];
-      const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(block.scale));
-      acc[t] = _mm512_fmadd_ps(scale, _mm512_cvtepi32_ps(sums[t]), acc[t]);
-      if constexpr (Format<T>::kMinimum) {
-        acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(block.scaled_sum), acc[t]);
-      }
+  const std::byte* block = span.at;
+  for (uint64_t b = 0; b < row_groups / F::kGroups; ++b, block += F::kBytes) {
+    if constexpr (F::kGroups > 1) Prefetch(block + kPrefetchAhead, F::kGroupsAt);
+    const Scales<T> scales(block);
+    const std::byte* at = block + F::kGroupsAt;
+    for (uint64_t g = 0; g < F::kGroups; ++g, at += F::kGroupBytes, ++a) {
+      Prefetch(at + kPrefetchAhead, F::kGroups > 1 ? F::kGroupBytes : F::kBytes);
+      AddGroup<T, kRows>(at, scales, g, a, row_groups, acc);
     }
   }
 #pragma GCC unroll 8
@@ -134,15 +138,17 @@ void MultiplyPanel(const PanelJob& job, const PanelSpan& span, uint64_t first, u
 
 template <DType T>
 void Run(const PanelJob& job) {
+  // Two sums a token leave registers for six.
+  constexpr uint64_t kTogether = Format<T>::kSixteens ? 6 : kTokens;
   const uint64_t row_bytes = job.cols / kInt8Block * sizeof(PreparedBlock) + 1;
-  const uint64_t fitting = kChunkBytes / row_bytes / kTokens * kTokens;
-  const uint64_t chunk = fitting < kTokens ? kTokens : fitting;
+  const uint64_t fitting = kChunkBytes / row_bytes / kTogether * kTogether;
+  const uint64_t chunk = fitting < kTogether ? kTogether : fitting;
   for (uint64_t begin = 0; begin < job.n; begin += chunk) {
     const uint64_t end = job.n - begin < chunk ? job.n : begin + chunk;
     PanelWalk walk(job);
     for (PanelSpan span; walk.Next(span);) {
-      for (uint64_t t = begin; t < end; t += kTokens) {
-        MultiplyPanel<T>(job, span, t, end - t < kTokens ? end - t : kTokens);
+      for (uint64_t t = begin; t < end; t += kTogether) {
+        MultiplyPanel<T>(job, span, t, end - t < kTogether ? end - t : kTogether);
       }
     }
   }
@@ -152,12 +158,22 @@ void Run(const PanelJob& job) {
 
 void MatMulInt8(const PanelJob& job) {
   switch (job.type) {
+    case DType::kQ8_0:
+      return Run<DType::kQ8_0>(job);
     case DType::kQ4_0:
       return Run<DType::kQ4_0>(job);
     case DType::kQ4_1:
       return Run<DType::kQ4_1>(job);
-    case DType::kQ8_0:
-      return Run<DType::kQ8_0>(job);
+    case DType::kQ5_0:
+      return Run<DType::kQ5_0>(job);
+    case DType::kQ5_1:
+      return Run<DType::kQ5_1>(job);
+    case DType::kQ4_K:
+      return Run<DType::kQ4_K>(job);
+    case DType::kQ5_K:
+      return Run<DType::kQ5_K>(job);
+    case DType::kQ6_K:
+      return Run<DType::kQ6_K>(job);
     default:
       __builtin_trap();  // cpu_ops.cc sends quantised types only
   }

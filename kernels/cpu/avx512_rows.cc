@@ -19,7 +19,7 @@ void Quantize(const float* x, uint64_t blocks, PreparedBlock* out) {
     PreparedBlock& block = out[b];
     if (!finite || absmax < kInt8Tiny) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(block.q), _mm256_setzero_si256());
-      block.sum = block.minus_8_sum = 0;
+      block.sum = block.half_sum = 0;
       block.scale = block.scaled_sum = finite ? 0.0f : __builtin_nanf("");
       continue;
     }
@@ -34,7 +34,7 @@ void Quantize(const float* x, uint64_t blocks, PreparedBlock* out) {
         static_cast<int32_t>(SumLanes(_mm512_cvtepi32_ps(_mm512_add_epi32(q_low, q_high))));
     block.scale = absmax / 127.0f;
     block.sum = sum;
-    block.minus_8_sum = -8 * sum;
+    block.half_sum = static_cast<int32_t>(SumLanes(_mm512_cvtepi32_ps(q_low)));
     block.scaled_sum = block.scale * static_cast<float>(sum);
   }
 }

@@ -22,9 +22,9 @@ namespace tandem::cpu {
 struct alignas(16) PreparedBlock {
   int8_t q[32];
   float scale;
-  float scaled_sum;     // scale * float(sum)
-  int32_t sum;          // of q
-  int32_t minus_8_sum;  // -8 * sum: where sums of unsigned products start (avx512_int8.cc)
+  float scaled_sum;  // scale * float(sum)
+  int32_t sum;       // of q
+  int32_t half_sum;  // of the first 16
 };
 static_assert(sizeof(PreparedBlock) == 48);
 

@@ -1,6 +1,7 @@
 // Embedding, norm and elementwise ops of every back end.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/kernels/kernel_test_support.h"
@@ -21,8 +22,8 @@ class RowsTest : public ::testing::TestWithParam<Backend> {
 };
 
 TEST_P(RowsTest, EmbedsItsRowsAndZeroesTheOthers) {
-  for (DType type : kAllTypes) {
-    const uint64_t hidden = 96;
+  for (DType type : kAllDTypes) {
+    const uint64_t hidden = std::max<uint64_t>(96, Traits(type).block_elems);
     const TestTensor table = MakeTensor(type, 50, hidden, 1);
     const Packed packed = PackSlice(ops(), table, {10, 45, 0, hidden});
     const std::vector<int32_t> ids = {10, 44, 11, 9, 45, 30, -1, 49, 30, 17};
