@@ -169,7 +169,7 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
     Product(n, rows, tasks, inner);
     const auto q_heads = static_cast<uint32_t>((end - begin) * config.group());
     ops_.RopeAndStore(q, k, v, q_heads, rope_, sequences, kv.view);
-    ops_.Attention(q, q_heads, sequences, kv.view, out);
+    ops_.Attention(q, q_heads, 0, sequences, kv.view, out);
     if (piece.kv.size() == 1) continue;
     const uint64_t column = (begin - piece.begin) * q_per_kv;
     for (uint64_t row = 0; row < rows; ++row) {
