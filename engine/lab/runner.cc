@@ -35,7 +35,7 @@ uint64_t Parameters(const Model& model) {
   for (const Block& block : graph.blocks) {
     if (!(block.kind == BlockKind::kHead && graph.tied))
       total += block.params_per_elem * block.elems;
-    total += block.norm_bytes.value / sizeof(float);
+    total += (block.norm_bytes.value + block.head_norm_bytes.value) / sizeof(float);
   }
   return total;
 }

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <optional>
 
@@ -59,11 +60,12 @@ class TensorTable {
     return view;
   }
 
-  TensorView TakeNorm(const std::string& name, uint64_t width) {
+  // Norms, biases, rotary factors.
+  TensorView TakeVector(const std::string& name, uint64_t width) {
     const TensorView view = Take(name, 1, width);
     if (view.type != DType::kF32) {
       Fail(ErrorCode::kUnsupported,
-           fmt::format("gguf: {}: tensor {}: norm of type {} (want F32)", source_,
+           fmt::format("gguf: {}: tensor {}: vector of type {} (want F32)", source_,
                        QuoteForMessage(name), ToString(view.type)));
     }
     return view;
@@ -204,15 +206,36 @@ const Architecture& ArchitectureOf(const GgufMetadata& metadata) {
   return *arch;
 }
 
+// What a family's models may have or not is there when the first layer has a tensor of it.
+void DetectOptions(const Architecture& arch, const TensorTable& tensors, ModelConfig& config) {
+  for (const LayerTensor& tensor : arch.layer_tensors) {
+    if (!tensor.IsIn(config) && tensors.Has(arch.layer_prefix(LayerIndex{0}) + tensor.name)) {
+      config.*tensor.when = true;
+    }
+  }
+}
+
+void TakeRopeFactors(const Architecture& arch, TensorTable& tensors, ModelConfig& config) {
+  if (arch.rope_factors == nullptr || !tensors.Has(arch.rope_factors)) {
+    return;
+  }
+  const TensorView view = tensors.TakeVector(arch.rope_factors, config.rope_dim / 2);
+  config.rope_factors.resize(view.cols);
+  std::memcpy(config.rope_factors.data(), view.data, view.bytes());
+}
+
 void TakeLayers(const Architecture& arch, TensorTable& tensors, ModelParts& parts) {
   for (uint32_t i = 0; i < parts.config.n_layers; ++i) {
     const std::string prefix = arch.layer_prefix(LayerIndex{i});
     LayerWeights& layer = parts.layers.emplace_back();
     for (const LayerTensor& tensor : arch.layer_tensors) {
+      if (!tensor.IsIn(parts.config)) {
+        continue;
+      }
       const uint64_t rows = ExtentOf(tensor.rows, parts.config);
       const uint64_t cols = ExtentOf(tensor.cols, parts.config);
-      layer.*tensor.slot = tensor.is_norm ? tensors.TakeNorm(prefix + tensor.name, cols)
-                                          : tensors.Take(prefix + tensor.name, rows, cols);
+      layer.*tensor.slot = tensor.IsVector() ? tensors.TakeVector(prefix + tensor.name, cols)
+                                             : tensors.Take(prefix + tensor.name, rows, cols);
     }
   }
 }
@@ -228,17 +251,20 @@ std::shared_ptr<const Model> LoadGgufBytes(std::span<const std::byte> bytes,
   parts.source = source;
   parts.memory = std::move(owner);
   parts.hash = [bytes] { return Sha256Hex(bytes); };
-  parts.config = arch.read_config(header.metadata);
+  parts.config = arch.read_config(arch, header.metadata);
 
   TensorTable tensors(header, bytes);
   if (parts.config.vocab == 0) {
     parts.config.vocab = tensors.RowsOf(arch.token_embedding);
   }
   ValidateConfig(parts.config, source);
+  DetectOptions(arch, tensors, parts.config);
+  TakeRopeFactors(arch, tensors, parts.config);
+  ValidateConfig(parts.config, source);
   parts.token_embedding =
       tensors.Take(arch.token_embedding, parts.config.vocab, parts.config.hidden);
   TakeLayers(arch, tensors, parts);
-  parts.output_norm = tensors.TakeNorm(arch.output_norm, parts.config.hidden);
+  parts.output_norm = tensors.TakeVector(arch.output_norm, parts.config.hidden);
   parts.config.tied_embedding = !tensors.Has(arch.output);
   parts.output = parts.config.tied_embedding
                      ? parts.token_embedding
