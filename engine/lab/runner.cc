@@ -37,6 +37,11 @@ uint64_t Parameters(const Model& model) {
       total += block.params_per_elem * block.elems;
     total += (block.norm_bytes.value + block.head_norm_bytes.value) / sizeof(float);
   }
+  // Biases are added, not multiplied by: they are no part of params_per_elem.
+  const ModelConfig& config = graph.config;
+  if (config.attention_bias) {
+    total += uint64_t{config.n_layers} * (config.q_dim() + 2 * uint64_t{config.kv_dim()});
+  }
   return total;
 }
 

@@ -177,6 +177,7 @@ void WriteGguf(const Model& model, const std::string& path) {
     writer.AddString("general.name", config.name);
   }
   arch->write_config(*arch, config, writer);
+  writer.AddString("tokenizer.ggml.model", "no_vocab");  // else llama.cpp refuses the file
   writer.AddTensor(arch->token_embedding, model.token_embedding());
   for (uint32_t layer = 0; layer < config.n_layers; ++layer) {
     const std::string prefix = arch->layer_prefix(LayerIndex{layer});
