@@ -1,6 +1,6 @@
 // What differs between model families, as a table: the metadata keys that hold the configuration,
-// and the names and shapes of the tensors. Adding a family is one file here and one line in
-// architecture.cc; loader, writer and generator read the tables and know no names.
+// and the names and shapes of the tensors. Adding a family is one file here and its line in
+// architecture.cc and CMake; loader, writer and generator read the tables and know no names.
 //
 //   const Architecture* arch = FindArchitecture("llama");
 //   ModelConfig config = arch->read_config(header.metadata);
