@@ -10,7 +10,8 @@
 //            q and k are multiplied by 1 + 0.1 ln(factor)
 //
 // YaRN: Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models" (2023);
-// transformers (_compute_yarn_parameters) and llama.cpp (rope_yarn) compute the same. Llama 3:
+// transformers (_compute_yarn_parameters) and llama.cpp (rope_yarn) compute the same, but that
+// llama.cpp leaves the betas at 32 and 1 for these families. Llama 3:
 // transformers (_compute_llama3_parameters); llama.cpp's converter stores the same factors as the
 // tensor rope_freqs.weight.
 #pragma once

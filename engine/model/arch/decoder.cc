@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "engine/base/error.h"
 
 namespace tandem {
@@ -93,11 +95,21 @@ uint32_t HeadDim(const Keys& keys, const ModelConfig& config) {
   return head_dim;
 }
 
-// Fractions of YaRN that nobody ships and whose meaning differs between readers.
-void RequireYarnDefault(const Keys& keys, const char* key) {
-  const std::optional<float> value = keys.MaybeF32(key);
-  if (value && *value != 1.0f) {
-    keys.Unsupported(keys.Name(key), fmt::format("{} (want 1)", *value));
+// YaRN's parts that its readers take differently: only what all of them take alike is accepted. A
+// negative mix and a factor of 1 stand for "not set"; 1 + 0.1 ln(factor) is what it then becomes.
+void RequireUsualYarn(const Keys& keys, float factor) {
+  const char* mix_key = "rope.scaling.yarn_ext_factor";
+  const float mix = keys.MaybeF32(mix_key).value_or(1.0f);
+  if (mix >= 0.0f && mix != 1.0f) {
+    keys.Unsupported(keys.Name(mix_key), fmt::format("{} (want 1)", mix));
+  }
+  const char* attn_key = "rope.scaling.yarn_attn_factor";
+  const float usual = 1.0f + 0.1f * std::log(factor);
+  const float attn = keys.MaybeF32(attn_key).value_or(1.0f);
+  if (attn != 1.0f && !(std::fabs(attn - usual) < 1e-3f)) {
+    keys.Unsupported(keys.Name(attn_key), fmt::format("{} (want {:.4f}, which is 1 + 0.1 ln of the "
+                                                      "factor, or 1)",
+                                                      attn, usual));
   }
 }
 
@@ -110,10 +122,9 @@ void ReadRopeScaling(const Keys& keys, ModelConfig& config) {
       keys.MaybeString("rope.scaling.type").value_or(factor ? "linear" : "none");
   config.rope_magnitude = keys.MaybeF32("rope.scaling.attn_factor").value_or(1.0f);
   if (type == "yarn") {
-    RequireYarnDefault(keys, "rope.scaling.yarn_ext_factor");
-    RequireYarnDefault(keys, "rope.scaling.yarn_attn_factor");
     YarnScaling yarn;
     yarn.factor = keys.F32("rope.scaling.factor");
+    RequireUsualYarn(keys, yarn.factor);
     yarn.original_context =
         keys.MaybeU32("rope.scaling.original_context_length").value_or(config.context);
     yarn.beta_fast = keys.MaybeF32("rope.scaling.yarn_beta_fast").value_or(yarn.beta_fast);

@@ -104,6 +104,8 @@ TEST(LlamaTest, ReadsYarn) {
   file.SetF32("llama.rope.scaling.yarn_beta_slow", 2.0f);
   file.SetF32("llama.rope.scaling.attn_factor", 1.5f);
   file.SetF32("llama.rope.scaling.yarn_log_multiplier", 0.0f);
+  file.SetF32("llama.rope.scaling.yarn_ext_factor", -1.0f);
+  file.SetF32("llama.rope.scaling.yarn_attn_factor", 1.1386f);  // what follows from the factor
   const auto model = LoadFile(file);
   EXPECT_EQ(model->config().yarn, (YarnScaling{4.0f, 32, 16.0f, 2.0f}));
   EXPECT_EQ(model->config().rope_magnitude, 1.5f);
