@@ -97,11 +97,9 @@ class TensorTable {
     const std::optional<DType> type = DTypeFromGgml(tensor.ggml_type);
     if (!type) {
       Fail(ErrorCode::kUnsupported,
-           fmt::format(
-               "gguf: {}: tensor {}: tensor type {} ({}) (tandem reads F32, F16, BF16, Q8_0, "
-               "Q4_0 and Q4_1)",
-               source_, QuoteForMessage(tensor.name), GgmlTypeName(tensor.ggml_type),
-               tensor.ggml_type));
+           fmt::format("gguf: {}: tensor {}: tensor type {} ({}) (tandem reads {})", source_,
+                       QuoteForMessage(tensor.name), GgmlTypeName(tensor.ggml_type),
+                       tensor.ggml_type, DTypeNames()));
     }
     if (tensor.dims[2] != 1 || tensor.dims[3] != 1) {
       Refuse(tensor.name, "has more than two dimensions");

@@ -72,9 +72,11 @@ std::vector<TensorSlice> SlicesOf(const Model& model, BlockId id, uint32_t begin
     }
     case BlockKind::kMlp: {
       const LayerWeights& layer = model.layers()[block.layer.value];
-      return {{&layer.w_gate, {begin, end, 0, hidden}},
-              {&layer.w_up, {begin, end, 0, hidden}},
-              {&layer.w_down, {0, hidden, begin, end}}};
+      const uint64_t c0 = uint64_t{begin} * block.columns;
+      const uint64_t c1 = uint64_t{end} * block.columns;
+      return {{&layer.w_gate, {c0, c1, 0, hidden}},
+              {&layer.w_up, {c0, c1, 0, hidden}},
+              {&layer.w_down, {0, hidden, c0, c1}}};
     }
     case BlockKind::kMoe:
       break;

@@ -29,7 +29,7 @@ EngineOptions Options(std::shared_ptr<const Model> model, const std::string& plu
 }
 
 TEST(PluginsTest, EveryPluginGivesTheLogitsOfSingle) {
-  for (DType type : {DType::kF32, DType::kQ4_1, DType::kQ8_0}) {
+  for (DType type : kAllDTypes) {
     const auto model = testing::TinyModel(type);
     const auto score = [&](const std::string& plugin, uint32_t devices,
                            ActivationType activations) {

@@ -17,6 +17,9 @@ PLUGINS = ["single", "replicas", "layer_split", "tensor_split", "offload"]
 # A shape with 3 KV heads, so that two devices get 2 and 1.
 TINY = "synthetic:h=96,l=3,heads=6,kv=3,hd=32,ffn=192,vocab=640,ctx=512,seed=5,type="
 
+# The same in blocks of 256.
+WIDE = "synthetic:h=256,l=2,heads=6,kv=3,hd=128,ffn=768,vocab=640,ctx=512,seed=5,type="
+
 
 def tandem(*args, timeout=120):
     return subprocess.run([TANDEM, *map(str, args)], capture_output=True, text=True, timeout=timeout)
@@ -143,11 +146,12 @@ class Generate(unittest.TestCase):
         return shown["token_ids"]
 
     def test_every_weight_type_and_split_gives_the_same_tokens(self):
-        for weight_type in ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"]:
-            want = self.generate(TINY + weight_type, "single", 1)
+        for weight_type in ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]:
+            model = (WIDE if weight_type.endswith("_k") else TINY) + weight_type
+            want = self.generate(model, "single", 1)
             for plugin in PLUGINS:
                 for devices in [1, 2]:
-                    self.assertEqual(self.generate(TINY + weight_type, plugin, devices), want, (weight_type, plugin, devices))
+                    self.assertEqual(self.generate(model, plugin, devices), want, (weight_type, plugin, devices))
 
     def test_auto_names_the_chosen_plugin(self):
         shown = tandem_json("generate", "-m", TINY + "f32", "--prompt-ids", "1,2", "-n", 2, "--plugin", "auto", "--devices", 2)
