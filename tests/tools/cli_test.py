@@ -44,11 +44,17 @@ class ExitCodes(unittest.TestCase):
         self.assertIn("Examples:", done.stdout)
         self.assertEqual(tandem("--version").returncode, 0)
 
-    def test_every_command_has_help_with_an_example(self):
-        for command in ["serve", "run", "report", "predict", "bench", "generate"]:
-            done = tandem(command, "--help")
+    def test_every_command_has_help_that_leads_with_examples(self):
+        commands = ["serve", "run", "report", "rig", "plan", "predict", "bench", "generate", "models", "plugins"]
+        for command in [[], *([c] for c in commands), ["plan", "show"], ["plan", "check"]]:
+            done = tandem(*command, "--help")
             self.assertEqual(done.returncode, 0, command)
-            self.assertIn("Example", done.stdout, command)
+            example, usage = done.stdout.find("Example"), done.stdout.find("Usage:")
+            self.assertTrue(0 <= example < usage, (command, done.stdout))
+
+    def test_unknown_commands_are_named(self):
+        self.expect(2, "genrate", text="no command 'genrate' (did you mean 'generate'?)")
+        self.expect(2, "plan", "chek", text="no command 'chek' (did you mean 'check'?)")
 
     def test_usage(self):
         self.expect(2)
@@ -179,7 +185,7 @@ class Generate(unittest.TestCase):
 class Bench(unittest.TestCase):
     def test_rows(self):
         rows = tandem_json("bench", "-m", TINY + "q4_1", "-p", 32, "-n", 8, "-npl", "1,2", "-r", 2)
-        self.assertEqual([(r["n_prompt"], r["n_gen"], r["n_seq"]) for r in rows], [(32, 0, 1), (0, 8, 1), (32, 0, 2), (0, 8, 2)])
+        self.assertEqual([(r["n_prompt"], r["n_gen"], r["n_parallel"]) for r in rows], [(32, 0, 1), (0, 8, 1), (32, 0, 2), (0, 8, 2)])
         for row in rows:
             self.assertGreater(row["avg_ts"], 0)
             self.assertEqual(len(row["samples_ns"]), 2)
