@@ -70,8 +70,8 @@ class Judgement(unittest.TestCase):
         self.assertEqual((decode["pass"], decode["read_pass"], prefill["pass"]), (False, False, False))
 
     def test_an_engine_that_failed_has_no_ratio(self):
-        row = self.compare.judge("decode", None, 100.0, 1.15)
-        self.assertEqual((row["ratio"], row["pass"]), (None, None))
+        row = self.compare.judge("decode 128", ([], [{"decode": 100.0}]), "decode", 1.15)
+        self.assertEqual((row["ratio"], row["best_ratio"], row["pass"], row["llama_cpp_ts"]), (None, None, None, 100.0))
 
     def test_medians_are_over_rounds_and_a_failed_side_is_not_asked_again(self):
         asked, values = [], iter([1.0, 9.0, 2.0])
