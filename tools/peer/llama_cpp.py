@@ -147,10 +147,11 @@ class Peer:
         else:
             source = self.model("f32", default_model, tandem)
         say(f"Making {path.name} from {source.name}")
-        self._quantize(source, path, target, flags)
+        self.quantize(source, path, target, flags)
         return path
 
-    def _quantize(self, source, path, target, flags):
+    def quantize(self, source, path, target, flags):
+        """llama-quantize; the file appears whole or not at all."""
         part = path.with_suffix(".part")
         run([self.program("llama-quantize"), "--allow-requantize", *flags, source, part, target, self.jobs],
             self.models / f"{path.stem}.log")
@@ -164,7 +165,7 @@ class Peer:
             plain = self.models / "wide-plain.gguf"
             run([tandem, "models", "synthesize", SYNTHETIC, "-o", plain])
             vocabulary = dict(part.split("=") for part in SYNTHETIC.split(","))["vocab"]
-            self._quantize(plain, path, "BF16", ["--override-kv", "tokenizer.ggml.model=str:no_vocab",
+            self.quantize(plain, path, "BF16", ["--override-kv", "tokenizer.ggml.model=str:no_vocab",
                                                  "--override-kv", f"llama.vocab_size=int:{vocabulary}"])
             plain.unlink()
         return path
