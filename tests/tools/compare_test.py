@@ -97,6 +97,28 @@ class Recipes(unittest.TestCase):
         self.assertGreater(json.loads((golden / "logits/smollm2-135m.json").read_text())["positions"], 2000)
 
 
+class Truth(unittest.TestCase):
+    def test_distance_by_hand(self):
+        try:
+            import numpy as np
+            import truth  # tools/peer, on the path since compare-llama-cpp was loaded
+        except ImportError as missing:
+            self.skipTest(f"{missing}: compare-truth installs it where it is wanted")
+        probabilities = np.array([[0.5, 0.25, 0.25], [0.2, 0.5, 0.3]])
+        other = np.array([[0.25, 0.5, 0.25], [0.2, 0.5, 0.3]])
+        distance = truth.Distance()
+        distance.add("kl", [0, 1], np.log(probabilities), np.log(other))
+        summary = distance.summary()
+        self.assertAlmostEqual(summary["kl"], (0.5 * np.log(2) - 0.25 * np.log(2)) / 2)
+        self.assertEqual((summary["positions"], summary["flips"]), (2, 1))
+        self.assertAlmostEqual(summary["widest_flip"], np.log(2))
+        self.assertIsNone(summary["perplexity"])
+        text = truth.Distance()
+        # Four tokens: the second half is scored, which here is what row 2 says of token 3.
+        text.add("text", [0, 0, 0, 2], None, np.log(np.array([[0.2, 0.3, 0.5]] * 4)).astype(np.float32))
+        self.assertAlmostEqual(text.summary()["perplexity"], 2.0, places=5)
+
+
 def load_truth_types():
     """compare-truth wants numpy, so its list is read from its source."""
     for line in (TOOLS / "compare-truth").read_text().splitlines():

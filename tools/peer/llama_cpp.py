@@ -80,18 +80,17 @@ class Peer:
         return tree / "vendor/llama.cpp"
 
     def pip(self, *arguments):
-        self.python("venv")
-        run([self.folder / "venv/bin/python", "-m", "pip", "--disable-pip-version-check", *arguments])
+        run([self.python(), "-m", "pip", "--disable-pip-version-check", *arguments])
 
     def python(self, *packages):
         """The interpreter of a virtual environment that has these packages."""
         python = self.folder / "venv/bin/python"
         if not python.is_file():
             run([sys.executable, "-m", "venv", self.folder / "venv"])
-        missing = [p for p in packages if p != "venv" and subprocess.run([python, "-c", f"import {p}"], capture_output=True).returncode]
+        missing = [p for p in packages if subprocess.run([python, "-c", f"import {p}"], capture_output=True).returncode]
         if missing:
             say(f"Installing {', '.join(missing)} into {self.folder}/venv")
-            run([python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *missing])
+            self.pip("install", "--quiet", *missing)
         return python
 
     def program(self, name):
@@ -164,11 +163,14 @@ class Peer:
             say("Making the synthetic model of hidden size 2,048")
             plain = self.models / "wide-plain.gguf"
             run([tandem, "models", "synthesize", SYNTHETIC, "-o", plain])
-            vocabulary = dict(part.split("=") for part in SYNTHETIC.split(","))["vocab"]
             self.quantize(plain, path, "BF16", ["--override-kv", "tokenizer.ggml.model=str:no_vocab",
-                                                 "--override-kv", f"llama.vocab_size=int:{vocabulary}"])
+                                                 "--override-kv", f"llama.vocab_size=int:{synthetic_vocabulary()}"])
             plain.unlink()
         return path
+
+
+def synthetic_vocabulary():
+    return int(dict(part.split("=") for part in SYNTHETIC.split(","))["vocab"])
 
 
 def default_model():
