@@ -13,6 +13,7 @@
 #include "engine/base/sha256.h"
 #include "engine/model/arch/architecture.h"
 #include "engine/model/gguf.h"
+#include "engine/model/gguf_vocabulary.h"
 #include "engine/model/mapped_file.h"
 #include "engine/model/stored_model.h"
 #include "engine/model/tokenizer.h"
@@ -147,50 +148,10 @@ class TensorTable {
   std::map<std::string_view, TensorView> views_;  // ordered, so that messages are stable
 };
 
-std::optional<int32_t> TokenId(const GgufMetadata& metadata, const char* key, size_t vocab) {
-  const std::optional<uint32_t> id = metadata.FindU32(key);
-  if (!id) {
-    return std::nullopt;
-  }
-  if (*id >= vocab) {
-    metadata.Refuse(key, fmt::format("{} (the vocabulary has {} tokens)", *id, vocab));
-  }
-  return static_cast<int32_t>(*id);
-}
-
-void RequireOnePerToken(const GgufMetadata& metadata, const char* key, size_t count, size_t vocab) {
-  if (metadata.Has(key) && count != vocab) {
-    metadata.Refuse(key,
-                    fmt::format("{} entries (want one for each of the {} tokens)", count, vocab));
-  }
-}
-
 // Null when the file has no vocabulary.
 std::unique_ptr<Tokenizer> ReadTokenizer(const GgufMetadata& metadata, uint32_t vocab) {
-  static constexpr char kTokensKey[] = "tokenizer.ggml.tokens";
-  const std::optional<std::string> model = metadata.FindString("tokenizer.ggml.model");
-  if (!model || *model == "no_vocab" || *model == "none") {
-    return nullptr;
-  }
-  VocabularyData data{.model = *model};
-  data.pre = metadata.FindString("tokenizer.ggml.pre").value_or("default");
-  data.tokens = metadata.Strings(kTokensKey);
-  if (data.tokens.size() != vocab) {
-    metadata.Refuse(kTokensKey, fmt::format("{} tokens (want {}, the rows of the embedding)",
-                                            data.tokens.size(), vocab));
-  }
-  data.types = metadata.Int32s("tokenizer.ggml.token_type");
-  RequireOnePerToken(metadata, "tokenizer.ggml.token_type", data.types.size(), vocab);
-  data.scores = metadata.Floats("tokenizer.ggml.scores");
-  RequireOnePerToken(metadata, "tokenizer.ggml.scores", data.scores.size(), vocab);
-  data.merges = metadata.Strings("tokenizer.ggml.merges");
-  data.bos = TokenId(metadata, "tokenizer.ggml.bos_token_id", vocab);
-  data.eos = TokenId(metadata, "tokenizer.ggml.eos_token_id", vocab);
-  data.eot = TokenId(metadata, "tokenizer.ggml.eot_token_id", vocab);
-  data.unk = TokenId(metadata, "tokenizer.ggml.unknown_token_id", vocab);
-  data.pad = TokenId(metadata, "tokenizer.ggml.padding_token_id", vocab);
-  data.add_bos = metadata.FindBool("tokenizer.ggml.add_bos_token").value_or(false);
-  return MakeTokenizer(std::move(data), metadata.source());
+  std::optional<VocabularyData> data = ReadVocabularyData(metadata, vocab);
+  return data ? MakeTokenizer(std::move(*data), metadata.source()) : nullptr;
 }
 
 const Architecture& ArchitectureOf(const GgufMetadata& metadata) {

@@ -318,8 +318,8 @@ TEST(GgufHostileTest, RefusesVocabulariesThatDoNotFit) {
   ExpectRefused([](auto& f) { f.SetU32("tokenizer.ggml.eos_token_id", 0xffffffff); }, kBad,
                 "tokenizer.ggml.eos_token_id");
   ExpectRefused([](auto& f) { f.SetStrings("tokenizer.ggml.merges", {"a z"}); }, kBad, "merge");
-  ExpectRefused([](auto& f) { f.SetString("tokenizer.ggml.model", "llama"); }, kUnsupported,
-                "'llama'");
+  ExpectRefused([](auto& f) { f.SetString("tokenizer.ggml.model", "bert"); }, kUnsupported,
+                "'bert'");
 }
 
 // A small file must not make the loader take much memory: whatever it claims, the address space is

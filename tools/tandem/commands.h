@@ -22,6 +22,7 @@ void AddPerplexityCommand(CLI::App& root, Action& action);
 void AddGenerateCommand(CLI::App& root, Action& action);
 void AddModelsCommand(CLI::App& root, Action& action);
 void AddPluginsCommand(CLI::App& root, Action& action);
+void AddTokenizeCommand(CLI::App& root, Action& action);
 
 // "0.1.0", from CMake.
 std::string TandemVersion();

@@ -126,6 +126,7 @@ int Main(int argc, char** argv) {
   AddGenerateCommand(root, action);
   AddModelsCommand(root, action);
   AddPluginsCommand(root, action);
+  AddTokenizeCommand(root, action);
 
   std::vector<std::string> args;
   for (int i = 1; i < argc; ++i) args.push_back(NormalizeFlag(argv[i]));
