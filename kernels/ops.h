@@ -117,9 +117,6 @@ class Ops {
   // All tasks read the same rows; one parallel region. Their weights may differ in type where the
   // form of the rows serves them all.
   virtual void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) = 0;
-  // A hint for the next MatMul: the weights that the one after it will meet (outputs are not
-  // looked at). Threads that wait may fetch them ahead.
-  virtual void ExpectAfter(std::span<const MatMulTask>) {}
 
   // out (n, hidden) = rows `ids` of the table, zero where an id lies outside `slice`'s rows.
   virtual void Embed(const PackedMatrix& table, const MatrixSlice& slice,

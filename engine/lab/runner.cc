@@ -35,7 +35,12 @@ uint64_t Parameters(const Model& model) {
   for (const Block& block : graph.blocks) {
     if (!(block.kind == BlockKind::kHead && graph.tied))
       total += block.params_per_elem * block.elems;
-    total += block.norm_bytes.value / sizeof(float);
+    total += (block.norm_bytes.value + block.head_norm_bytes.value) / sizeof(float);
+  }
+  // Biases are added, not multiplied by: they are no part of params_per_elem.
+  const ModelConfig& config = graph.config;
+  if (config.attention_bias) {
+    total += uint64_t{config.n_layers} * (config.q_dim() + 2 * uint64_t{config.kv_dim()});
   }
   return total;
 }
@@ -122,6 +127,14 @@ class Sweep {
     if (p.rig.is_this_machine && ClockOf(cell) == ClockKind::kVirtual && !scenario_.predicted) {
       Fail(ErrorCode::kInvalidArgument,
            "scenario: clock: virtual time needs a rig; rig 'cpu' runs on the wall clock");
+    }
+    // A step's length here and its parts in rig time would not add up.
+    if (!p.rig.is_this_machine && scenario_.clock == ClockKind::kWall && !cell.workload &&
+        !scenario_.predicted) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("scenario: clock: wall times phases on this machine (want rig: cpu), but rig "
+                       "'{}' is emulated in rig time (want clock: virtual)",
+                       p.rig.name));
     }
     PlanProblem problem{&p.shape->blocks(), &p.rig,    cell.limits,
                         cell.wire,          cell.path, cell.tensor_split};
@@ -313,6 +326,7 @@ class Sweep {
     r.plugin_version = p.run.plugin.version;
     r.plugin_sha256 = p.run.plugin.sha256;
     r.knobs = p.run.plan.knobs;
+    r.auto_use = p.run.use;
     r.plan_hash = p.run.plan_hash;
     r.path_requested = ToString(p.cell.path);
     if (p.refused.empty() && p.rig.size() > 1) {

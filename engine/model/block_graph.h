@@ -30,6 +30,7 @@ struct Block {
   uint32_t columns = 1;         // FFN columns in an element of MLP; see bytes_per_elem
   bool sums = true;             // partial outputs add up (false: they concatenate)
   Bytes norm_bytes;             // the block's own input norm (f32), on every device that applies it
+  Bytes head_norm_bytes;        // norms of the heads of q and k, on every device that runs any unit
 
   // Elements [first, last) that a range of units covers.
   uint32_t ElemBegin(UnitRange r) const { return Clip(r.begin); }

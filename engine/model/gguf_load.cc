@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <optional>
 
@@ -12,6 +13,7 @@
 #include "engine/base/sha256.h"
 #include "engine/model/arch/architecture.h"
 #include "engine/model/gguf.h"
+#include "engine/model/gguf_vocabulary.h"
 #include "engine/model/mapped_file.h"
 #include "engine/model/stored_model.h"
 #include "engine/model/tokenizer.h"
@@ -59,11 +61,12 @@ class TensorTable {
     return view;
   }
 
-  TensorView TakeNorm(const std::string& name, uint64_t width) {
+  // Norms, biases, rotary factors.
+  TensorView TakeVector(const std::string& name, uint64_t width) {
     const TensorView view = Take(name, 1, width);
     if (view.type != DType::kF32) {
       Fail(ErrorCode::kUnsupported,
-           fmt::format("gguf: {}: tensor {}: norm of type {} (want F32)", source_,
+           fmt::format("gguf: {}: tensor {}: vector of type {} (want F32)", source_,
                        QuoteForMessage(name), ToString(view.type)));
     }
     return view;
@@ -145,50 +148,10 @@ class TensorTable {
   std::map<std::string_view, TensorView> views_;  // ordered, so that messages are stable
 };
 
-std::optional<int32_t> TokenId(const GgufMetadata& metadata, const char* key, size_t vocab) {
-  const std::optional<uint32_t> id = metadata.FindU32(key);
-  if (!id) {
-    return std::nullopt;
-  }
-  if (*id >= vocab) {
-    metadata.Refuse(key, fmt::format("{} (the vocabulary has {} tokens)", *id, vocab));
-  }
-  return static_cast<int32_t>(*id);
-}
-
-void RequireOnePerToken(const GgufMetadata& metadata, const char* key, size_t count, size_t vocab) {
-  if (metadata.Has(key) && count != vocab) {
-    metadata.Refuse(key,
-                    fmt::format("{} entries (want one for each of the {} tokens)", count, vocab));
-  }
-}
-
 // Null when the file has no vocabulary.
 std::unique_ptr<Tokenizer> ReadTokenizer(const GgufMetadata& metadata, uint32_t vocab) {
-  static constexpr char kTokensKey[] = "tokenizer.ggml.tokens";
-  const std::optional<std::string> model = metadata.FindString("tokenizer.ggml.model");
-  if (!model || *model == "no_vocab" || *model == "none") {
-    return nullptr;
-  }
-  VocabularyData data{.model = *model};
-  data.pre = metadata.FindString("tokenizer.ggml.pre").value_or("default");
-  data.tokens = metadata.Strings(kTokensKey);
-  if (data.tokens.size() != vocab) {
-    metadata.Refuse(kTokensKey, fmt::format("{} tokens (want {}, the rows of the embedding)",
-                                            data.tokens.size(), vocab));
-  }
-  data.types = metadata.Int32s("tokenizer.ggml.token_type");
-  RequireOnePerToken(metadata, "tokenizer.ggml.token_type", data.types.size(), vocab);
-  data.scores = metadata.Floats("tokenizer.ggml.scores");
-  RequireOnePerToken(metadata, "tokenizer.ggml.scores", data.scores.size(), vocab);
-  data.merges = metadata.Strings("tokenizer.ggml.merges");
-  data.bos = TokenId(metadata, "tokenizer.ggml.bos_token_id", vocab);
-  data.eos = TokenId(metadata, "tokenizer.ggml.eos_token_id", vocab);
-  data.eot = TokenId(metadata, "tokenizer.ggml.eot_token_id", vocab);
-  data.unk = TokenId(metadata, "tokenizer.ggml.unknown_token_id", vocab);
-  data.pad = TokenId(metadata, "tokenizer.ggml.padding_token_id", vocab);
-  data.add_bos = metadata.FindBool("tokenizer.ggml.add_bos_token").value_or(false);
-  return MakeTokenizer(std::move(data), metadata.source());
+  std::optional<VocabularyData> data = ReadVocabularyData(metadata, vocab);
+  return data ? MakeTokenizer(std::move(*data), metadata.source()) : nullptr;
 }
 
 const Architecture& ArchitectureOf(const GgufMetadata& metadata) {
@@ -202,15 +165,36 @@ const Architecture& ArchitectureOf(const GgufMetadata& metadata) {
   return *arch;
 }
 
+// What a family's models may have or not is there when the first layer has a tensor of it.
+void DetectOptions(const Architecture& arch, const TensorTable& tensors, ModelConfig& config) {
+  for (const LayerTensor& tensor : arch.layer_tensors) {
+    if (!tensor.IsIn(config) && tensors.Has(arch.layer_prefix(LayerIndex{0}) + tensor.name)) {
+      config.*tensor.when = true;
+    }
+  }
+}
+
+void TakeRopeFactors(const Architecture& arch, TensorTable& tensors, ModelConfig& config) {
+  if (arch.rope_factors == nullptr || !tensors.Has(arch.rope_factors)) {
+    return;
+  }
+  const TensorView view = tensors.TakeVector(arch.rope_factors, config.rope_dim / 2);
+  config.rope_factors.resize(view.cols);
+  std::memcpy(config.rope_factors.data(), view.data, view.bytes());
+}
+
 void TakeLayers(const Architecture& arch, TensorTable& tensors, ModelParts& parts) {
   for (uint32_t i = 0; i < parts.config.n_layers; ++i) {
     const std::string prefix = arch.layer_prefix(LayerIndex{i});
     LayerWeights& layer = parts.layers.emplace_back();
     for (const LayerTensor& tensor : arch.layer_tensors) {
+      if (!tensor.IsIn(parts.config)) {
+        continue;
+      }
       const uint64_t rows = ExtentOf(tensor.rows, parts.config);
       const uint64_t cols = ExtentOf(tensor.cols, parts.config);
-      layer.*tensor.slot = tensor.is_norm ? tensors.TakeNorm(prefix + tensor.name, cols)
-                                          : tensors.Take(prefix + tensor.name, rows, cols);
+      layer.*tensor.slot = tensor.IsVector() ? tensors.TakeVector(prefix + tensor.name, cols)
+                                             : tensors.Take(prefix + tensor.name, rows, cols);
     }
   }
 }
@@ -226,17 +210,20 @@ std::shared_ptr<const Model> LoadGgufBytes(std::span<const std::byte> bytes,
   parts.source = source;
   parts.memory = std::move(owner);
   parts.hash = [bytes] { return Sha256Hex(bytes); };
-  parts.config = arch.read_config(header.metadata);
+  parts.config = arch.read_config(arch, header.metadata);
 
   TensorTable tensors(header, bytes);
   if (parts.config.vocab == 0) {
     parts.config.vocab = tensors.RowsOf(arch.token_embedding);
   }
   ValidateConfig(parts.config, source);
+  DetectOptions(arch, tensors, parts.config);
+  TakeRopeFactors(arch, tensors, parts.config);
+  ValidateConfig(parts.config, source);
   parts.token_embedding =
       tensors.Take(arch.token_embedding, parts.config.vocab, parts.config.hidden);
   TakeLayers(arch, tensors, parts);
-  parts.output_norm = tensors.TakeNorm(arch.output_norm, parts.config.hidden);
+  parts.output_norm = tensors.TakeVector(arch.output_norm, parts.config.hidden);
   parts.config.tied_embedding = !tensors.Has(arch.output);
   parts.output = parts.config.tied_embedding
                      ? parts.token_embedding

@@ -1,4 +1,6 @@
-// Text to token ids and back: byte-level BPE with the pre-tokenizer the model file names.
+// Text to token ids and back. Two kinds: byte-level BPE ("gpt2": words cut by the pre-tokenizer
+// that the model file names, then merges) and SentencePiece's ("llama": the whole text, spaces
+// spelled U+2581, pieces merged by score, unknown characters as byte tokens).
 //
 // A Tokenizer is immutable; any thread may use it. A Detokenizer belongs to one stream.
 //
@@ -17,7 +19,7 @@ namespace tandem {
 
 struct EncodeOptions {
   bool parse_special = false;  // "<|im_start|>" in the text becomes that token
-  bool add_bos = false;        // put BOS first, when the model has one
+  bool add_bos = false;        // put BOS first, when the model has one and the ids lack it
 };
 
 class Tokenizer {
@@ -41,12 +43,21 @@ class Tokenizer {
   virtual bool IsEndOfGeneration(int32_t id) const = 0;  // EOS, EOT and their kind
   virtual bool IsSpecial(int32_t id) const = 0;          // control or unknown, never in answers
   virtual bool adds_bos() const = 0;                     // whether prompts should start with BOS
+  // Whether Encode puts a space before the text, which decoding the whole text has to drop again.
+  virtual bool adds_leading_space() const { return false; }
 };
+
+// Where a stream of ids stands: an answer to a chat is a text of its own, a completion goes on from
+// its prompt. It matters to tokenizers that put a space before a text.
+enum class TextStart { kContinues, kBegins };
 
 // Turns a stream of ids into text that never ends inside a UTF-8 code point.
 class Detokenizer {
  public:
-  explicit Detokenizer(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  // With kBegins, the space that Encode put before the text is left out.
+  explicit Detokenizer(const Tokenizer& tokenizer, TextStart start = TextStart::kContinues)
+      : tokenizer_(&tokenizer),
+        drops_space_(start == TextStart::kBegins && tokenizer.adds_leading_space()) {}
   // Text that became complete with this token; may be empty.
   std::string Add(int32_t id);
   // What is left at the end: "", or U+FFFD for a code point that never became whole. Bytes that
@@ -55,27 +66,43 @@ class Detokenizer {
 
  private:
   const Tokenizer* tokenizer_;
+  bool drops_space_;  // until the first text
   std::string pending_;
 };
 
-// What a model file says about its vocabulary; gguf.cc fills it.
+// Which stretches of text get the space that SentencePiece puts before a text. A text is cut into
+// stretches by the special tokens in it.
+enum class SpacePrefix {
+  kNone,
+  kFirst,      // the text's first stretch, when no special token is before it
+  kEachPiece,  // every stretch that begins the text or follows a special token
+};
+
+// What a model file says about its vocabulary.
 struct VocabularyData {
-  std::string model;  // tokenizer.ggml.model: "gpt2"
-  std::string pre;    // tokenizer.ggml.pre: "smollm", "llama-bpe", "default", ...
-  std::vector<std::string> tokens;
-  std::vector<int32_t> types;  // ggml's token types: 1 normal, 2 unknown, 3 control, 4 user, ...
-  std::vector<float> scores;
-  std::vector<std::string> merges;
-  std::optional<int32_t> bos, eos, eot, unk, pad;
+  std::string model;  // tokenizer.ggml.model: "gpt2" or "llama"
+  std::string pre;    // "gpt2": tokenizer.ggml.pre: "smollm", "llama-bpe", "default", ...
+  std::vector<std::string> tokens;  // an empty one is a hole: never matched
+  // ggml's token types: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte. Empty:
+  // all are normal.
+  std::vector<int32_t> types;
+  std::vector<float> scores;        // "llama": the pair whose piece scores highest merges first
+  std::vector<std::string> merges;  // "left right"; "llama" merges by these when there are any
+  std::optional<int32_t> bos, eos, eot, eom, unk, pad;
   // tokenizer.ggml.add_bos_token. Leave it empty when the file has no such key: what holds then
-  // depends on the pre-tokenizer (Llama 3's adds BOS, the others do not).
+  // depends on the family (SentencePiece's, Llama 3's and Tekken add BOS, the others do not).
   std::optional<bool> add_bos;
+  std::optional<SpacePrefix> space_prefix;  // "llama"; empty: kEachPiece
+  // "gpt2": whether a word that is a token skips the merges; empty: what the pre-tokenizer says.
+  std::optional<bool> ignore_merges;
+  // Added tokens that take the white space before, or after, them in the text with them.
+  std::vector<int32_t> strip_left, strip_right;
 };
 
 // Throws Error(kUnsupported) naming a tokenizer model or pre-tokenizer that tandem does not know,
 // and Error(kModelFile) for a vocabulary that contradicts itself: no tokens, a token twice, merges
-// of unknown tokens, ids out of range, or another number of types than of tokens. `source` names
-// the file.
+// of unknown tokens, ids out of range, scores that are no numbers, or another number of types or
+// scores than of tokens. `source` names the file.
 std::unique_ptr<Tokenizer> MakeTokenizer(VocabularyData data, const std::string& source);
 
 }  // namespace tandem

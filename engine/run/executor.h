@@ -21,14 +21,15 @@
 #include "engine/link/collectives.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
+#include "engine/model/rope.h"
 #include "engine/plan/cost.h"
+#include "engine/plan/value_layout.h"
 #include "engine/plan/verifier.h"
 #include "engine/run/batch.h"
 #include "engine/run/compiled_program.h"
 #include "engine/run/kv_cache.h"
 #include "engine/run/microbatch.h"
 #include "engine/run/scratch.h"
-#include "engine/run/value_layout.h"
 #include "engine/run/weights.h"
 
 namespace tandem {
@@ -102,7 +103,7 @@ class Executor {
   void SizeArenas();
   void SizeScoring();
   void SumStepWeights();
-  std::vector<std::vector<MicrobatchShape>> CornerShapes(const Program& program) const;
+  bool FitsArenas(const ValueLayout& layout) const;
 
   // A step.
   void LayOut(size_t program_index, std::span<const MicrobatchShape> shapes);
@@ -119,6 +120,8 @@ class Executor {
                     const float* n, float* y);
   void AttentionRows(const CompiledOp& op, const RunPiece& piece, const float* n,
                      std::span<const SequenceRows> sequences, uint32_t rows, float* y);
+  void FinishHeads(const CompiledOp& op, const RunPiece& piece, const KvPiece& kv, uint32_t rows,
+                   float* q, float* k, float* v);
   void RunMlp(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb, const float* n,
               float* y);
   void RunHead(const CompiledOp& op, const RunPiece& piece, const float* n, uint32_t rows, float* y,
@@ -145,6 +148,7 @@ class Executor {
   const ExecutorSetup setup_;
   const BlockGraph& graph_;
   Ops& ops_;
+  const RopeAngles rope_angles_;
   RopeParams rope_;
   TrafficLedger ledger_;
   std::vector<std::unique_ptr<Transport>> transports_;  // one a path in use, between devices
@@ -173,6 +177,8 @@ class Executor {
   struct CachedLayout {
     std::vector<MicrobatchShape> shapes;
     ValueLayout layout;
+    ValueLayout largest;  // for any step
+    ValueLayout scored;   // PREFILL: for any step of one sequence with all its rows sampled
   };
   std::vector<CachedLayout> layouts_;
   StepTrace trace_;

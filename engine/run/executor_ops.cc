@@ -36,18 +36,23 @@ void Executor::Product(const float* x, uint64_t rows, std::span<MatMulTask> task
                        Scratch& scratch) {
   const uint64_t cols = tasks[0].slice.cols();
   auto* prepared = scratch.Take<std::byte>(ops_.PreparedBytes(rows, cols));
-  // Rows are prepared for a weight type; tasks of one type share a parallel region. Types within a
-  // block are the same in most models.
-  size_t begin = 0;
-  while (begin < tasks.size()) {
-    const DType type = tasks[begin].w->type;
-    const auto same =
-        std::stable_partition(tasks.begin() + static_cast<ptrdiff_t>(begin), tasks.end(),
-                              [type](const MatMulTask& task) { return task.w->type == type; });
-    const auto end = static_cast<size_t>(same - tasks.begin());
-    const PreparedRows in = ops_.PrepareRows(x, rows, cols, type, prepared);
-    ops_.MatMul(in, tasks.subspan(begin, end - begin));
-    begin = end;
+  // Tasks whose weights meet the same form of the rows share a preparation and a parallel region;
+  // those that meet f32 go with any.
+  const ActivationType activations = ops_.activations();
+  const auto form_of = [&](const MatMulTask& t) { return FormFor(activations, t.w->type); };
+  while (!tasks.empty()) {
+    const auto narrow = std::find_if(tasks.begin(), tasks.end(), [&](const MatMulTask& t) {
+      return form_of(t) != RowForm::kF32;
+    });
+    const MatMulTask& first = narrow == tasks.end() ? tasks[0] : *narrow;
+    const DType type = first.w->type;
+    const RowForm form = form_of(first);
+    const auto rest = std::stable_partition(tasks.begin(), tasks.end(), [&](const MatMulTask& t) {
+      return form_of(t) == form || form_of(t) == RowForm::kF32;
+    });
+    const auto served = static_cast<size_t>(rest - tasks.begin());
+    ops_.MatMul(ops_.PrepareRows(x, rows, cols, type, prepared), tasks.first(served));
+    tasks = tasks.subspan(served);
   }
 }
 
@@ -167,9 +172,10 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
         MatMulTask{&w[1], RowsOf(w[1], begin * head_dim, end * head_dim), k, kv_cols},
         MatMulTask{&w[2], RowsOf(w[2], begin * head_dim, end * head_dim), v, kv_cols}};
     Product(n, rows, tasks, inner);
+    FinishHeads(op, piece, kv, rows, q, k, v);
     const auto q_heads = static_cast<uint32_t>((end - begin) * config.group());
     ops_.RopeAndStore(q, k, v, q_heads, rope_, sequences, kv.view);
-    ops_.Attention(q, q_heads, 0, sequences, kv.view, out);
+    ops_.Attention(q, q_heads, config.sliding_window, sequences, kv.view, out);
     if (piece.kv.size() == 1) continue;
     const uint64_t column = (begin - piece.begin) * q_per_kv;
     for (uint64_t row = 0; row < rows; ++row) {
@@ -179,6 +185,29 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
   std::array<MatMulTask, 1> task{MatMulTask{
       &w[3], ColsOf(w[3], piece.begin * q_per_kv, piece.end * q_per_kv), y, config.hidden}};
   Product(attended, rows, task, scratch);
+}
+
+// Biases, then the norms of heads: what comes between the products and the rotation.
+// q (rows, q_cols), k and v (rows, kv_cols) of one KV piece.
+void Executor::FinishHeads(const CompiledOp& op, const RunPiece& piece, const KvPiece& kv,
+                           uint32_t rows, float* q, float* k, float* v) {
+  const ModelConfig& config = graph_.config;
+  const Block& block = BlockOf(*op.op);
+  const BlockShard& shard = *piece.shard;
+  const uint64_t first = block.ElemBegin(kv.units) - shard.begin;
+  const uint64_t heads = block.ElemCount(kv.units);
+  if (shard.n_biases > 0) {
+    const uint64_t width = config.head_dim;
+    const uint64_t q_width = config.group() * width;
+    ops_.AddBias(shard.biases[0].data + first * q_width, rows, heads * q_width, q);
+    ops_.AddBias(shard.biases[1].data + first * width, rows, heads * width, k);
+    ops_.AddBias(shard.biases[2].data + first * width, rows, heads * width, v);
+  }
+  if (op.head_norms.q != nullptr) {
+    ops_.RmsNorm(q, op.head_norms.q, config.norm_eps, rows * heads * config.group(),
+                 config.head_dim, q);
+    ops_.RmsNorm(k, op.head_norms.k, config.norm_eps, rows * heads, config.head_dim, k);
+  }
 }
 
 void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb,

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <set>
 #include <utility>
 
@@ -19,32 +18,6 @@ uint64_t Aligned(uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign
 
 uint64_t StoredBytes(const TensorSlice& part) {
   return RowBytes(part.tensor->type, part.slice.cols()) * part.slice.rows();
-}
-
-using ElemRange = std::pair<uint32_t, uint32_t>;
-
-// Sorted, with touching and overlapping ranges joined.
-std::vector<ElemRange> Joined(std::vector<ElemRange> ranges) {
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<ElemRange> joined;
-  for (const ElemRange& range : ranges) {
-    if (!joined.empty() && range.first <= joined.back().second) {
-      joined.back().second = std::max(joined.back().second, range.second);
-    } else {
-      joined.push_back(range);
-    }
-  }
-  return joined;
-}
-
-std::vector<const Op*> Fetches(const Plan& plan) {
-  std::vector<const Op*> fetches;
-  for (const Program& program : plan.programs) {
-    for (const Op& op : program.ops) {
-      if (op.kind == OpKind::kFetch) fetches.push_back(&op);
-    }
-  }
-  return fetches;
 }
 
 }  // namespace
@@ -86,16 +59,23 @@ std::vector<TensorSlice> SlicesOf(const Model& model, BlockId id, uint32_t begin
                    ToString(block.kind)));
 }
 
+std::vector<BiasPart> BiasesOf(const Model& model, BlockId id, uint32_t begin, uint32_t end) {
+  const BlockGraph& graph = model.blocks();
+  const Block& block = graph.at(id);
+  if (block.kind != BlockKind::kAttention || !graph.config.attention_bias) return {};
+  const LayerWeights& layer = model.layers()[block.layer.value];
+  const uint64_t kv0 = uint64_t{begin} * graph.config.head_dim;
+  const uint64_t kv1 = uint64_t{end} * graph.config.head_dim;
+  const uint64_t group = graph.config.group();
+  return {{&layer.bq, kv0 * group, kv1 * group}, {&layer.bk, kv0, kv1}, {&layer.bv, kv0, kv1}};
+}
+
 WeightStore::WeightStore(const Model& model, const Plan& plan,
                          std::span<const std::unique_ptr<Device>> devices, Device& host, Ops& ops)
     : model_(model), graph_(model.blocks()), devices_(devices), host_(host), ops_(ops) {
-  PackPlaces(plan);
-  PrepareFetches(plan);
+  for (const WeightShard& shard : ShardsOf(plan, graph_)) PackShard(shard);
+  PrepareSlots(plan);
   CopyNorms(plan);
-}
-
-BlockId WeightStore::Canonical(BlockId block) const {
-  return graph_.tied && block == graph_.head() ? BlockId{0} : block;
 }
 
 Device& WeightStore::DeviceOf(DeviceId id) const {
@@ -117,6 +97,11 @@ BlockShard WeightStore::Shape(BlockId block, uint32_t begin, uint32_t end) const
     shard.bytes += Aligned(matrix.bytes);
     shard.stored_bytes += StoredBytes(part);
   }
+  for (const BiasPart& part : BiasesOf(model_, block, begin, end)) {
+    shard.biases[shard.n_biases++] = part;
+    shard.bytes += Aligned(part.bytes());
+    shard.stored_bytes += part.bytes();
+  }
   return shard;
 }
 
@@ -129,109 +114,108 @@ void BindMemory(BlockShard& shard, std::byte* data) {
     shard.matrices[i].data = data + offset;
     offset += Aligned(shard.matrices[i].bytes);
   }
+  for (uint32_t i = 0; i < shard.n_biases; ++i) {
+    shard.biases[i].data = reinterpret_cast<float*>(data + offset);
+    offset += Aligned(shard.biases[i].bytes());
+  }
 }
 
 }  // namespace
 
-void WeightStore::PackShard(DeviceId device, BlockId block, uint32_t begin, uint32_t end,
-                            bool fetch_only) {
+void WeightStore::PackShard(const WeightShard& spec) {
   auto owned = std::make_unique<Owned>();
-  owned->device = device;
-  owned->fetch_only = fetch_only;
-  owned->shard = Shape(block, begin, end);
-  owned->buffer = DeviceOf(device).Allocate(
-      MemoryUse::kWeights, Bytes{owned->shard.bytes},
-      fmt::format("weights of b{} elements [{}, {})", block.value, begin, end));
+  owned->device = spec.device;
+  owned->fetch_only = spec.fetch_only;
+  owned->shard = Shape(spec.block, spec.begin, spec.end);
+  owned->buffer = DeviceOf(spec.device)
+                      .Allocate(MemoryUse::kWeights, Bytes{owned->shard.bytes},
+                                fmt::format("weights of b{} elements [{}, {})", spec.block.value,
+                                            spec.begin, spec.end));
   BindMemory(owned->shard, owned->buffer.data());
-  const std::vector<TensorSlice> parts = SlicesOf(model_, block, begin, end);
+  const std::vector<TensorSlice> parts = SlicesOf(model_, spec.block, spec.begin, spec.end);
   for (uint32_t i = 0; i < owned->shard.n_matrices; ++i) {
     ops_.Pack(*parts[i].tensor, owned->shard.matrices[i]);
+  }
+  for (uint32_t i = 0; i < owned->shard.n_biases; ++i) {
+    const BiasPart& bias = owned->shard.biases[i];
+    Check(bias.tensor->type == DType::kF32 && bias.tensor->cols >= bias.end, "biases are f32");
+    std::memcpy(bias.data, bias.tensor->data + bias.begin * sizeof(float), bias.bytes());
   }
   packed_bytes_ += Bytes{owned->shard.bytes};
   shards_.push_back(std::move(owned));
 }
 
-void WeightStore::PackPlaces(const Plan& plan) {
-  std::map<std::pair<DeviceId, BlockId>, std::vector<ElemRange>> ranges;
-  for (const Place& place : plan.places) {
-    const Block& block = graph_.at(place.block);
-    const ElemRange range{block.ElemBegin(place.units), block.ElemEnd(place.units)};
-    if (range.first < range.second) {
-      ranges[{place.device, Canonical(place.block)}].push_back(range);
-    }
-  }
-  // The host's shards end where fetches from it begin or end.
-  std::map<BlockId, std::set<uint32_t>> host_cuts;
-  for (const Op* fetch : Fetches(plan)) {
-    if (!fetch->devices[0].IsHost()) continue;
-    const Block& block = graph_.at(fetch->block);
-    host_cuts[Canonical(fetch->block)].insert(block.ElemBegin(fetch->units));
-    host_cuts[Canonical(fetch->block)].insert(block.ElemEnd(fetch->units));
-  }
-  for (const auto& [key, list] : ranges) {
-    for (auto [begin, end] : Joined(list)) {
-      if (key.first.IsHost()) {
-        for (uint32_t cut : host_cuts[key.second]) {
-          if (cut <= begin || cut >= end) continue;
-          PackShard(key.first, key.second, begin, cut, false);
-          begin = cut;
-        }
-      }
-      PackShard(key.first, key.second, begin, end, false);
-    }
-  }
-}
-
-void WeightStore::PrepareFetches(const Plan& plan) {
+void WeightStore::PrepareSlots(const Plan& plan) {
   // Slots first take the room that the plan gives them, or what the packed form of the largest
   // fetch needs where padding makes it more.
   std::vector<uint64_t> room(plan.slots.size());
   for (size_t i = 0; i < plan.slots.size(); ++i) room[i] = plan.slots[i].bytes.value;
-  for (const Op* fetch : Fetches(plan)) {
+  for (const Op* fetch : FetchesOf(plan)) {
     const Block& block = graph_.at(fetch->block);
-    const BlockId id = Canonical(fetch->block);
-    const uint32_t begin = block.ElemBegin(fetch->units);
-    const uint32_t end = block.ElemEnd(fetch->units);
-    if (FindExact(fetch->devices[0], id, begin, end) == nullptr) {
-      PackShard(fetch->devices[0], id, begin, end, true);
-    }
-    room[*fetch->slot] = std::max(room[*fetch->slot], Shape(id, begin, end).bytes);
+    const BlockShard packed = Shape(WeightsOf(graph_, fetch->block), block.ElemBegin(fetch->units),
+                                    block.ElemEnd(fetch->units));
+    room[*fetch->slot] = std::max(room[*fetch->slot], packed.bytes);
   }
   for (size_t i = 0; i < plan.slots.size(); ++i) {
     slot_buffers_.push_back(
         DeviceOf(plan.slots[i].device)
             .Allocate(MemoryUse::kSlots, Bytes{room[i]}, fmt::format("s{}", i)));
   }
-  for (const Op* fetch : Fetches(plan)) {
+  for (const Op* fetch : FetchesOf(plan)) {
     if (InSlot(*fetch->slot, fetch->block, fetch->units) != nullptr) continue;
     const Block& block = graph_.at(fetch->block);
     auto view = std::make_unique<SlotView>();
     view->slot = *fetch->slot;
-    view->shard =
-        Shape(Canonical(fetch->block), block.ElemBegin(fetch->units), block.ElemEnd(fetch->units));
+    view->shard = Shape(WeightsOf(graph_, fetch->block), block.ElemBegin(fetch->units),
+                        block.ElemEnd(fetch->units));
     BindMemory(view->shard, slot_buffers_[*fetch->slot].data());
     slot_views_.push_back(std::move(view));
   }
 }
 
+namespace {
+
+const TensorView& InputNorm(const Model& model, const Block& block) {
+  if (block.kind == BlockKind::kHead) return model.output_norm();
+  const LayerWeights& layer = model.layers()[block.layer.value];
+  return block.kind == BlockKind::kAttention ? layer.attn_norm : layer.ffn_norm;
+}
+
+bool HasHeadNorms(const BlockGraph& graph, BlockId id) {
+  return graph.config.qk_norm && graph.at(id).kind == BlockKind::kAttention;
+}
+
+}  // namespace
+
 void WeightStore::CopyNorms(const Plan& plan) {
-  std::set<std::pair<DeviceId, BlockId>> wanted;
+  std::set<std::pair<DeviceId, BlockId>> applied, run;
   for (const Program& program : plan.programs) {
     for (const Op& op : program.ops) {
-      if (op.kind == OpKind::kNorm) wanted.insert({op.devices[0], op.block});
+      if (op.kind == OpKind::kNorm) applied.insert({op.devices[0], op.block});
+      if (op.kind == OpKind::kRun && HasHeadNorms(graph_, op.block)) {
+        run.insert({op.devices[0], op.block});
+      }
     }
   }
-  for (const auto& [device, id] : wanted) {
-    const Block& block = graph_.at(id);
-    const TensorView& norm = block.kind == BlockKind::kHead ? model_.output_norm()
-                             : block.kind == BlockKind::kAttention
-                                 ? model_.layers()[block.layer.value].attn_norm
-                                 : model_.layers()[block.layer.value].ffn_norm;
-    Check(norm.type == DType::kF32 && norm.cols == graph_.config.hidden, "norm vectors are f32");
-    Buffer buffer = DeviceOf(device).Allocate(MemoryUse::kWeights, Bytes{norm.bytes()}, "norm");
-    std::memcpy(buffer.data(), norm.data, norm.bytes());
-    norms_.push_back(NormCopy{device, id, std::move(buffer)});
+  for (const auto& [device, id] : applied) {
+    const TensorView& norm = InputNorm(model_, graph_.at(id));
+    Check(norm.cols == graph_.config.hidden, "a norm is as wide as the model");
+    CopyNorm(device, id, norm);
   }
+  for (const auto& [device, id] : run) {
+    const LayerWeights& layer = model_.layers()[graph_.at(id).layer.value];
+    for (const TensorView* norm : {&layer.q_norm, &layer.k_norm}) {
+      Check(norm->cols == graph_.config.head_dim, "a head's norm is as wide as the head");
+      CopyNorm(device, id, *norm);
+    }
+  }
+}
+
+void WeightStore::CopyNorm(DeviceId device, BlockId block, const TensorView& norm) {
+  Check(norm.type == DType::kF32 && norm.data != nullptr, "norm vectors are f32");
+  Buffer buffer = DeviceOf(device).Allocate(MemoryUse::kWeights, Bytes{norm.bytes()}, "norm");
+  std::memcpy(buffer.data(), norm.data, norm.bytes());
+  norms_.push_back(NormCopy{device, block, &norm, std::move(buffer)});
 }
 
 const WeightStore::Owned* WeightStore::FindExact(DeviceId device, BlockId block, uint32_t begin,
@@ -247,7 +231,7 @@ const WeightStore::Owned* WeightStore::FindExact(DeviceId device, BlockId block,
 }
 
 const BlockShard* WeightStore::Resident(DeviceId device, BlockId block, uint32_t elem) const {
-  const BlockId id = Canonical(block);
+  const BlockId id = WeightsOf(graph_, block);
   for (const auto& owned : shards_) {
     const BlockShard& shard = owned->shard;
     if (owned->device == device && !owned->fetch_only && shard.block == id && shard.begin <= elem &&
@@ -260,14 +244,15 @@ const BlockShard* WeightStore::Resident(DeviceId device, BlockId block, uint32_t
 
 const BlockShard* WeightStore::FetchSource(DeviceId source, BlockId block, UnitRange units) const {
   const Block& b = graph_.at(block);
-  const Owned* owned = FindExact(source, Canonical(block), b.ElemBegin(units), b.ElemEnd(units));
+  const Owned* owned =
+      FindExact(source, WeightsOf(graph_, block), b.ElemBegin(units), b.ElemEnd(units));
   return owned == nullptr ? nullptr : &owned->shard;
 }
 
 const BlockShard* WeightStore::InSlot(SlotId slot, BlockId block, UnitRange units) const {
   const Block& b = graph_.at(block);
   for (const auto& view : slot_views_) {
-    if (view->slot == slot && view->shard.block == Canonical(block) &&
+    if (view->slot == slot && view->shard.block == WeightsOf(graph_, block) &&
         view->shard.begin == b.ElemBegin(units) && view->shard.end == b.ElemEnd(units)) {
       return &view->shard;
     }
@@ -275,11 +260,23 @@ const BlockShard* WeightStore::InSlot(SlotId slot, BlockId block, UnitRange unit
   return nullptr;
 }
 
-const float* WeightStore::Norm(DeviceId device, BlockId block) const {
-  for (const NormCopy& norm : norms_) {
-    if (norm.device == device && norm.block == block) return norm.buffer.as<float>();
+const float* WeightStore::FindNorm(DeviceId device, BlockId block, const TensorView& norm) const {
+  for (const NormCopy& copy : norms_) {
+    if (copy.device == device && copy.block == block && copy.tensor == &norm) {
+      return copy.buffer.as<float>();
+    }
   }
   return nullptr;
+}
+
+const float* WeightStore::Norm(DeviceId device, BlockId block) const {
+  return FindNorm(device, block, InputNorm(model_, graph_.at(block)));
+}
+
+HeadNorms WeightStore::NormsOfHeads(DeviceId device, BlockId block) const {
+  if (!HasHeadNorms(graph_, block)) return {};
+  const LayerWeights& layer = model_.layers()[graph_.at(block).layer.value];
+  return {FindNorm(device, block, layer.q_norm), FindNorm(device, block, layer.k_norm)};
 }
 
 }  // namespace tandem

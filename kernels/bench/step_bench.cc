@@ -56,14 +56,13 @@ class Step {
     Ops& ops = *rig_.ops;
     const std::vector<int32_t> ids(rows, 77);
     ops.Embed(embedding_.matrix, embedding_.matrix.slice, ids, x_.data());
-    for (size_t l = 0; l < layers_.size(); ++l) {
-      Attention(layers_[l], sequences, rows);
-      Mlp(layers_[l],
-          l + 1 < layers_.size() ? Qkv(layers_[l + 1]) : Tasks{Task(embedding_, logits_)}, rows);
+    for (Layer& layer : layers_) {
+      Attention(layer, sequences, rows);
+      Mlp(layer, rows);
     }
     ops.RmsNorm(x_.data() + (rows - sampled) * kHidden, norm_.data(), 1e-5f, sampled, kHidden,
                 n_.data());
-    Multiply(n_, sampled, kHidden, {Task(embedding_, logits_)}, {});
+    Multiply(n_, sampled, kHidden, {Task(embedding_, logits_)});
   }
 
  private:
@@ -82,12 +81,9 @@ class Step {
   static MatMulTask Task(const BenchMatrix& w, std::vector<float>& y) {
     return {&w.matrix, w.matrix.slice, y.data(), w.matrix.slice.rows()};
   }
-  // `next` as the executor would announce it.
-  void Multiply(const std::vector<float>& x, uint64_t rows, uint64_t cols, const Tasks& tasks,
-                const Tasks& next) {
+  void Multiply(const std::vector<float>& x, uint64_t rows, uint64_t cols, const Tasks& tasks) {
     const PreparedRows prepared =
         rig_.ops->PrepareRows(x.data(), rows, cols, tasks[0].w->type, scratch_.data());
-    rig_.ops->ExpectAfter(next);
     rig_.ops->MatMul(prepared, tasks);
   }
   void Norm(uint64_t rows) {
@@ -97,19 +93,19 @@ class Step {
     Ops& ops = *rig_.ops;
     const KvView kv{layer.pages.data(), kPageBytes, kKvHeads, kHeadDim};
     Norm(rows);
-    Multiply(n_, rows, kHidden, Qkv(layer), {Task(layer.o, y_)});
+    Multiply(n_, rows, kHidden, Qkv(layer));
     ops.RopeAndStore(q_.data(), k_.data(), v_.data(), kHeads, {.rope_dim = kHeadDim}, sequences,
                      kv);
     ops.Attention(q_.data(), kHeads, 0, sequences, kv, n_.data());
-    Multiply(n_, rows, kHidden, {Task(layer.o, y_)}, GateUp(layer));
+    Multiply(n_, rows, kHidden, {Task(layer.o, y_)});
     ops.Add(x_.data(), y_.data(), rows * kHidden, x_.data());
   }
-  void Mlp(Layer& layer, const Tasks& next, uint64_t rows) {
+  void Mlp(Layer& layer, uint64_t rows) {
     Ops& ops = *rig_.ops;
     Norm(rows);
-    Multiply(n_, rows, kHidden, GateUp(layer), {Task(layer.down, y_)});
+    Multiply(n_, rows, kHidden, GateUp(layer));
     ops.SwiGlu(gate_.data(), up_.data(), rows * kFfn, gate_.data());
-    Multiply(gate_, rows, kFfn, {Task(layer.down, y_)}, next);
+    Multiply(gate_, rows, kFfn, {Task(layer.down, y_)});
     ops.Add(x_.data(), y_.data(), rows * kHidden, x_.data());
   }
 

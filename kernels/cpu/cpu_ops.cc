@@ -25,10 +25,6 @@ namespace {
 constexpr uint64_t kParallelElems = 16384;
 // Panels taken at a time: a tier may take four side by side.
 constexpr uint32_t kPanelGrain = 4;
-// What a waiting thread fetches ahead at most, well inside its second-level cache; and up to how
-// many rows: products of more are bound by arithmetic.
-constexpr uint64_t kAheadBytes = 128 << 10;
-constexpr uint64_t kAheadRows = 16;
 
 // To the nearest BF16, ties to even; in integers, so that the compiler makes vectors of it. A NaN
 // keeps its upper bits and is made quiet.
@@ -95,9 +91,6 @@ class CpuOps final : public Ops {
   }
 
   void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override;
-  void ExpectAfter(std::span<const MatMulTask> tasks) override {
-    expected_.assign(tasks.begin(), tasks.end());
-  }
 
   void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
              float* out) override {
@@ -207,7 +200,6 @@ class CpuOps final : public Ops {
   }
 
   PanelJob JobOf(const PreparedRows& x, const MatMulTask& task) const;
-  void FindAhead();
   void RunPanels(uint64_t begin, uint64_t end) const;
 
   ThreadPool& pool_;
@@ -218,8 +210,6 @@ class CpuOps final : public Ops {
   std::vector<std::byte> stored_row_;
   std::vector<PanelJob> jobs_;
   std::vector<uint64_t> first_panel_;  // of each job in the count over all jobs, and the total
-  std::vector<MatMulTask> expected_;   // by the MatMul after the next
-  std::vector<ReadAhead> ahead_;       // where each thread's share of them begins
 };
 
 // A task as one job over all its panels.
@@ -267,38 +257,8 @@ void CpuOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
     first_panel_.push_back(first_panel_.back() +
                            (jobs_.back().row_end + tier_.lanes - 1) / tier_.lanes);
   }
-  ahead_.clear();
-  if (x.n <= kAheadRows) FindAhead();
-  expected_.clear();
-  pool_.RunShares(
-      static_cast<uint32_t>(first_panel_.back()), kPanelGrain,
-      [&](uint32_t begin, uint32_t end, int) { RunPanels(begin, end); }, ahead_);
-}
-
-// Where the share of each thread in the expected tasks begins. Panels of a matrix follow each other
-// in memory, and usually so do the matrices of a block.
-void CpuOps::FindAhead() {
-  uint64_t total = 0;
-  const auto panels_of = [&](const MatMulTask& task) {
-    const uint64_t skipped = task.slice.row_begin - task.w->slice.row_begin;
-    return (skipped % tier_.lanes + task.slice.rows() + tier_.lanes - 1) / tier_.lanes;
-  };
-  for (const MatMulTask& task : expected_) total += panels_of(task);
-  for (int thread = 0; total > 0 && thread < pool_.threads(); ++thread) {
-    uint64_t panel = pool_.ShareBegin(static_cast<uint32_t>(total), kPanelGrain, thread);
-    for (const MatMulTask& task : expected_) {
-      const uint64_t panels = panels_of(task);
-      if (panel >= panels) {
-        panel -= panels;
-        continue;
-      }
-      const PackedMatrix& w = *task.w;
-      panel += (task.slice.row_begin - w.slice.row_begin) / tier_.lanes;
-      const uint64_t offset = Layout(w.type, w.slice).Offset(panel, 0);
-      ahead_.push_back(ReadAhead{w.data + offset, std::min(kAheadBytes, w.bytes - offset)});
-      break;
-    }
-  }
+  pool_.RunShares(static_cast<uint32_t>(first_panel_.back()), kPanelGrain,
+                  [&](uint32_t begin, uint32_t end, int) { RunPanels(begin, end); });
 }
 
 // Panels [begin, end) of the count over all jobs.

@@ -23,7 +23,7 @@ inline void ReadAll(const TensorView& view) {
 inline Bytes SumOfBlocks(const Model& model) {
   Bytes sum;
   for (const Block& block : model.blocks().blocks) {
-    sum += block.norm_bytes;
+    sum += block.norm_bytes + block.head_norm_bytes;
     if (block.kind != BlockKind::kHead || !model.blocks().tied) {
       sum += block.UnitBytes(block.AllUnits());
     }
@@ -43,8 +43,9 @@ inline bool LoadAndReadAll(std::span<const std::byte> bytes) {
   ReadAll(model->output_norm());
   ReadAll(model->output());
   for (const LayerWeights& layer : model->layers()) {
-    for (const TensorView& view : {layer.attn_norm, layer.wq, layer.wk, layer.wv, layer.wo,
-                                   layer.ffn_norm, layer.w_gate, layer.w_up, layer.w_down}) {
+    for (const TensorView& view :
+         {layer.attn_norm, layer.wq, layer.wk, layer.wv, layer.wo, layer.ffn_norm, layer.w_gate,
+          layer.w_up, layer.w_down, layer.bq, layer.bk, layer.bv, layer.q_norm, layer.k_norm}) {
       ReadAll(view);
     }
   }

@@ -18,9 +18,11 @@ void AddRigCommand(CLI::App& root, Action& action);
 void AddPlanCommand(CLI::App& root, Action& action);
 void AddPredictCommand(CLI::App& root, Action& action);
 void AddBenchCommand(CLI::App& root, Action& action);
+void AddPerplexityCommand(CLI::App& root, Action& action);
 void AddGenerateCommand(CLI::App& root, Action& action);
 void AddModelsCommand(CLI::App& root, Action& action);
 void AddPluginsCommand(CLI::App& root, Action& action);
+void AddTokenizeCommand(CLI::App& root, Action& action);
 
 // "0.1.0", from CMake.
 std::string TandemVersion();

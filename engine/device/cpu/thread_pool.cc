@@ -27,34 +27,11 @@ inline void Pause() {
 #endif
 }
 
-// Brings lines into the caches a few at a time, so that a waiting thread can look up in between.
-class LineFetcher {
- public:
-  explicit LineFetcher(const ReadAhead& range) : at_(range.data), end_(range.data + range.bytes) {}
-  bool done() const { return at_ == end_; }
-  void Some() {
-    for (int i = 0; i < 4 && at_ < end_; ++i) {
-      __builtin_prefetch(at_, 0, 2);
-      at_ += std::min<ptrdiff_t>(end_ - at_, 64);
-    }
-  }
-
- private:
-  const std::byte* at_;
-  const std::byte* end_;
-};
-
-// Returns once `word` differs from `old`, and fetches ahead until then. Acquire: what was written
-// before the change is visible.
-void AwaitChange(const std::atomic<int>& word, int old, const ReadAhead& ahead) {
-  LineFetcher lines(ahead);
+// Returns once `word` differs from `old`. Acquire: what was written before the change is visible.
+void AwaitChange(const std::atomic<int>& word, int old) {
   for (int i = 0; i < kSpins; ++i) {
     if (word.load(std::memory_order_acquire) != old) return;
-    if (lines.done()) {
-      Pause();
-    } else {
-      lines.Some();
-    }
+    Pause();
   }
   while (word.load(std::memory_order_acquire) == old) word.wait(old, std::memory_order_acquire);
 }
@@ -93,8 +70,6 @@ void PinThisThread(const std::vector<int>& cores, int thread) {
 struct alignas(64) Share {
   std::atomic<uint64_t> next{0};  // round << 32 | first item not yet claimed
   std::atomic<uint32_t> end{0};
-  std::atomic<const std::byte*> ahead{nullptr};
-  std::atomic<size_t> ahead_bytes{0};
 };
 
 // What a round is, in the lowest bits of its number.
@@ -180,26 +155,20 @@ struct ThreadPool::State {
     return finished;
   }
 
-  // A thread's own share, then the others'. Returns what it is to fetch ahead.
-  ReadAhead TakeShares(uint32_t this_round, int thread) {
+  // A thread's own share, then the others'.
+  void TakeShares(uint32_t this_round, int thread) {
     const auto own = static_cast<size_t>(thread);
-    const ReadAhead ahead{shares[own].ahead.load(std::memory_order_relaxed),
-                          shares[own].ahead_bytes.load(std::memory_order_relaxed)};
     uint32_t finished = 0;
     for (size_t i = 0; i < shares.size(); ++i) {
       finished += TakeShare(shares[(own + i) % shares.size()], this_round, thread);
     }
-    if (finished == 0) return {};
-    Finished(static_cast<int>(finished));
-    return ahead;
+    if (finished > 0) Finished(static_cast<int>(finished));
   }
 
   void Work(int thread) {
     int seen = 0;
-    ReadAhead ahead;
     while (true) {
-      AwaitChange(round, seen, ahead);
-      ahead = {};
+      AwaitChange(round, seen);
       seen = round.load(std::memory_order_acquire);
       const auto now = static_cast<uint32_t>(seen);
       if (now % kRoundStep == kTasks) {
@@ -207,7 +176,7 @@ struct ThreadPool::State {
         continue;
       }
       if (now % kRoundStep == kShares) {
-        ahead = TakeShares(now, thread);
+        TakeShares(now, thread);
         continue;
       }
       if (stop) return;
@@ -228,10 +197,10 @@ struct ThreadPool::State {
     round.notify_all();
   }
 
-  void AwaitFinish(const ReadAhead& ahead = {}) {
+  void AwaitFinish() {
     for (int left = running.load(std::memory_order_acquire); left != 0;
          left = running.load(std::memory_order_acquire)) {
-      AwaitChange(running, left, ahead);
+      AwaitChange(running, left);
     }
     active = false;
     std::exception_ptr first;
@@ -311,13 +280,8 @@ void ThreadPool::RunTasks(uint32_t n, FunctionRef<void(uint32_t task, int thread
   state.AwaitFinish();
 }
 
-uint32_t ThreadPool::ShareBegin(uint32_t n, uint32_t grain, int thread) const {
-  return static_cast<uint32_t>(SplitWork(n, thread, state_->threads, grain).begin);
-}
-
 void ThreadPool::RunShares(uint32_t n, uint32_t grain,
-                           FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body,
-                           std::span<const ReadAhead> next) {
+                           FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body) {
   State& state = *state_;
   if (n == 0) return;
   if (state.threads == 1 || n <= grain) {
@@ -333,16 +297,14 @@ void ThreadPool::RunShares(uint32_t n, uint32_t grain,
   for (size_t i = 0; i < state.shares.size(); ++i) {
     Share& share = state.shares[i];
     const WorkRange range = SplitWork(n, static_cast<int>(i), state.threads, grain);
-    const ReadAhead ahead = i < next.size() ? next[i] : ReadAhead{};
     share.end.store(static_cast<uint32_t>(range.end), std::memory_order_relaxed);
-    share.ahead.store(ahead.data, std::memory_order_relaxed);
-    share.ahead_bytes.store(ahead.bytes, std::memory_order_relaxed);
     // Release: whoever claims sees what was stored above.
     share.next.store(uint64_t{round} << 32 | static_cast<uint32_t>(range.begin),
                      std::memory_order_release);
   }
   state.StartRound(round);
-  state.AwaitFinish(state.TakeShares(round, 0));
+  state.TakeShares(round, 0);
+  state.AwaitFinish();
 }
 
 WorkRange SplitWork(int64_t n, int thread, int threads, int64_t grain) {

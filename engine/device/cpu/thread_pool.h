@@ -10,10 +10,8 @@
 //   pool.RunShares(panels, 4, [&](uint32_t begin, uint32_t end, int thread) { ... });
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 
 #include "engine/base/function_ref.h"
 
@@ -22,12 +20,6 @@ namespace tandem {
 struct ThreadPoolOptions {
   int threads = 0;   // 0: one per core this process may use
   bool pin = false;  // bind thread i to the i-th allowed core
-};
-
-// Memory that a thread will read soon.
-struct ReadAhead {
-  const std::byte* data = nullptr;
-  size_t bytes = 0;
 };
 
 class ThreadPool {
@@ -49,13 +41,9 @@ class ThreadPool {
 
   // Calls body(begin, end, thread) over [0, n) cut at multiples of `grain`. Each thread walks a
   // share of its own front to back, so that a stream through memory is not broken, then helps with
-  // what others have not begun. A thread with nothing left to begin brings `next[thread]`, where
-  // given, into its caches while it waits. Exceptions as in Run.
+  // what others have not begun. Exceptions as in Run.
   void RunShares(uint32_t n, uint32_t grain,
-                 FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body,
-                 std::span<const ReadAhead> next = {});
-  // Where the share of `thread` begins.
-  uint32_t ShareBegin(uint32_t n, uint32_t grain, int thread) const;
+                 FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body);
 
  private:
   struct State;

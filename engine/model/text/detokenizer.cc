@@ -4,7 +4,12 @@
 namespace tandem {
 
 std::string Detokenizer::Add(int32_t id) {
-  pending_ += tokenizer_->TokenBytes(id);
+  std::string bytes = tokenizer_->TokenBytes(id);
+  if (drops_space_ && !bytes.empty()) {
+    if (bytes.front() == ' ') bytes.erase(0, 1);
+    drops_space_ = false;
+  }
+  pending_ += bytes;
   std::string complete;
   size_t at = 0;
   while (at < pending_.size()) {

@@ -33,7 +33,20 @@ constexpr const char* kQwen35 =
 constexpr const char* kDeepSeek3Words =
     R"([!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+)"
     R"(| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+// Mistral's Tekken and OpenAI's o200k cut words where a capital follows a small letter.
+constexpr const char* kTekken =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+    R"(|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+constexpr const char* kO200k =
+    R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)"
+    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?)"
+    R"(|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)"
+    R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])?)"
+    R"(|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr const char* kEachDigit = R"(\p{N})";
+constexpr const char* kCoderCjk = R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)";
+constexpr const char* kDeepSeek3Cjk = R"([\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+)";
 
 struct Family {
   std::vector<std::string> names;
@@ -46,27 +59,74 @@ const std::vector<Family>& Families() {
   static const std::vector<Family> families = {
       {{"default"}, {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
       {{"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4",
-        "gigachat", "mellum"},
+        "gigachat", "mellum", "modern-bert"},
        {kGpt2}},
       {{"smollm", "starcoder", "refact", "codeshell", "command-r", "exaone", "minerva-7b",
         "mellum2"},
        {kEachDigit, kGpt2}},
-      {{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"},
+      {{"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"},
        {kLlama3},
        true,
        true},
-      {{"dbrx", "smaug-bpe"}, {kLlama3}},
-      {{"qwen2", "deepseek-r1-qwen", "megrez", "stablelm2"}, {kQwen2}},
+      {{"dbrx", "smaug-bpe", "chatglm-bpe"}, {kLlama3}},
+      {{"glm4"}, {kLlama3}, true},
+      {{"qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "grok-2"},
+       {kQwen2}},
       {{"qwen35"}, {kQwen35}},
+      {{"tekken"}, {kTekken}, true, true},
+      {{"gpt-4o", "llama4"}, {kO200k}},
       {{"falcon"}, {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2, "[0-9][0-9][0-9]"}},
-      {{"deepseek-coder"},
-       {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)",
-        R"([\x{4E00}-\x{9FA5}\x{0800}-\x{4E00}\x{AC00}-\x{D7FF}]+)", kEachDigit}},
-      {{"deepseek-v3"},
-       {R"(\p{N}{1,3})", R"([\x{4E00}-\x{9FA5}\x{3040}-\x{309F}\x{30A0}-\x{30FF}]+)",
-        kDeepSeek3Words}},
+      {{"deepseek-coder"}, {R"([\r\n])", R"(\s?\p{L}+)", R"(\s?\p{P}+)", kCoderCjk, kEachDigit}},
+      {{"deepseek-v3", "hunyuan-dense"}, {R"(\p{N}{1,3})", kDeepSeek3Cjk, kDeepSeek3Words}},
   };
   return families;
+}
+
+// How tokenizer.json files spell the expressions that differ from the table above.
+struct Published {
+  const char* name;
+  std::vector<std::string> expressions;
+};
+
+const std::vector<Published>& PublishedExpressions() {
+  static const std::string contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+  static const std::string capitals =
+      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+)";
+  static const std::string capitals_only =
+      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*)";
+  static const std::string rest = R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const std::string rest_with_slash =
+      R"(| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const std::string words = R"(|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})";
+  static const std::vector<Published> published = {
+      {"gpt-2", {"ByteLevel"}},
+      {"smollm", {kEachDigit, "ByteLevel"}},
+      {"llama-bpe", {contractions + words + "{1,3}" + rest}},
+      {"qwen2", {contractions + words + rest}},
+      {"qwen35",
+       {contractions + R"(|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N})" +
+        R"(| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"}},
+      {"tekken", {capitals + "|" + capitals_only + R"(|\p{N})" + rest_with_slash}},
+      {"gpt-4o",
+       {capitals + contractions + "?|" + capitals_only + contractions + R"(?|\p{N}{1,3})" +
+        rest_with_slash}},
+  };
+  return published;
+}
+
+// "\n" and "\r" spelled out, as some files have the characters themselves.
+std::string WithoutLineBreaks(std::string_view expression) {
+  std::string out;
+  for (char c : expression) {
+    if (c == '\n') {
+      out += "\\n";
+    } else if (c == '\r') {
+      out += "\\r";
+    } else {
+      out += c;
+    }
+  }
+  return out;
 }
 
 // Spells out \s and \S. Knows as much of classes as the expressions above need.
@@ -214,6 +274,17 @@ std::unique_ptr<const PreTokenizer> PreTokenizer::Make(const std::string& name,
        fmt::format("tokenizer: {}: unknown pre-tokenizer '{}'{} (tokenizer.ggml.pre); tandem knows "
                    "{}",
                    source, name, DidYouMean(wanted, known), fmt::join(known, ", ")));
+}
+
+std::optional<std::string> PreTokenizerNamed(const std::vector<std::string>& expressions) {
+  std::vector<std::string> wanted;
+  for (const std::string& expression : expressions) {
+    wanted.push_back(WithoutLineBreaks(expression));
+  }
+  for (const Published& published : PublishedExpressions()) {
+    if (published.expressions == wanted) return published.name;
+  }
+  return std::nullopt;
 }
 
 }  // namespace tandem::text

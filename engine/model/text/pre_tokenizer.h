@@ -11,6 +11,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,5 +35,11 @@ class PreTokenizer {
   // What models of this kind do about BOS when the file does not say.
   virtual bool adds_bos_by_default() const = 0;
 };
+
+// The name of the pre-tokenizer that a tokenizer.json describes by its expressions, in the order
+// in which they apply and spelled as there; GPT-2's own, which such files leave to the step
+// ByteLevel (use_regex), is "ByteLevel" here, and Digits (individual_digits) is "\p{N}". Nothing
+// for expressions that tandem does not know.
+std::optional<std::string> PreTokenizerNamed(const std::vector<std::string>& expressions);
 
 }  // namespace tandem::text

@@ -43,13 +43,31 @@ TEST(PreTokenizerTest, SpacesAreUnicodeWhiteSpace) {
 
 TEST(PreTokenizerTest, NamesWhatItDoesNotKnow) {
   try {
-    PreTokenizer::Make("tekken", "some.gguf");
+    PreTokenizer::Make("superbpe", "some.gguf");
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-    EXPECT_THAT(error.what(), testing::HasSubstr("'tekken'"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("'superbpe'"));
     EXPECT_THAT(error.what(), testing::HasSubstr("some.gguf"));
   }
+}
+
+TEST(PreTokenizerTest, IsKnownByTheExpressionsOfATokenizerJson) {
+  const std::string llama3 = R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3})"
+                             R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  EXPECT_EQ(PreTokenizerNamed({llama3}), "llama-bpe");
+  std::string with_breaks = llama3;
+  for (size_t at; (at = with_breaks.find("\\r\\n")) != std::string::npos;) {
+    with_breaks.replace(at, 4, "\r\n");
+  }
+  EXPECT_EQ(PreTokenizerNamed({with_breaks}), "llama-bpe");
+  std::string qwen2 = llama3;
+  qwen2.erase(qwen2.find("{1,3}"), 5);
+  EXPECT_EQ(PreTokenizerNamed({qwen2}), "qwen2");
+  EXPECT_EQ(PreTokenizerNamed({"ByteLevel"}), "gpt-2");
+  EXPECT_EQ(PreTokenizerNamed({R"(\p{N})", "ByteLevel"}), "smollm");
+  EXPECT_EQ(PreTokenizerNamed({qwen2, "ByteLevel"}), std::nullopt);
+  EXPECT_EQ(PreTokenizerNamed({}), std::nullopt);
 }
 
 // The words that the models' own tokenizers cut (tools/make-tokenizer-golden).
