@@ -114,6 +114,19 @@ TEST(ThreadPoolTest, TasksAreSharedAmongThreads) {
   EXPECT_EQ(inside.load(), 2);
 }
 
+TEST(ThreadPoolTest, SharesCoverEveryItemOnce) {
+  for (int threads : {1, 2, 3}) {
+    ThreadPool pool({.threads = threads});
+    for (uint32_t n : {0u, 1u, 4u, 5u, 36u, 1000u}) {
+      std::vector<int> calls(n, 0);
+      pool.RunShares(n, 4, [&](uint32_t begin, uint32_t end, int) {
+        for (uint32_t i = begin; i < end; ++i) ++calls[i];
+      });
+      EXPECT_EQ(calls, std::vector<int>(n, 1)) << n << " items, " << threads << " threads";
+    }
+  }
+}
+
 TEST(ThreadPoolTest, MixesRegionsOfBothKinds) {
   ThreadPool pool({.threads = 3});
   std::vector<int> tasks(4, 0), threads(3, 0);
