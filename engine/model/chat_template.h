@@ -1,7 +1,7 @@
 // Chat templates: a bounded subset of Jinja2, enough for the templates that chat models ship.
 // if, for and set, expressions with Python's meaning, the common filters, tests and methods, with
-// trim_blocks and lstrip_blocks on, as Hugging Face renders them. Macros, imports and the clock are
-// outside. A construct outside the subset is Error(kUnsupported) that names it and its line, nearly
+// trim_blocks and lstrip_blocks on, as Hugging Face renders them. Macros and imports are outside. A
+// construct outside the subset is Error(kUnsupported) that names it and its line, nearly
 // always at parse time; steps, memory, output and nesting are bounded, so a template from a file
 // cannot run away.
 //
@@ -11,7 +11,9 @@
 //   std::string prompt = t.Render({{"user", "Hi"}}, {.bos = "<s>", .add_generation_prompt = true});
 #pragma once
 
+#include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,6 +29,9 @@ struct ChatTemplateOptions {
   std::string bos;
   std::string eos;
   bool add_generation_prompt = true;
+  // What strftime_now() tells; without it the template finds no such function, and templates that
+  // print the date take the one they were made with.
+  std::optional<std::tm> now;
 };
 
 class ChatTemplate {

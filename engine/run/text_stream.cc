@@ -16,8 +16,8 @@ size_t PartialMatch(std::string_view text, std::string_view stop) {
 
 }  // namespace
 
-TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops)
-    : detokenizer_(tokenizer), stops_(std::move(stops)) {
+TextStream::TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops, TextStart start)
+    : detokenizer_(tokenizer, start), stops_(std::move(stops)) {
   // An empty stop string would end every answer before it begins.
   std::erase_if(stops_, [](const std::string& stop) { return stop.empty(); });
 }

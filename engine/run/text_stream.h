@@ -15,7 +15,8 @@ namespace tandem {
 
 class TextStream {
  public:
-  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops);
+  TextStream(const Tokenizer& tokenizer, std::vector<std::string> stops,
+             TextStart start = TextStart::kContinues);
   // Text that is safe to show: what could be the beginning of a stop string is held back.
   std::string Add(int32_t id);
   // The held-back rest, unless a stop string was met.

@@ -103,7 +103,9 @@ Generation::Generation(EngineThread& engine, const Model& model, std::vector<Cho
       auto listener = std::make_shared<Listener>(queue_, i, metrics);
       stream->prompt_tokens = static_cast<uint32_t>(choice.request.prompt.size());
       stream->prompt_logprobs = std::make_shared<std::vector<TokenLogprob>>();
-      if (model.tokenizer() != nullptr) stream->text.emplace(*model.tokenizer(), stops);
+      if (model.tokenizer() != nullptr) {
+        stream->text.emplace(*model.tokenizer(), stops, choice.start);
+      }
       if (choice.prompt_logprobs >= 0) {
         choice.request.prompt_logits = true;
         listener->WantPromptLogprobs(choice.request.prompt, choice.prompt_logprobs,

@@ -36,6 +36,7 @@ struct Piece {
 struct ChoiceRequest {
   Request request;
   int prompt_logprobs = -1;  // >= 0: logprobs of the prompt's tokens, with so many best
+  TextStart start = TextStart::kContinues;
 };
 
 class Generation {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <ctime>
+
 #include "engine/serve/api_error.h"
 
 namespace tandem {
@@ -9,6 +11,13 @@ namespace {
 
 std::string SpecialText(const Tokenizer& tokenizer, std::optional<int32_t> id) {
   return id ? tokenizer.TokenBytes(*id, true) : "";
+}
+
+std::tm LocalTime() {
+  const std::time_t now = std::time(nullptr);
+  std::tm local{};
+  localtime_r(&now, &local);
+  return local;
 }
 
 [[noreturn]] void FailTooLong(const ServeContext& context, const std::string& param,
@@ -32,7 +41,7 @@ void CheckFits(const ServeContext& context, const GenerateRequest& request,
 
 std::string DecodeAll(const Tokenizer* tokenizer, const std::vector<int32_t>& ids) {
   if (tokenizer == nullptr) return "";
-  Detokenizer out(*tokenizer);
+  Detokenizer out(*tokenizer, TextStart::kBegins);
   std::string text;
   for (int32_t id : ids) text += out.Add(id);
   return text + out.Finish();
@@ -70,7 +79,8 @@ std::string RenderChat(const ServeContext& context, const std::vector<ChatMessag
   const ChatTemplate& chat_template = context.ChatTemplateOrFail();
   const Tokenizer& tokenizer = context.TokenizerOrFail();
   ChatTemplateOptions options{.bos = SpecialText(tokenizer, tokenizer.bos()),
-                              .eos = SpecialText(tokenizer, tokenizer.eos())};
+                              .eos = SpecialText(tokenizer, tokenizer.eos()),
+                              .now = LocalTime()};
   try {
     return chat_template.Render(messages, options);
   } catch (const Error& error) {

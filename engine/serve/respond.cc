@@ -83,6 +83,7 @@ std::vector<ChoiceRequest> Answer::ChoiceRequests() const {
   for (const EncodedPrompt& prompt : prompts_) {
     for (uint32_t i = 0; i < request_.n; ++i) {
       ChoiceRequest choice;
+      if (request_.api == Api::kChat) choice.start = TextStart::kBegins;
       Request& r = choice.request;
       r.prompt = prompt.ids;
       r.max_tokens = request_.max_tokens.value_or(context_.slot_context);

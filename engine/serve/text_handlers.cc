@@ -59,6 +59,8 @@ HttpResponse HandleDetokenize(ServeContext& context, const HttpRequest& request)
   for (int32_t id : ParseTokenIds(*tokens, "tokens", tokenizer.vocab_size())) {
     text += tokenizer.TokenBytes(id, true);
   }
+  // As a text of its own, so that what was tokenized comes back.
+  if (tokenizer.adds_leading_space() && text.starts_with(' ')) text.erase(0, 1);
   return {.body = Dump({{"content", text}})};
 }
 

@@ -48,7 +48,7 @@ class ExitCodes(unittest.TestCase):
 
     def test_every_command_has_help_that_leads_with_examples(self):
         commands = ["serve", "run", "report", "rig", "plan", "predict", "bench", "perplexity",
-                    "generate", "models", "plugins"]
+                    "generate", "models", "plugins", "tokenize", "render"]
         for command in [[], *([c] for c in commands), ["plan", "show"], ["plan", "check"]]:
             done = tandem(*command, "--help")
             self.assertEqual(done.returncode, 0, command)

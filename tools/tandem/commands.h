@@ -23,6 +23,7 @@ void AddGenerateCommand(CLI::App& root, Action& action);
 void AddModelsCommand(CLI::App& root, Action& action);
 void AddPluginsCommand(CLI::App& root, Action& action);
 void AddTokenizeCommand(CLI::App& root, Action& action);
+void AddRenderCommand(CLI::App& root, Action& action);
 
 // "0.1.0", from CMake.
 std::string TandemVersion();

@@ -127,6 +127,7 @@ int Main(int argc, char** argv) {
   AddModelsCommand(root, action);
   AddPluginsCommand(root, action);
   AddTokenizeCommand(root, action);
+  AddRenderCommand(root, action);
 
   std::vector<std::string> args;
   for (int i = 1; i < argc; ++i) args.push_back(NormalizeFlag(argv[i]));

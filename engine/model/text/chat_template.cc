@@ -27,6 +27,7 @@ std::string ChatTemplate::Render(const std::vector<ChatMessage>& messages,
                                  const ChatTemplateOptions& options) const {
   using jinja::Value;
   jinja::Runtime runtime;
+  runtime.now = options.now;
   const auto string = [&runtime](std::string_view raw) {
     return runtime.NewString(text::ReplaceInvalidUtf8(raw));
   };

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ctime>
 #include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -32,7 +33,10 @@ class ChatTemplateGoldenTest : public testing::Test {
   }
 
   ChatTemplateOptions Options(bool add_generation_prompt) const {
-    return {golden_.at("bos"), golden_.at("eos"), add_generation_prompt};
+    const std::time_t now = golden_.at("now");
+    std::tm broken_down{};
+    gmtime_r(&now, &broken_down);
+    return {golden_.at("bos"), golden_.at("eos"), add_generation_prompt, broken_down};
   }
 
   nlohmann::json golden_;

@@ -78,7 +78,7 @@ struct Branch {
   Block body;
 };
 
-enum class StatementKind { kText, kOutput, kIf, kFor, kSet };
+enum class StatementKind { kText, kOutput, kIf, kFor, kSet, kBlock, kBreak, kContinue };
 
 struct Statement {
   StatementKind kind = StatementKind::kText;
@@ -89,7 +89,7 @@ struct Statement {
   std::vector<std::string> targets;  // kFor, kSet: one name, or several to unpack into
   std::string attribute;             // kSet: of the namespace targets[0], when not empty
   ExpressionPtr filter;              // kFor: "if ..." behind the sequence; may be null
-  Block body;                        // kFor; kSet: prints the value when there is no expression
+  Block body;                        // kFor, kBlock; kSet: prints the value without an expression
   Block otherwise;                   // kFor: for an empty sequence
 };
 

@@ -27,8 +27,12 @@ class Evaluator {
   }
 
  private:
-  void Execute(const Block& block) {
+  // What comes after a block: the next statement, or the loop's next iteration, or its end.
+  enum class Flow { kNext, kContinue, kBreak };
+
+  Flow Execute(const Block& block) {
     for (const Statement& statement : block) {
+      Flow flow = Flow::kNext;
       runtime_.line = statement.line;
       runtime_.Step();
       switch (statement.kind) {
@@ -39,16 +43,25 @@ class Evaluator {
           Print(Evaluate(*statement.expression));
           break;
         case StatementKind::kIf:
-          ExecuteIf(statement);
+          flow = ExecuteIf(statement);
           break;
         case StatementKind::kFor:
-          ExecuteFor(statement);
+          flow = ExecuteFor(statement);
           break;
         case StatementKind::kSet:
           ExecuteSet(statement);
           break;
+        case StatementKind::kBlock:
+          flow = ExecuteBlock(statement.body);
+          break;
+        case StatementKind::kBreak:
+          return Flow::kBreak;
+        case StatementKind::kContinue:
+          return Flow::kContinue;
       }
+      if (flow != Flow::kNext) return flow;
     }
+    return Flow::kNext;
   }
 
   void Print(const Value& value) {
@@ -67,13 +80,19 @@ class Evaluator {
     output_ += text;
   }
 
-  void ExecuteIf(const Statement& statement) {
+  Flow ExecuteIf(const Statement& statement) {
     for (const Branch& branch : statement.branches) {
-      if (!branch.condition || Truth(Evaluate(*branch.condition))) {
-        Execute(branch.body);
-        return;
-      }
+      if (!branch.condition || Truth(Evaluate(*branch.condition))) return Execute(branch.body);
     }
+    return Flow::kNext;
+  }
+
+  // In a scope of its own.
+  Flow ExecuteBlock(const Block& block) {
+    scopes_.emplace_back();
+    const Flow flow = Execute(block);
+    scopes_.pop_back();
+    return flow;
   }
 
   // Binds one name, or several to the elements of `value`, in the innermost scope.
@@ -106,9 +125,7 @@ class Evaluator {
   // What a block prints, in a scope of its own.
   Value Capture(const Block& block) {
     std::string outer = std::exchange(output_, {});
-    scopes_.emplace_back();
-    Execute(block);
-    scopes_.pop_back();
+    ExecuteBlock(block);
     return runtime_.NewString(std::exchange(output_, std::move(outer)));
   }
 
@@ -127,24 +144,24 @@ class Evaluator {
     space.entries.emplace_back(name, std::move(value));
   }
 
-  // Every iteration gets a scope of its own: what a loop's body sets is gone after it.
-  void ExecuteFor(const Statement& statement) {
+  // Every iteration gets a scope of its own: what a loop's body sets is gone after it. As in Jinja,
+  // "else" is for a loop of which no iteration came to its end, be it that there was none.
+  Flow ExecuteFor(const Statement& statement) {
     std::shared_ptr<const ListData> items = Elements(runtime_, Evaluate(*statement.expression));
     if (statement.filter) items = FilterItems(statement, *items);
+    bool completed = false;
     for (size_t i = 0; i < items->items.size(); ++i) {
       runtime_.line = statement.line;
       runtime_.Step(kStepsPerScope);
       scopes_.emplace_back();
       scopes_.back()["loop"] = Value(std::make_shared<const LoopData>(LoopData{items, i}));
       Assign(statement.targets, items->items[i]);
-      Execute(statement.body);
+      const Flow flow = Execute(statement.body);
       scopes_.pop_back();
+      if (flow == Flow::kNext) completed = true;
+      if (flow == Flow::kBreak) break;
     }
-    if (items->items.empty()) {
-      scopes_.emplace_back();
-      Execute(statement.otherwise);
-      scopes_.pop_back();
-    }
+    return completed ? Flow::kNext : ExecuteBlock(statement.otherwise);
   }
 
   std::shared_ptr<const ListData> FilterItems(const Statement& statement, const ListData& items) {
@@ -171,7 +188,8 @@ class Evaluator {
 
   Value Lookup(const std::string& name) const {
     if (const Value* found = Find(name)) return *found;
-    if (name == "range" || name == "namespace" || name == "raise_exception") {
+    if (name == "range" || name == "namespace" || name == "raise_exception" ||
+        (name == "strftime_now" && runtime_.now)) {
       return Value(Function());
     }
     return Runtime::NewUndefined(fmt::format("'{}' is undefined", name));
@@ -286,10 +304,31 @@ class Evaluator {
       tandem::Fail(ErrorCode::kInvalidArgument,
                    fmt::format("chat template: {}", ToText(runtime_, arguments.positional[0])));
     }
-    if (node.name == "strftime_now") {
-      runtime_.FailUnsupported("strftime_now(), whose answer changes from day to day,");
+    if (node.name == "strftime_now" && !runtime_.now) {
+      runtime_.FailUnsupported("strftime_now() where no time is given");
+    }
+    if (node.name == "strftime_now" && arguments.positional.size() == 1 &&
+        arguments.positional[0].IsString()) {
+      return FormatTime(*arguments.positional[0].string());
     }
     runtime_.Fail(fmt::format("'{}()' cannot take these arguments", node.name));
+  }
+
+  Value FormatTime(const std::string& format) {
+    // Those that Python and C agree on.
+    constexpr std::string_view kConversions = "aAbBdHIjmMpSUwWyYF%";
+    constexpr size_t kMaxFormat = 200;
+    if (format.size() > kMaxFormat) runtime_.FailUnsupported("strftime_now() of a long format");
+    if (format.find('\0') != std::string::npos) runtime_.Fail("a time's format with a NUL");
+    for (size_t at = format.find('%'); at != std::string::npos; at = format.find('%', at + 2)) {
+      const char conversion = at + 1 < format.size() ? format[at + 1] : '\0';
+      if (conversion == '\0' || kConversions.find(conversion) == std::string_view::npos) {
+        runtime_.FailUnsupported(fmt::format("strftime_now() with '{}'", format));
+      }
+    }
+    char text[4096];  // no conversion is longer than 20
+    const size_t size = std::strftime(text, sizeof text, format.c_str(), &*runtime_.now);
+    return runtime_.NewString(std::string(text, size));
   }
 
   Value MakeNamespace(Arguments arguments) {

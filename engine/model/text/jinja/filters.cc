@@ -118,6 +118,12 @@ Value StringFilter(Runtime& runtime, const Value& self, const BoundArguments&) {
   return TextOf(runtime, self);
 }
 
+// Marks text that must not be escaped. Nothing is escaped here, but joining it with other text
+// would escape that: only "{{ ...|safe }}" itself, which the parser reads, is plain.
+Value SafeFilter(Runtime& runtime, const Value&, const BoundArguments&) {
+  runtime.FailUnsupported("'safe' inside an expression");
+}
+
 // Python's float("..."): surrounding whitespace and a sign are allowed.
 std::optional<double> ParseReal(Runtime& runtime, std::string_view text) {
   text = text::LeftStripped(text::RightStripped(text));
@@ -296,6 +302,7 @@ const Callable* FindFilter(std::string_view name) {
       {"reverse", {}, 0, ReverseFilter},
       {"select", {"test", "argument"}, 0, Select<true>},
       {"selectattr", {"attribute", "test", "argument"}, 1, SelectByAttribute<true>},
+      {"safe", {}, 0, SafeFilter},
       {"string", {}, 0, StringFilter},
       {"title", {}, 0, TitleFilter},
       {"tojson", {"", "indent", "ensure_ascii"}, 0, ToJsonFilter},

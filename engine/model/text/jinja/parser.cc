@@ -38,7 +38,7 @@ class Parser {
         case TokenKind::kOutputBegin:
           tokens_.Next();
           block.push_back({.kind = StatementKind::kOutput, .line = token.line});
-          block.back().expression = ExpressionParser(tokens_).Tuple(true);
+          block.back().expression = WithoutSafe(ExpressionParser(tokens_).Tuple(true));
           if (tokens_.Next().kind != TokenKind::kOutputEnd) {
             FailSyntax(token.line, "unexpected text in '{{ ... }}', wanted '}}'");
           }
@@ -57,6 +57,13 @@ class Parser {
     }
   }
 
+  // "{{ x|safe }}" prints what "{{ x }}" does.
+  static ExpressionPtr WithoutSafe(ExpressionParser::Node node) {
+    const bool safe =
+        node->kind == ExpressionKind::kFilter && node->name == "safe" && node->children.size() == 1;
+    return safe ? std::move(node->children[0]) : std::move(node);
+  }
+
   Statement ParseStatement() {
     const int line = tokens_.line();
     const std::string tag = tokens_.ExpectName();
@@ -68,6 +75,17 @@ class Parser {
       ParseFor(statement);
     } else if (tag == "set") {
       ParseSet(statement);
+    } else if (tag == "generation") {
+      // Marks what the model wrote, for training; it renders as if it were not there.
+      statement.kind = StatementKind::kBlock;
+      ExpectBlockEnd();
+      statement.body = ParseOutsideLoops("endgeneration", "{% generation %}");
+      tokens_.Next();  // endgeneration
+      ExpectBlockEnd();
+    } else if (tag == "break" || tag == "continue") {
+      if (open_loops_ == 0) FailSyntax(line, fmt::format("'{{% {} %}}' outside a loop", tag));
+      statement.kind = tag == "break" ? StatementKind::kBreak : StatementKind::kContinue;
+      ExpectBlockEnd();
     } else if (tag.starts_with("end") || tag == "else" || tag == "elif") {
       FailSyntax(line, fmt::format("'{{% {} %}}' has nothing to belong to", tag));
     } else {
@@ -136,7 +154,9 @@ class Parser {
     if (tokens_.SkipName("if")) statement.filter = ExpressionParser(tokens_).Conditional();
     if (tokens_.AtName("recursive")) FailUnsupported(tokens_.line(), "a recursive loop");
     ExpectBlockEnd();
+    ++open_loops_;
     statement.body = ParseBlock({"else", "endfor"}, "{% for %}");
+    --open_loops_;
     if (tokens_.SkipName("else")) {
       ExpectBlockEnd();
       statement.otherwise = ParseBlock({"endfor"}, "{% else %}");
@@ -162,12 +182,21 @@ class Parser {
     }
     if (statement.targets.size() > 1) tokens_.FailHere("'='");
     ExpectBlockEnd();
-    statement.body = ParseBlock({"endset"}, "{% set %}");
+    statement.body = ParseOutsideLoops("endset", "{% set %}");
     tokens_.Next();  // endset
     ExpectBlockEnd();
   }
 
+  // A block that prints by itself: no break or continue leaves it.
+  Block ParseOutsideLoops(std::string_view end, std::string_view open) {
+    const int outer_loops = std::exchange(open_loops_, 0);
+    Block block = ParseBlock({end}, open);
+    open_loops_ = outer_loops;
+    return block;
+  }
+
   TokenStream tokens_;
+  int open_loops_ = 0;
 };
 
 }  // namespace

@@ -11,7 +11,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -105,7 +107,8 @@ class Runtime {
   static constexpr uint64_t kMaxOutputBytes = uint64_t{16} << 20;
   static constexpr int kMaxValueDepth = 32;  // lists in lists
 
-  int line = 1;  // of the template, being evaluated
+  int line = 1;                // of the template, being evaluated
+  std::optional<std::tm> now;  // what strftime_now() tells, if it is there
 
   void Step(uint64_t steps = 1);
   // Before looking at or making `bytes` bytes of text.
