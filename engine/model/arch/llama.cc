@@ -50,10 +50,6 @@ void RefuseForeignKeys(const GgufMetadata& metadata) {
   if (!metadata.FindBool("llama.attention.causal").value_or(true)) {
     RefuseKey(metadata, "llama.attention.causal", "false (want true)");
   }
-  // Shards come with general.* of their own and only a part of the tensors.
-  if (metadata.FindU32("split.count").value_or(1) > 1) {
-    RefuseKey(metadata, "split.count", "the model is split over several files (want one file)");
-  }
 }
 
 uint32_t HeadDim(const GgufMetadata& metadata, const ModelConfig& config) {
