@@ -1,4 +1,4 @@
-// tandem models list | path | show | synthesize.
+// tandem models list | path | show | synthesize; models_check.cc has inspect and verify.
 #include <fmt/core.h>
 
 #include <filesystem>
@@ -13,6 +13,7 @@
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
+#include "tools/tandem/models_check.h"
 
 namespace tandem {
 namespace {
@@ -117,6 +118,7 @@ void AddModelsCommand(CLI::App& root, Action& action) {
   synthesize->add_option("--split", flags->split, "Write as this many parts, -00001-of-0000N.gguf")
       ->check(CLI::Range(1, 99999));
   synthesize->callback([flags, &action] { action = [flags] { return Synthesize(*flags); }; });
+  AddModelCheckCommands(*app, action);
   for (CLI::App* sub : {list, path, show, synthesize})
     sub->add_flag("--json", flags->json, "JSON on stdout");
 }
