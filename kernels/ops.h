@@ -32,8 +32,8 @@ struct MatrixSlice {
 };
 
 // A slice of a weight matrix in the back end's own layout, in memory given by the caller. The
-// layout takes as many bytes as the stored form, rounded up to whole panels of rows, and can be moved
-// with memcpy (that is what FETCH does).
+// layout takes as many bytes as the stored form, rounded up to whole panels of rows, and can be
+// moved with memcpy (that is what FETCH does).
 struct PackedMatrix {
   std::byte* data = nullptr;
   uint64_t bytes = 0;
@@ -43,7 +43,7 @@ struct PackedMatrix {
 
 // Rows of activations prepared once for several products: quantised, or the f32 rows themselves.
 struct PreparedRows {
-  const float* f32 = nullptr;      // (n, cols), stride cols
+  const float* f32 = nullptr;        // (n, cols), stride cols
   const std::byte* quant = nullptr;  // back end's form of the same rows; null when not needed
   uint64_t n = 0;
   uint64_t cols = 0;
@@ -79,11 +79,15 @@ struct SequenceRows {
   const int32_t* pages = nullptr;
 };
 
+// Pair i of a head turns by position * frequency_i.
 struct RopeParams {
   uint32_t rope_dim = 0;
-  float theta = 10000.0f;
-  float scale = 1.0f;        // positions are divided by it
-  bool interleaved = true;   // pairs (2i, 2i+1); otherwise (i, i + rope_dim/2)
+  float theta = 10000.0f;  // frequency_i = theta^(-2i / rope_dim) / scale, unless given
+  float scale = 1.0f;
+  bool interleaved = true;  // pairs (2i, 2i+1); otherwise (i, i + rope_dim/2)
+  // (rope_dim / 2) radians a position, in place of theta and scale; empty: those.
+  std::span<const double> frequencies;
+  float magnitude = 1.0f;  // the rotated part of q and k is multiplied by it (YaRN)
 };
 
 class Ops {
@@ -109,11 +113,14 @@ class Ops {
   // out (n, hidden) = rows `ids` of the table, zero where an id lies outside `slice`'s rows.
   virtual void Embed(const PackedMatrix& table, const MatrixSlice& slice,
                      std::span<const int32_t> ids, float* out) = 0;
-  // y = x / rms(x) * w, rms over each row: sqrt(mean(x^2) + eps).  x, y (n, hidden); w (hidden)
+  // y = x / rms(x) * w, rms over each row: sqrt(mean(x^2) + eps).  x, y (n, hidden); w (hidden).
+  // y may be x. A head's norm is this with a row for each head.
   virtual void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden,
                        float* y) = 0;
   // out = x + y elementwise, n elements; out may be x.
   virtual void Add(const float* x, const float* y, uint64_t n, float* out) = 0;
+  // Adds a bias (width) to each row of y (n, width), in place.
+  virtual void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) = 0;
   // out = silu(gate) * up elementwise, n elements; out may be gate.
   virtual void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) = 0;
 
@@ -123,10 +130,11 @@ class Ops {
                             const RopeParams& rope, std::span<const SequenceRows> sequences,
                             const KvView& kv) = 0;
   // out (n, q_heads*hd) = softmax(q k^T / sqrt(hd), causal) v over each row's own sequence, folding
-  // blocks of kAttentionFold positions in order (online softmax between blocks).
-  virtual void Attention(const float* q, uint32_t q_heads,
-                         std::span<const SequenceRows> sequences, const KvView& kv,
-                         float* out) = 0;
+  // blocks of kAttentionFold positions in order (online softmax between blocks). With a window w >
+  // 0 the row at position i sees positions (i - w, i]; with 0 all of [0, i]. Blocks are cut at
+  // multiples of kAttentionFold either way; those that a row does not see are left out.
+  virtual void Attention(const float* q, uint32_t q_heads, uint32_t window,
+                         std::span<const SequenceRows> sequences, const KvView& kv, float* out) = 0;
 };
 
 struct CpuOpsOptions {

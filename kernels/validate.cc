@@ -1,5 +1,7 @@
 #include "kernels/validate.h"
 
+#include <cmath>
+
 #include "engine/base/check.h"
 
 namespace tandem {
@@ -46,6 +48,9 @@ void CheckRope(const RopeParams& rope, const KvView& kv, uint32_t q_heads) {
   CheckAttention(kv, q_heads);
   Check(rope.rope_dim % 2 == 0 && rope.rope_dim <= kv.head_dim, "kernels: rope_dim");
   Check(rope.theta > 0.0f && rope.scale > 0.0f, "kernels: rope theta and scale");
+  Check(rope.frequencies.empty() || rope.frequencies.size() == rope.rope_dim / 2,
+        "kernels: a rope frequency for each pair");
+  Check(std::isfinite(rope.magnitude), "kernels: rope magnitude");
 }
 
 void CheckAttention(const KvView& kv, uint32_t q_heads) {

@@ -35,7 +35,12 @@ uint64_t Parameters(const Model& model) {
   for (const Block& block : graph.blocks) {
     if (!(block.kind == BlockKind::kHead && graph.tied))
       total += block.params_per_elem * block.elems;
-    total += block.norm_bytes.value / sizeof(float);
+    total += (block.norm_bytes.value + block.head_norm_bytes.value) / sizeof(float);
+  }
+  // Biases are added, not multiplied by: they are no part of params_per_elem.
+  const ModelConfig& config = graph.config;
+  if (config.attention_bias) {
+    total += uint64_t{config.n_layers} * (config.q_dim() + 2 * uint64_t{config.kv_dim()});
   }
   return total;
 }

@@ -69,6 +69,11 @@ Block AttentionBlock(const ModelConfig& config, const BlockTypes& types, LayerIn
       query_rows * RowBytes(types.wq, config.hidden) +
       config.head_dim * (RowBytes(types.wk, config.hidden) + RowBytes(types.wv, config.hidden)) +
       ColumnBytes(types.wo, config.hidden, query_rows, "attention output", layer)};
+  if (config.attention_bias) {
+    // A KV head takes its own part of the biases of k and v, and its query heads' of q.
+    block.bytes_per_elem += Bytes{(query_rows + 2 * config.head_dim) * sizeof(float)};
+  }
+  if (config.qk_norm) block.head_norm_bytes = Bytes{2 * config.head_dim * sizeof(float)};
   block.params_per_elem = 2 * (query_rows + config.head_dim) * config.hidden;
   block.kv_bytes_per_elem_token = Bytes{2 * kKvElementBytes * config.head_dim};
   return block;

@@ -29,6 +29,7 @@ struct Block {
   uint32_t elems = 0;           // the total; the last unit has elems - (units-1)*elems_per_unit
   bool sums = true;             // partial outputs add up (false: they concatenate)
   Bytes norm_bytes;             // the block's own input norm (f32), on every device that applies it
+  Bytes head_norm_bytes;        // norms of the heads of q and k, on every device that runs any unit
 
   // Elements [first, last) that a range of units covers.
   uint32_t ElemBegin(UnitRange r) const { return Clip(r.begin); }
@@ -77,8 +78,8 @@ struct BlockGraph {
 
 // Builds the chain. `types` holds one entry a layer in [1..L], entry 0 for embedding and output
 // (fields a layer does not use are ignored). Types may differ between layers. Throws
-// Error(kUnsupported) where an element's share would be a fraction of a byte, which takes a quantised
-// wo or down beside a hidden width that is no multiple of 32.
+// Error(kUnsupported) where an element's share would be a fraction of a byte, which takes a
+// quantised wo or down beside a hidden width that is no multiple of 32.
 BlockGraph BuildBlockGraph(const ModelConfig& config, const std::vector<BlockTypes>& types);
 
 }  // namespace tandem

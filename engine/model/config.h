@@ -2,9 +2,22 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
 namespace tandem {
+
+// Frequencies stretched for a context longer than the one trained on; engine/model/rope.h has the
+// formula.
+struct YarnScaling {
+  float factor = 1.0f;            // how much longer
+  uint32_t original_context = 0;  // tokens the model was trained for before
+  float beta_fast = 32.0f;        // pairs that turn more often than this in it stay as they are
+  float beta_slow = 1.0f;         // pairs that turn less often are slowed down by `factor`
+  bool operator==(const YarnScaling&) const = default;
+};
+inline constexpr float kMaxRopeFactor = 1e6f;
 
 struct ModelConfig {
   std::string architecture = "llama";
@@ -20,10 +33,16 @@ struct ModelConfig {
   uint32_t rope_dim = 0;  // leading dims of a head that rotate, usually head_dim
   float rope_theta = 10000.0f;
   float rope_scale = 1.0f;  // positions are divided by it (linear scaling)
+  std::optional<YarnScaling> yarn;
+  std::vector<float> rope_factors;  // (rope_dim / 2) divide the frequencies (Llama 3); or empty
+  float rope_magnitude = 1.0f;      // q and k are multiplied by it, beside what YaRN says
+  uint32_t sliding_window = 0;  // positions a token sees, itself included, in all layers; 0: all
   float norm_eps = 1e-5f;
   bool tied_embedding = false;  // the output matrix is the token embedding
   // Llama GGUF files hold q and k rows permuted so that rotation pairs (2i, 2i+1) are adjacent.
   bool rope_interleaved = true;
+  bool attention_bias = false;  // q, k and v have biases
+  bool qk_norm = false;         // heads of q and k are normalised before they rotate
 
   uint32_t group() const { return n_heads / n_kv_heads; }  // query heads per KV head
   uint32_t q_dim() const { return n_heads * head_dim; }

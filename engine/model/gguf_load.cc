@@ -100,7 +100,7 @@ std::shared_ptr<const Model> LoadParts(std::vector<GgufHeader> headers,
   parts.source = metadata.source();
   parts.memory = std::move(owner);
   parts.hash = [files] { return Sha256Hex(files); };
-  parts.config = arch.read_config(metadata);
+  parts.config = arch.read_config(arch, metadata);
 
   TensorTable tensors("gguf", parts.source);
   for (size_t i = 0; i < headers.size(); ++i) {

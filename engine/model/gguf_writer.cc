@@ -212,13 +212,28 @@ GgufWriter WriterOf(const Model& model) {
   if (!config.name.empty()) {
     writer.AddString("general.name", config.name);
   }
-  arch->write_config(config, writer);
+  arch->write_config(*arch, config, writer);
+  writer.AddString("tokenizer.ggml.model", "no_vocab");  // else llama.cpp refuses the file
   writer.AddTensor(arch->token_embedding, model.token_embedding());
   for (uint32_t layer = 0; layer < config.n_layers; ++layer) {
     const std::string prefix = arch->layer_prefix(LayerIndex{layer});
     for (const LayerTensor& tensor : arch->layer_tensors) {
+      if (!tensor.IsIn(config)) {
+        continue;
+      }
       writer.AddTensor(prefix + tensor.name, model.layers()[layer].*tensor.slot);
     }
+  }
+  if (!config.rope_factors.empty()) {
+    if (arch->rope_factors == nullptr) {
+      Fail(ErrorCode::kUnsupported,
+           fmt::format("gguf: a {} file cannot hold rotary frequency factors", arch->name));
+    }
+    writer.AddTensor(arch->rope_factors,
+                     {.data = reinterpret_cast<const std::byte*>(config.rope_factors.data()),
+                      .type = DType::kF32,
+                      .rows = 1,
+                      .cols = config.rope_factors.size()});
   }
   writer.AddTensor(arch->output_norm, model.output_norm());
   if (!config.tied_embedding) {

@@ -43,6 +43,12 @@ class TensorSummary {
   std::vector<TensorClass> classes_;
 };
 
+void AddIfThere(TensorSummary& summary, const char* name, const TensorView& view) {
+  if (view.rows > 0) {
+    summary.Add(name, view);
+  }
+}
+
 TensorSummary Summarize(const Model& model) {
   TensorSummary summary;
   summary.Add("token_embedding", model.token_embedding());
@@ -51,6 +57,11 @@ TensorSummary Summarize(const Model& model) {
     summary.Add("wq", layer.wq);
     summary.Add("wk", layer.wk);
     summary.Add("wv", layer.wv);
+    AddIfThere(summary, "bq", layer.bq);
+    AddIfThere(summary, "bk", layer.bk);
+    AddIfThere(summary, "bv", layer.bv);
+    AddIfThere(summary, "q_norm", layer.q_norm);
+    AddIfThere(summary, "k_norm", layer.k_norm);
     summary.Add("wo", layer.wo);
     summary.Add("ffn_norm", layer.ffn_norm);
     summary.Add("w_gate", layer.w_gate);
@@ -62,6 +73,21 @@ TensorSummary Summarize(const Model& model) {
     summary.Add("output", model.output());
   }
   return summary;
+}
+
+// What is scaled and how, in words; empty when nothing is.
+std::string RopeScalingName(const ModelConfig& config) {
+  std::string name;
+  if (config.rope_scale != 1.0f) {
+    name += fmt::format("linear {}", config.rope_scale);
+  }
+  if (config.yarn) {
+    name += fmt::format("YaRN {} from {}", config.yarn->factor, config.yarn->original_context);
+  }
+  if (!config.rope_factors.empty()) {
+    name += fmt::format("{}factors for each pair", name.empty() ? "" : ", ");
+  }
+  return name;
 }
 
 json DescribeShape(const ModelConfig& config) {
@@ -76,8 +102,31 @@ json DescribeShape(const ModelConfig& config) {
           {"rope_dim", config.rope_dim},
           {"rope_theta", config.rope_theta},
           {"rope_scale", config.rope_scale},
+          {"rope_scaling", RopeScalingName(config)},
+          {"sliding_window", config.sliding_window},
+          {"attention_bias", config.attention_bias},
+          {"qk_norm", config.qk_norm},
           {"norm_eps", config.norm_eps},
           {"tied_embedding", config.tied_embedding}};
+}
+
+// A line of what a plain llama does not have; empty when there is nothing.
+std::string DescribeExtras(const ModelConfig& config) {
+  std::vector<std::string> extras;
+  if (config.attention_bias) {
+    extras.emplace_back("biases of q, k and v");
+  }
+  if (config.qk_norm) {
+    extras.emplace_back("normalised heads");
+  }
+  if (config.sliding_window > 0) {
+    extras.push_back(fmt::format("a window of {} positions", config.sliding_window));
+  }
+  const std::string scaling = RopeScalingName(config);
+  if (!scaling.empty()) {
+    extras.push_back(fmt::format("rotary scaling: {}", scaling));
+  }
+  return extras.empty() ? "" : fmt::format("  attention   {}\n", fmt::join(extras, ", "));
 }
 
 json DescribeTokenizer(const Tokenizer* tokenizer) {
@@ -161,6 +210,7 @@ std::string DescribeModel(const Model& model) {
   text += fmt::format("  weights     {} parameters, {} bytes, {} embedding\n", summary.elems(),
                       model.weight_bytes().value, config.tied_embedding ? "tied" : "untied");
   text += fmt::format("  KV          {} bytes a token (f16)\n", KvBytesPerToken(model.blocks()));
+  text += DescribeExtras(config);
   const Tokenizer* tokenizer = model.tokenizer();
   text += fmt::format("  tokenizer   {}\n",
                       tokenizer == nullptr ? std::string("none: prompts are token ids")

@@ -36,15 +36,17 @@ struct TensorView {
 
 // One decoder layer. Shapes: h hidden, q = n_heads*head_dim, k = n_kv_heads*head_dim, f ffn.
 struct LayerWeights {
-  TensorView attn_norm;  // (1, h) f32
-  TensorView wq;         // (q, h)
-  TensorView wk;         // (k, h)
-  TensorView wv;         // (k, h)
-  TensorView wo;         // (h, q)
-  TensorView ffn_norm;   // (1, h) f32
-  TensorView w_gate;     // (f, h)
-  TensorView w_up;       // (f, h)
-  TensorView w_down;     // (h, f)
+  TensorView attn_norm;       // (1, h) f32
+  TensorView wq;              // (q, h)
+  TensorView wk;              // (k, h)
+  TensorView wv;              // (k, h)
+  TensorView wo;              // (h, q)
+  TensorView bq, bk, bv;      // (1, q), (1, k), (1, k) f32 biases; no rows: none
+  TensorView q_norm, k_norm;  // (1, head_dim) f32, of each head; no rows: none
+  TensorView ffn_norm;        // (1, h) f32
+  TensorView w_gate;          // (f, h)
+  TensorView w_up;            // (f, h)
+  TensorView w_down;          // (h, f)
 };
 
 class Model {

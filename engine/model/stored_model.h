@@ -17,10 +17,11 @@
 namespace tandem {
 
 // Every tensor of a layer, in the order in which files and memory hold them.
-inline constexpr std::array<TensorView LayerWeights::*, 9> kLayerSlots = {
-    &LayerWeights::attn_norm, &LayerWeights::wq,   &LayerWeights::wk,
-    &LayerWeights::wv,        &LayerWeights::wo,   &LayerWeights::ffn_norm,
-    &LayerWeights::w_gate,    &LayerWeights::w_up, &LayerWeights::w_down};
+inline constexpr std::array<TensorView LayerWeights::*, 14> kLayerSlots = {
+    &LayerWeights::attn_norm, &LayerWeights::wq,    &LayerWeights::wk,       &LayerWeights::wv,
+    &LayerWeights::bq,        &LayerWeights::bk,    &LayerWeights::bv,       &LayerWeights::q_norm,
+    &LayerWeights::k_norm,    &LayerWeights::wo,    &LayerWeights::ffn_norm, &LayerWeights::w_gate,
+    &LayerWeights::w_up,      &LayerWeights::w_down};
 
 struct ModelParts {
   ModelConfig config;

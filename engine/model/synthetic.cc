@@ -26,6 +26,7 @@ namespace {
 constexpr int kGeneratorVersion = 1;
 constexpr uint64_t kTensorAlignment = 64;
 constexpr float kNormHalfWidth = 0.1f;
+constexpr float kBiasHalfWidth = 0.5f;
 
 // splitmix64's step: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
 uint64_t Mix(uint64_t z) {
@@ -115,8 +116,10 @@ ModelParts Shapes(const SyntheticSpec& spec) {
   parts.output = parts.token_embedding;
   LayerWeights layer;
   for (const LayerTensor& tensor : ArchitectureOf(spec).layer_tensors) {
-    layer.*tensor.slot = Shape(tensor.is_norm ? DType::kF32 : spec.type,
-                               ExtentOf(tensor.rows, config), ExtentOf(tensor.cols, config));
+    if (tensor.IsIn(config)) {
+      layer.*tensor.slot = Shape(tensor.IsVector() ? DType::kF32 : spec.type,
+                                 ExtentOf(tensor.rows, config), ExtentOf(tensor.cols, config));
+    }
   }
   parts.layers.assign(config.n_layers, layer);
   return parts;
@@ -126,6 +129,7 @@ ModelParts Shapes(const SyntheticSpec& spec) {
 class TaskList {
  public:
   void AddNorm(TensorView& view) { Add(view, 1.0f, kNormHalfWidth); }
+  void AddBias(TensorView& view) { Add(view, 0.0f, kBiasHalfWidth); }
   // A uniform distribution of half width w has variance w^2 / 3.
   void AddWeights(TensorView& view, float variance) { Add(view, 0.0f, std::sqrt(3 * variance)); }
 
@@ -177,8 +181,13 @@ TaskList ListTasks(const SyntheticSpec& spec, ModelParts& parts) {
   for (size_t i = 0; i < own_layers; ++i) {
     for (const LayerTensor& tensor : ArchitectureOf(spec).layer_tensors) {
       TensorView& view = parts.layers[i].*tensor.slot;
-      if (tensor.is_norm) {
+      if (!tensor.IsIn(spec.config)) {
+        continue;
+      }
+      if (tensor.role == TensorRole::kNorm) {
         tasks.AddNorm(view);
+      } else if (tensor.role == TensorRole::kBias) {
+        tasks.AddBias(view);
       } else {
         tasks.AddWeights(view, 1.0f / static_cast<float>(view.cols));
       }
@@ -233,6 +242,9 @@ std::string SyntheticProblem(const SyntheticSpec& spec) {
                        fmt::join(ArchitectureNames(), ", "));
   }
   std::string problem = ConfigProblem(config);
+  if (problem.empty()) {
+    problem = FamilyProblem(*arch, config);
+  }
   if (!problem.empty()) {
     return problem;
   }
@@ -245,7 +257,7 @@ std::string SyntheticProblem(const SyntheticSpec& spec) {
   }
   for (const LayerTensor& tensor : arch->layer_tensors) {
     const uint64_t cols = ExtentOf(tensor.cols, config);
-    if (!tensor.is_norm && misfit(spec.type, cols)) {
+    if (!tensor.IsVector() && misfit(spec.type, cols)) {
       return fmt::format("{}: rows of {} (want a multiple of {} for {})", tensor.name, cols,
                          Traits(spec.type).block_elems, ToString(spec.type));
     }

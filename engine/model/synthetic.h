@@ -1,5 +1,5 @@
-// Synthetic models: any Llama-like shape with seeded random weights of any supported type. They
-// fill the size axis of sweeps and the corners of tests. The same specification gives the same
+// Synthetic models: any shape of any architecture with seeded random weights of any supported type.
+// They fill the size axis of sweeps and the corners of tests. The same specification gives the same
 // bytes on every machine.
 //
 //   SyntheticSpec spec{.config = TinyConfig(), .type = DType::kQ4_1, .seed = 7};
@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "engine/model/model.h"
+#include "engine/model/rope.h"
 
 namespace tandem {
 
@@ -22,6 +23,8 @@ struct SyntheticSpec {
   // Share one layer's bytes between all layers: large shapes then cost little memory, and each
   // layer still streams its bytes. Never for logits that are compared.
   bool shared_layers = false;
+  // Where config.rope_factors come from, for the text form; null: they are not there.
+  std::optional<Llama3Scaling> llama3;
 };
 
 // A shape for tests: 2 layers, hidden 64, 4 heads of 16 over 2 KV heads, FFN 96, vocabulary 320,
@@ -35,9 +38,9 @@ std::string SyntheticProblem(const SyntheticSpec& spec);
 // every layer, shared or not.
 //
 // Weights are uniform with variance 1/fan_in, so activations stay of order one at any depth;
-// embeddings are uniform with variance 1, norms are 1 +- 0.1. A tensor's values depend on the seed,
-// its place in the model and the element's index alone. Refuses a model larger than this machine's
-// memory.
+// embeddings are uniform with variance 1, norms are 1 +- 0.1, biases +- 0.5. A tensor's values
+// depend on the seed, its place in the model and the element's index alone. Refuses a model larger
+// than this machine's memory.
 std::shared_ptr<const Model> MakeSyntheticModel(const SyntheticSpec& spec);
 
 // The same shapes without data: for planning and prediction of any size.
@@ -56,8 +59,15 @@ void WriteSyntheticGguf(const SyntheticSpec& spec, const std::string& path);
 //   tied, seed     output is the embedding (1), seed (1)
 //   eps, theta     norm epsilon (1e-5), rotary base (10000)
 //   rope, scale    rotary dimensions (hd), positions are divided by scale (1)
-//   interleaved    rotation pairs are (2i, 2i+1) (1)
+//   interleaved    rotation pairs are (2i, 2i+1) (1 for llama, 0 for qwen)
 //   shared         one layer's bytes serve all layers (0)
+//   arch, bias     architecture (llama), biases of q, k and v (0; 1 for qwen2)
+//   window         positions a token sees (0: all)
+//   yarn, orig     YaRN's factor, and its original context, which must be given with it
+//   fast, slow     YaRN's betas (32, 1)
+//   attn           what q and k are multiplied by beside what YaRN says (1)
+//   llama3, orig   Llama 3's rotary factor, and its original context, which must be given with it
+//   low, high      its frequency factors (1, 4)
 // Format leaves out what is at its default from "eps" on; Parse(Format(spec)) is spec.
 SyntheticSpec ParseSyntheticSpec(std::string_view text);
 std::string FormatSyntheticSpec(const SyntheticSpec& spec);

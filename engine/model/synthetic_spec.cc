@@ -10,6 +10,7 @@
 
 #include "engine/base/error.h"
 #include "engine/base/suggest.h"
+#include "engine/model/arch/architecture.h"
 #include "engine/model/synthetic.h"
 
 namespace tandem {
@@ -17,8 +18,9 @@ namespace {
 
 const std::vector<std::string>& Keys() {
   static const std::vector<std::string> kKeys = {
-      "h",     "l",    "heads", "kv",  "hd",    "ffn",  "vocab", "ctx",         "type",
-      "embed", "tied", "seed",  "eps", "theta", "rope", "scale", "interleaved", "shared"};
+      "h",      "l",    "heads", "kv",    "hd",   "ffn",   "vocab",       "ctx",    "type", "embed",
+      "tied",   "seed", "eps",   "theta", "rope", "scale", "interleaved", "shared", "arch", "bias",
+      "window", "yarn", "orig",  "fast",  "slow", "attn",  "llama3",      "low",    "high"};
   return kKeys;
 }
 
@@ -52,6 +54,18 @@ class Pairs {
       Refuse(fmt::format("{}={} (want a number in range)", key, it->second));
     }
     return value;
+  }
+
+  std::string Text(const std::string& key, const std::string& otherwise) const {
+    const auto it = values_.find(key);
+    return it == values_.end() ? otherwise : it->second;
+  }
+
+  // A key that means nothing without another.
+  void RequireWith(const std::string& key, const std::string& other) const {
+    if (Has(key) && !Has(other)) {
+      Refuse(fmt::format("{} without {} (want both)", key, other));
+    }
   }
 
   uint32_t RequiredU32(const std::string& key) const {
@@ -109,6 +123,69 @@ std::string LowerCase(const char* text) {
   return lower;
 }
 
+ModelConfig FamilyOf(const Pairs& pairs) {
+  const std::string name = pairs.Text("arch", ModelConfig().architecture);
+  const Architecture* arch = FindArchitecture(name);
+  if (arch == nullptr) {
+    Refuse(fmt::format("arch={} (want {})", name, fmt::join(ArchitectureNames(), ", ")));
+  }
+  return FamilyConfig(*arch);
+}
+
+void ReadRopeScaling(const Pairs& pairs, SyntheticSpec& spec) {
+  ModelConfig& config = spec.config;
+  config.rope_magnitude = pairs.Number("attn", 1.0f);
+  pairs.RequireWith("fast", "yarn");
+  pairs.RequireWith("slow", "yarn");
+  pairs.RequireWith("yarn", "orig");
+  pairs.RequireWith("low", "llama3");
+  pairs.RequireWith("high", "llama3");
+  pairs.RequireWith("llama3", "orig");
+  if (pairs.Has("yarn")) {
+    YarnScaling yarn;
+    yarn.factor = pairs.Number("yarn", yarn.factor);
+    yarn.original_context = pairs.Number("orig", 0u);
+    yarn.beta_fast = pairs.Number("fast", yarn.beta_fast);
+    yarn.beta_slow = pairs.Number("slow", yarn.beta_slow);
+    config.yarn = yarn;
+  }
+  if (pairs.Has("llama3")) {
+    Llama3Scaling llama3;
+    llama3.factor = pairs.Number("llama3", llama3.factor);
+    llama3.original_context = pairs.Number("orig", 0u);
+    llama3.low_freq_factor = pairs.Number("low", llama3.low_freq_factor);
+    llama3.high_freq_factor = pairs.Number("high", llama3.high_freq_factor);
+    std::string problem = Llama3ScalingProblem(llama3);
+    if (problem.empty()) problem = ConfigProblem(config);
+    if (!problem.empty()) Refuse(problem);
+    spec.llama3 = llama3;
+    config.rope_factors = Llama3RopeFactors(llama3, config.rope_dim, config.rope_theta);
+  }
+  if (pairs.Has("orig") && !config.yarn && !spec.llama3) {
+    Refuse("orig without yarn or llama3");
+  }
+  if (config.yarn && spec.llama3) Refuse("yarn and llama3 exclude each other");
+}
+
+std::string FormatRopeScaling(const SyntheticSpec& spec) {
+  const ModelConfig& config = spec.config;
+  std::string text;
+  if (config.yarn) {
+    text +=
+        fmt::format(",yarn={},orig={},fast={},slow={}", config.yarn->factor,
+                    config.yarn->original_context, config.yarn->beta_fast, config.yarn->beta_slow);
+  }
+  if (spec.llama3) {
+    text += fmt::format(",llama3={},orig={},low={},high={}", spec.llama3->factor,
+                        spec.llama3->original_context, spec.llama3->low_freq_factor,
+                        spec.llama3->high_freq_factor);
+  }
+  if (config.rope_magnitude != 1.0f) {
+    text += fmt::format(",attn={}", config.rope_magnitude);
+  }
+  return text;
+}
+
 }  // namespace
 
 SyntheticSpec ParseSyntheticSpec(std::string_view text) {
@@ -119,6 +196,7 @@ SyntheticSpec ParseSyntheticSpec(std::string_view text) {
   const Pairs pairs(text);
   SyntheticSpec spec;
   ModelConfig& config = spec.config;
+  config = FamilyOf(pairs);
   config.hidden = pairs.RequiredU32("h");
   config.n_layers = pairs.RequiredU32("l");
   config.n_heads = pairs.RequiredU32("heads");
@@ -137,7 +215,10 @@ SyntheticSpec ParseSyntheticSpec(std::string_view text) {
   config.rope_scale = pairs.Number("scale", 1.0f);
   config.norm_eps = pairs.Number("eps", 1e-5f);
   config.tied_embedding = pairs.Flag("tied", true);
-  config.rope_interleaved = pairs.Flag("interleaved", true);
+  config.rope_interleaved = pairs.Flag("interleaved", config.rope_interleaved);
+  config.attention_bias = pairs.Flag("bias", config.attention_bias);
+  config.sliding_window = pairs.Number("window", 0u);
+  ReadRopeScaling(pairs, spec);
   spec.type = pairs.Type("type", DType::kF32);
   spec.embedding_type = pairs.Type("embed", Traits(spec.type).quantized ? DType::kQ8_0 : spec.type);
   spec.seed = pairs.Number("seed", uint64_t{1});
@@ -151,7 +232,8 @@ SyntheticSpec ParseSyntheticSpec(std::string_view text) {
 
 std::string FormatSyntheticSpec(const SyntheticSpec& spec) {
   const ModelConfig& config = spec.config;
-  const ModelConfig usual;
+  const Architecture* arch = FindArchitecture(config.architecture);
+  const ModelConfig usual = arch == nullptr ? ModelConfig() : FamilyConfig(*arch);
   std::string text = fmt::format(
       "h={},l={},heads={},kv={},hd={},ffn={},vocab={},ctx={},type={},embed={},tied={},seed={}",
       config.hidden, config.n_layers, config.n_heads, config.n_kv_heads, config.head_dim,
@@ -169,12 +251,22 @@ std::string FormatSyntheticSpec(const SyntheticSpec& spec) {
   if (config.rope_scale != usual.rope_scale) {
     text += fmt::format(",scale={}", config.rope_scale);
   }
-  if (!config.rope_interleaved) {
-    text += ",interleaved=0";
+  if (config.rope_interleaved != usual.rope_interleaved) {
+    text += fmt::format(",interleaved={}", config.rope_interleaved ? 1 : 0);
   }
   if (spec.shared_layers) {
     text += ",shared=1";
   }
+  if (config.architecture != ModelConfig().architecture) {
+    text += fmt::format(",arch={}", config.architecture);
+  }
+  if (config.attention_bias != usual.attention_bias) {
+    text += fmt::format(",bias={}", config.attention_bias ? 1 : 0);
+  }
+  if (config.sliding_window != 0) {
+    text += fmt::format(",window={}", config.sliding_window);
+  }
+  text += FormatRopeScaling(spec);
   return text;
 }
 

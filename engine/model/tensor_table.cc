@@ -53,11 +53,11 @@ TensorView TensorTable::Take(std::string_view name, uint64_t rows, uint64_t cols
   return view;
 }
 
-TensorView TensorTable::TakeNorm(std::string_view name, uint64_t width) {
+TensorView TensorTable::TakeVector(std::string_view name, uint64_t width) {
   const TensorView view = Take(name, 1, width);
   if (view.type != DType::kF32) {
     Fail(ErrorCode::kUnsupported,
-         fmt::format("{}: {}: tensor {}: norm of type {} (want F32)", format_, source_,
+         fmt::format("{}: {}: tensor {}: vector of type {} (want F32)", format_, source_,
                      QuoteForMessage(Spell(name)), ToString(view.type)));
   }
   return view;

@@ -6,7 +6,7 @@
 //
 //   TensorTable tensors("gguf", path);
 //   tensors.Add("output_norm.weight", view);
-//   TensorView norm = tensors.TakeNorm("output_norm.weight", hidden);
+//   TensorView norm = tensors.TakeVector("output_norm.weight", hidden);
 #pragma once
 
 #include <cstdint>
@@ -40,8 +40,9 @@ class TensorTable {
   uint32_t RowsOf(std::string_view name) const;
   // Hands a tensor out, once. Throws Error(kModelFile) when it is missing or has another shape.
   TensorView Take(std::string_view name, uint64_t rows, uint64_t cols);
-  // The same for a vector of F32; Error(kUnsupported) for another type.
-  TensorView TakeNorm(std::string_view name, uint64_t width);
+  // The same for norms, biases and rotary factors, vectors of F32; Error(kUnsupported) for another
+  // type.
+  TensorView TakeVector(std::string_view name, uint64_t width);
 
   // Throws Error(kUnsupported) when a tensor is left; `reason` says why one by its name.
   void RefuseRest(const std::function<const char*(std::string_view)>& reason) const;

@@ -80,6 +80,14 @@ void AddAllReduce(HopList& hops, const Op& op, WireType wire, uint64_t elements)
   hops.AddPairs(op.devices, [&](size_t i, size_t) { return shard(i); });
 }
 
+// Positions that `rows` rows look at: at most a window each. An upper bound for prompts that begin
+// within the window, exact for decoding beyond it.
+double WithinWindow(const BlockGraph& graph, uint64_t positions, double rows) {
+  const double window = graph.config.sliding_window;
+  const auto all = static_cast<double>(positions);
+  return window > 0 ? std::min(all, rows * window) : all;
+}
+
 OpCost RunCost(const BlockGraph& graph, const Op& op, const MicrobatchShape& shape) {
   const Block& block = graph.at(op.block);
   const double hidden = graph.config.hidden;
@@ -98,10 +106,11 @@ OpCost RunCost(const BlockGraph& graph, const Op& op, const MicrobatchShape& sha
     case BlockKind::kAttention: {
       double kv_per_token = static_cast<double>(block.KvBytesPerToken(op.units).value);
       cost.attention_flops = 4.0 * graph.config.group() * graph.config.head_dim * elems *
-                             static_cast<double>(shape.attended);
-      cost.kv_bytes = kv_per_token * (static_cast<double>(shape.kv_tokens) + rows);
+                             WithinWindow(graph, shape.attended, rows);
+      cost.kv_bytes = kv_per_token * (WithinWindow(graph, shape.kv_tokens, rows) + rows);
       cost.flops = products * rows + cost.attention_flops;
-      cost.memory_bytes = weights + 2 * rows * hidden * kActivationBytes + cost.kv_bytes;
+      cost.memory_bytes = weights + static_cast<double>(block.head_norm_bytes.value) +
+                          2 * rows * hidden * kActivationBytes + cost.kv_bytes;
       return cost;
     }
     case BlockKind::kMlp:

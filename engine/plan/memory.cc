@@ -97,14 +97,18 @@ class Needs {
       }
       weights_[cell] = elements * graph_.blocks[b].bytes_per_elem.value;
     }
-    std::vector<bool> norm(weights_.size());
+    // The block's own norm where it is applied, its heads' norms where any unit runs.
+    std::vector<bool> norm(weights_.size()), head_norm(weights_.size());
     for (const Program& program : plan_.programs) {
       for (const Op& op : program.ops) {
         if (op.kind == OpKind::kNorm) norm[Cell(op.devices[0], op.block)] = true;
+        if (op.kind == OpKind::kRun) head_norm[Cell(op.devices[0], op.block)] = true;
       }
     }
     for (size_t cell = 0; cell < norm.size(); ++cell) {
-      if (norm[cell]) weights_[cell] += graph_.blocks[cell % graph_.size()].norm_bytes.value;
+      const Block& block = graph_.blocks[cell % graph_.size()];
+      if (norm[cell]) weights_[cell] += block.norm_bytes.value;
+      if (head_norm[cell]) weights_[cell] += block.head_norm_bytes.value;
     }
   }
 

@@ -14,6 +14,7 @@ using Json = nlohmann::json;
 
 constexpr int kProtocol = 1;
 
+// How pairs rotate stays behind: no plan depends on it.
 Json ConfigJson(const ModelConfig& c) {
   return {{"architecture", c.architecture},
           {"name", c.name},
@@ -30,7 +31,10 @@ Json ConfigJson(const ModelConfig& c) {
           {"rope_scale", c.rope_scale},
           {"norm_eps", c.norm_eps},
           {"tied", c.tied_embedding},
-          {"rope_interleaved", c.rope_interleaved}};
+          {"rope_interleaved", c.rope_interleaved},
+          {"sliding_window", c.sliding_window},
+          {"attention_bias", c.attention_bias},
+          {"qk_norm", c.qk_norm}};
 }
 
 ModelConfig ConfigFrom(const Json& j) {
@@ -51,6 +55,9 @@ ModelConfig ConfigFrom(const Json& j) {
   c.norm_eps = j.at("norm_eps");
   c.tied_embedding = j.at("tied");
   c.rope_interleaved = j.at("rope_interleaved");
+  c.sliding_window = j.at("sliding_window");
+  c.attention_bias = j.at("attention_bias");
+  c.qk_norm = j.at("qk_norm");
   return c;
 }
 
@@ -59,7 +66,7 @@ Json GraphJson(const BlockGraph& graph) {
   for (const Block& b : graph.blocks) {
     blocks.push_back({static_cast<int>(b.kind), b.layer.value, b.units, b.elems_per_unit, b.elems,
                       b.sums, b.norm_bytes.value, b.bytes_per_elem.value, b.params_per_elem,
-                      b.kv_bytes_per_elem_token.value});
+                      b.kv_bytes_per_elem_token.value, b.head_norm_bytes.value});
   }
   return {{"config", ConfigJson(graph.config)}, {"blocks", blocks}, {"tied", graph.tied}};
 }
@@ -80,6 +87,7 @@ BlockGraph GraphFrom(const Json& j) {
     b.bytes_per_elem.value = from.at(7);
     b.params_per_elem = from.at(8);
     b.kv_bytes_per_elem_token.value = from.at(9);
+    b.head_norm_bytes.value = from.at(10);
     graph.blocks.push_back(b);
   }
   return graph;

@@ -119,7 +119,8 @@ void ProblemView::AddBlocks(const BlockGraph& graph) {
     block.bytes_per_elem = from.bytes_per_elem.value;
     block.params_per_elem = from.params_per_elem;
     block.kv_bytes_per_elem_token = from.kv_bytes_per_elem_token.value;
-    block.norm_bytes = from.norm_bytes.value;
+    // A plugin sees one number of what a device holds beside units.
+    block.norm_bytes = from.norm_bytes.value + from.head_norm_bytes.value;
     blocks_.push_back(block);
   }
 }

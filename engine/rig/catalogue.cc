@@ -321,6 +321,8 @@ std::string Catalogue::LoadModelShape(const std::string& name) const {
   text += fmt::format("embed={},", NonEmpty(map, "embedding_type"));
   text += fmt::format("tied={},", map.Bool("tied", false) ? 1 : 0);
   text += fmt::format("seed={}", map.Int("seed", 1));
+  const std::string architecture = map.String("architecture", "llama");
+  if (architecture != "llama") text += fmt::format(",arch={}", architecture);
   map.Finish();
   return text;
 }

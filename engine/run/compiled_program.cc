@@ -56,6 +56,7 @@ CompiledProgram CompileWeights(const Program& program, const ProgramInfo& info,
     switch (op.kind) {
       case OpKind::kRun:
         c.pieces = PiecesOf(op, info.weights[i], program, graph, weights);
+        c.head_norms = weights.NormsOfHeads(op.devices[0], op.block);
         break;
       case OpKind::kNorm:
         c.norm = weights.Norm(op.devices[0], op.block);

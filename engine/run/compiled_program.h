@@ -32,6 +32,7 @@ struct CompiledOp {
   const Op* op = nullptr;
   std::vector<RunPiece> pieces;            // RUN
   const float* norm = nullptr;             // NORM
+  HeadNorms head_norms;                    // RUN of an ATTENTION block
   const BlockShard* fetch_from = nullptr;  // FETCH
   const BlockShard* fetch_to = nullptr;
   std::span<const KvPiece> kv_from;  // KV_MOVE: the same pieces at both ends

@@ -21,6 +21,7 @@
 #include "engine/link/collectives.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
+#include "engine/model/rope.h"
 #include "engine/plan/cost.h"
 #include "engine/plan/verifier.h"
 #include "engine/run/batch.h"
@@ -119,6 +120,8 @@ class Executor {
                     const float* n, float* y);
   void AttentionRows(const CompiledOp& op, const RunPiece& piece, const float* n,
                      std::span<const SequenceRows> sequences, uint32_t rows, float* y);
+  void FinishHeads(const CompiledOp& op, const RunPiece& piece, const KvPiece& kv, uint32_t rows,
+                   float* q, float* k, float* v);
   void RunMlp(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb, const float* n,
               float* y);
   void RunHead(const CompiledOp& op, const RunPiece& piece, const float* n, uint32_t rows, float* y,
@@ -145,6 +148,7 @@ class Executor {
   const ExecutorSetup setup_;
   const BlockGraph& graph_;
   Ops& ops_;
+  const RopeAngles rope_angles_;
   RopeParams rope_;
   TrafficLedger ledger_;
   std::vector<std::unique_ptr<Transport>> transports_;  // one a path in use, between devices

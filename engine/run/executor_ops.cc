@@ -167,9 +167,10 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
         MatMulTask{&w[1], RowsOf(w[1], begin * head_dim, end * head_dim), k, kv_cols},
         MatMulTask{&w[2], RowsOf(w[2], begin * head_dim, end * head_dim), v, kv_cols}};
     Product(n, rows, tasks, inner);
+    FinishHeads(op, piece, kv, rows, q, k, v);
     const auto q_heads = static_cast<uint32_t>((end - begin) * config.group());
     ops_.RopeAndStore(q, k, v, q_heads, rope_, sequences, kv.view);
-    ops_.Attention(q, q_heads, sequences, kv.view, out);
+    ops_.Attention(q, q_heads, config.sliding_window, sequences, kv.view, out);
     if (piece.kv.size() == 1) continue;
     const uint64_t column = (begin - piece.begin) * q_per_kv;
     for (uint64_t row = 0; row < rows; ++row) {
@@ -179,6 +180,29 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
   std::array<MatMulTask, 1> task{MatMulTask{
       &w[3], ColsOf(w[3], piece.begin * q_per_kv, piece.end * q_per_kv), y, config.hidden}};
   Product(attended, rows, task, scratch);
+}
+
+// Biases, then the norms of heads: what comes between the products and the rotation.
+// q (rows, q_cols), k and v (rows, kv_cols) of one KV piece.
+void Executor::FinishHeads(const CompiledOp& op, const RunPiece& piece, const KvPiece& kv,
+                           uint32_t rows, float* q, float* k, float* v) {
+  const ModelConfig& config = graph_.config;
+  const Block& block = BlockOf(*op.op);
+  const BlockShard& shard = *piece.shard;
+  const uint64_t first = block.ElemBegin(kv.units) - shard.begin;
+  const uint64_t heads = block.ElemCount(kv.units);
+  if (shard.n_biases > 0) {
+    const uint64_t width = config.head_dim;
+    const uint64_t q_width = config.group() * width;
+    ops_.AddBias(shard.biases[0].data + first * q_width, rows, heads * q_width, q);
+    ops_.AddBias(shard.biases[1].data + first * width, rows, heads * width, k);
+    ops_.AddBias(shard.biases[2].data + first * width, rows, heads * width, v);
+  }
+  if (op.head_norms.q != nullptr) {
+    ops_.RmsNorm(q, op.head_norms.q, config.norm_eps, rows * heads * config.group(),
+                 config.head_dim, q);
+    ops_.RmsNorm(k, op.head_norms.k, config.norm_eps, rows * heads, config.head_dim, k);
+  }
 }
 
 void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb,

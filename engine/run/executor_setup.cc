@@ -15,11 +15,14 @@ namespace {
 
 constexpr uint64_t kMessageScratch = 65536;
 
-RopeParams RopeOf(const ModelConfig& config) {
+// `angles` must outlive the result.
+RopeParams RopeOf(const ModelConfig& config, const RopeAngles& angles) {
   return RopeParams{.rope_dim = config.rope_dim,
                     .theta = config.rope_theta,
                     .scale = config.rope_scale,
-                    .interleaved = config.rope_interleaved};
+                    .interleaved = config.rope_interleaved,
+                    .frequencies = angles.frequencies,
+                    .magnitude = angles.magnitude};
 }
 
 bool Moves(OpKind kind) {
@@ -45,7 +48,11 @@ void AppendCorner(uint32_t microbatches, uint32_t m, uint32_t rows, uint32_t sam
 }  // namespace
 
 Executor::Executor(const ExecutorSetup& setup)
-    : setup_(setup), graph_(setup.model->blocks()), ops_(*setup.ops), rope_(RopeOf(graph_.config)) {
+    : setup_(setup),
+      graph_(setup.model->blocks()),
+      ops_(*setup.ops),
+      rope_angles_(RopeAnglesOf(graph_.config)),
+      rope_(RopeOf(graph_.config, rope_angles_)) {
   MakeTransports();
   weights_ =
       std::make_unique<WeightStore>(*setup.model, *setup.plan, setup.devices, *setup.host, ops_);

@@ -84,6 +84,17 @@ std::vector<TensorSlice> SlicesOf(const Model& model, BlockId id, uint32_t begin
                    ToString(block.kind)));
 }
 
+std::vector<BiasPart> BiasesOf(const Model& model, BlockId id, uint32_t begin, uint32_t end) {
+  const BlockGraph& graph = model.blocks();
+  const Block& block = graph.at(id);
+  if (block.kind != BlockKind::kAttention || !graph.config.attention_bias) return {};
+  const LayerWeights& layer = model.layers()[block.layer.value];
+  const uint64_t kv0 = uint64_t{begin} * graph.config.head_dim;
+  const uint64_t kv1 = uint64_t{end} * graph.config.head_dim;
+  const uint64_t group = graph.config.group();
+  return {{&layer.bq, kv0 * group, kv1 * group}, {&layer.bk, kv0, kv1}, {&layer.bv, kv0, kv1}};
+}
+
 WeightStore::WeightStore(const Model& model, const Plan& plan,
                          std::span<const std::unique_ptr<Device>> devices, Device& host, Ops& ops)
     : model_(model), graph_(model.blocks()), devices_(devices), host_(host), ops_(ops) {
@@ -115,6 +126,11 @@ BlockShard WeightStore::Shape(BlockId block, uint32_t begin, uint32_t end) const
     shard.bytes += Aligned(matrix.bytes);
     shard.stored_bytes += StoredBytes(part);
   }
+  for (const BiasPart& part : BiasesOf(model_, block, begin, end)) {
+    shard.biases[shard.n_biases++] = part;
+    shard.bytes += Aligned(part.bytes());
+    shard.stored_bytes += part.bytes();
+  }
   return shard;
 }
 
@@ -126,6 +142,10 @@ void BindMemory(BlockShard& shard, std::byte* data) {
   for (uint32_t i = 0; i < shard.n_matrices; ++i) {
     shard.matrices[i].data = data + offset;
     offset += Aligned(shard.matrices[i].bytes);
+  }
+  for (uint32_t i = 0; i < shard.n_biases; ++i) {
+    shard.biases[i].data = reinterpret_cast<float*>(data + offset);
+    offset += Aligned(shard.biases[i].bytes());
   }
 }
 
@@ -144,6 +164,11 @@ void WeightStore::PackShard(DeviceId device, BlockId block, uint32_t begin, uint
   const std::vector<TensorSlice> parts = SlicesOf(model_, block, begin, end);
   for (uint32_t i = 0; i < owned->shard.n_matrices; ++i) {
     ops_.Pack(*parts[i].tensor, owned->shard.matrices[i]);
+  }
+  for (uint32_t i = 0; i < owned->shard.n_biases; ++i) {
+    const BiasPart& bias = owned->shard.biases[i];
+    Check(bias.tensor->type == DType::kF32 && bias.tensor->cols >= bias.end, "biases are f32");
+    std::memcpy(bias.data, bias.tensor->data + bias.begin * sizeof(float), bias.bytes());
   }
   packed_bytes_ += Bytes{owned->shard.bytes};
   shards_.push_back(std::move(owned));
@@ -212,24 +237,49 @@ void WeightStore::PrepareFetches(const Plan& plan) {
   }
 }
 
+namespace {
+
+const TensorView& InputNorm(const Model& model, const Block& block) {
+  if (block.kind == BlockKind::kHead) return model.output_norm();
+  const LayerWeights& layer = model.layers()[block.layer.value];
+  return block.kind == BlockKind::kAttention ? layer.attn_norm : layer.ffn_norm;
+}
+
+bool HasHeadNorms(const BlockGraph& graph, BlockId id) {
+  return graph.config.qk_norm && graph.at(id).kind == BlockKind::kAttention;
+}
+
+}  // namespace
+
 void WeightStore::CopyNorms(const Plan& plan) {
-  std::set<std::pair<DeviceId, BlockId>> wanted;
+  std::set<std::pair<DeviceId, BlockId>> applied, run;
   for (const Program& program : plan.programs) {
     for (const Op& op : program.ops) {
-      if (op.kind == OpKind::kNorm) wanted.insert({op.devices[0], op.block});
+      if (op.kind == OpKind::kNorm) applied.insert({op.devices[0], op.block});
+      if (op.kind == OpKind::kRun && HasHeadNorms(graph_, op.block)) {
+        run.insert({op.devices[0], op.block});
+      }
     }
   }
-  for (const auto& [device, id] : wanted) {
-    const Block& block = graph_.at(id);
-    const TensorView& norm = block.kind == BlockKind::kHead ? model_.output_norm()
-                             : block.kind == BlockKind::kAttention
-                                 ? model_.layers()[block.layer.value].attn_norm
-                                 : model_.layers()[block.layer.value].ffn_norm;
-    Check(norm.type == DType::kF32 && norm.cols == graph_.config.hidden, "norm vectors are f32");
-    Buffer buffer = DeviceOf(device).Allocate(MemoryUse::kWeights, Bytes{norm.bytes()}, "norm");
-    std::memcpy(buffer.data(), norm.data, norm.bytes());
-    norms_.push_back(NormCopy{device, id, std::move(buffer)});
+  for (const auto& [device, id] : applied) {
+    const TensorView& norm = InputNorm(model_, graph_.at(id));
+    Check(norm.cols == graph_.config.hidden, "a norm is as wide as the model");
+    CopyNorm(device, id, norm);
   }
+  for (const auto& [device, id] : run) {
+    const LayerWeights& layer = model_.layers()[graph_.at(id).layer.value];
+    for (const TensorView* norm : {&layer.q_norm, &layer.k_norm}) {
+      Check(norm->cols == graph_.config.head_dim, "a head's norm is as wide as the head");
+      CopyNorm(device, id, *norm);
+    }
+  }
+}
+
+void WeightStore::CopyNorm(DeviceId device, BlockId block, const TensorView& norm) {
+  Check(norm.type == DType::kF32 && norm.data != nullptr, "norm vectors are f32");
+  Buffer buffer = DeviceOf(device).Allocate(MemoryUse::kWeights, Bytes{norm.bytes()}, "norm");
+  std::memcpy(buffer.data(), norm.data, norm.bytes());
+  norms_.push_back(NormCopy{device, block, &norm, std::move(buffer)});
 }
 
 const WeightStore::Owned* WeightStore::FindExact(DeviceId device, BlockId block, uint32_t begin,
@@ -273,11 +323,23 @@ const BlockShard* WeightStore::InSlot(SlotId slot, BlockId block, UnitRange unit
   return nullptr;
 }
 
-const float* WeightStore::Norm(DeviceId device, BlockId block) const {
-  for (const NormCopy& norm : norms_) {
-    if (norm.device == device && norm.block == block) return norm.buffer.as<float>();
+const float* WeightStore::FindNorm(DeviceId device, BlockId block, const TensorView& norm) const {
+  for (const NormCopy& copy : norms_) {
+    if (copy.device == device && copy.block == block && copy.tensor == &norm) {
+      return copy.buffer.as<float>();
+    }
   }
   return nullptr;
+}
+
+const float* WeightStore::Norm(DeviceId device, BlockId block) const {
+  return FindNorm(device, block, InputNorm(model_, graph_.at(block)));
+}
+
+HeadNorms WeightStore::NormsOfHeads(DeviceId device, BlockId block) const {
+  if (!HasHeadNorms(graph_, block)) return {};
+  const LayerWeights& layer = model_.layers()[graph_.at(block).layer.value];
+  return {FindNorm(device, block, layer.q_norm), FindNorm(device, block, layer.k_norm)};
 }
 
 }  // namespace tandem

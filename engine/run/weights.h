@@ -1,5 +1,6 @@
 // The weights of a plan, packed: one shard a place, in its device's (or the host's) memory, and the
-// slots that fetches fill. Norm vectors are copied to every device that applies them.
+// slots that fetches fill. Norm vectors are copied to every device that applies them, biases go
+// with the rows they belong to.
 //
 // Adjacent places of a block on one device become one shard, so that a run over any part of them is
 // one product. The host runs nothing: its places are cut where fetches begin and end, for a packed
@@ -24,15 +25,34 @@
 namespace tandem {
 
 inline constexpr size_t kMaxBlockMatrices = 4;
+inline constexpr size_t kMaxBlockBiases = 3;
+
+// Elements [begin, end) of a bias vector.
+struct BiasPart {
+  const TensorView* tensor = nullptr;
+  uint64_t begin = 0;
+  uint64_t end = 0;
+  float* data = nullptr;  // (end - begin)
+  uint64_t bytes() const { return (end - begin) * sizeof(float); }
+};
+
+// The norms of an ATTENTION block's heads, (head_dim) each; null: heads are not normalised.
+struct HeadNorms {
+  const float* q = nullptr;
+  const float* k = nullptr;
+};
 
 // Elements [begin, end) of a block (KV heads, FFN columns, vocabulary rows), packed in one piece of
-// memory. Matrices: ATTENTION wq, wk, wv, wo; MLP gate, up, down; EMBED and HEAD the table.
+// memory. Matrices: ATTENTION wq, wk, wv, wo; MLP gate, up, down; EMBED and HEAD the table. Biases,
+// as f32 behind the matrices: ATTENTION's of q, k and v, or none.
 struct BlockShard {
   BlockId block;
   uint32_t begin = 0;
   uint32_t end = 0;
   std::array<PackedMatrix, kMaxBlockMatrices> matrices;
   uint32_t n_matrices = 0;
+  std::array<BiasPart, kMaxBlockBiases> biases;
+  uint32_t n_biases = 0;
   std::byte* data = nullptr;
   uint64_t bytes = 0;         // as packed, padding included
   uint64_t stored_bytes = 0;  // as the model stores them: what a fetch books
@@ -44,6 +64,8 @@ struct TensorSlice {
   MatrixSlice slice;
 };
 std::vector<TensorSlice> SlicesOf(const Model& model, BlockId block, uint32_t begin, uint32_t end);
+// Likewise of the biases, without data.
+std::vector<BiasPart> BiasesOf(const Model& model, BlockId block, uint32_t begin, uint32_t end);
 
 class WeightStore {
  public:
@@ -59,6 +81,8 @@ class WeightStore {
   const BlockShard* InSlot(SlotId slot, BlockId block, UnitRange units) const;
   // The norm vector (hidden) on a device that applies it.
   const float* Norm(DeviceId device, BlockId block) const;
+  // Those of a device that runs any part of the block.
+  HeadNorms NormsOfHeads(DeviceId device, BlockId block) const;
 
   Bytes packed_bytes() const { return packed_bytes_; }
 
@@ -76,6 +100,7 @@ class WeightStore {
   struct NormCopy {
     DeviceId device;
     BlockId block;
+    const TensorView* tensor;
     Buffer buffer;
   };
 
@@ -86,6 +111,8 @@ class WeightStore {
   void PackPlaces(const Plan& plan);
   void PrepareFetches(const Plan& plan);
   void CopyNorms(const Plan& plan);
+  void CopyNorm(DeviceId device, BlockId block, const TensorView& norm);
+  const float* FindNorm(DeviceId device, BlockId block, const TensorView& norm) const;
   const Owned* FindExact(DeviceId device, BlockId block, uint32_t begin, uint32_t end) const;
 
   const Model& model_;

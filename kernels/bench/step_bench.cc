@@ -81,7 +81,7 @@ class Step {
     Multiply(n_, rows, kHidden, {Task(layer.q, q_), Task(layer.k, k_), Task(layer.v, v_)});
     ops.RopeAndStore(q_.data(), k_.data(), v_.data(), kHeads, {.rope_dim = kHeadDim}, sequences,
                      kv);
-    ops.Attention(q_.data(), kHeads, sequences, kv, n_.data());
+    ops.Attention(q_.data(), kHeads, 0, sequences, kv, n_.data());
     Multiply(n_, rows, kHidden, {Task(layer.o, y_)});
     ops.Add(x_.data(), y_.data(), rows * kHidden, x_.data());
   }

@@ -13,11 +13,11 @@ namespace {
 
 constexpr uint32_t kTile = 3;  // queries side by side
 
-// Positions of a fold's page that a query with `count` positions sees.
-uint32_t InPage(uint32_t count, uint32_t page) {
+// How many of a page's positions lie before position `end` of the fold.
+uint32_t InPage(uint32_t end, uint32_t page) {
   const uint32_t first = page * kPageTokens;
-  if (count <= first) return 0;
-  return count - first < kPageTokens ? count - first : kPageTokens;
+  if (end <= first) return 0;
+  return end - first < kPageTokens ? end - first : kPageTokens;
 }
 
 // A page's keys or values of one head.
@@ -55,14 +55,14 @@ template <uint32_t kQueries>
   }
 }
 
-// Scores of positions [0, count) of a page, in fours: up to three more than asked for are written,
-// from whatever the page holds there.
-void Score(const FoldJob& job, uint32_t first, uint32_t n, const Page& keys, uint32_t count,
-           float* scores) {
+// Scores of positions [begin, end) of a page, in fours cut at multiples of four: up to three more
+// than asked for are written at either end, from whatever the page holds there.
+void Score(const FoldJob& job, uint32_t first, uint32_t n, const Page& keys, uint32_t begin,
+           uint32_t end, float* scores) {
   const float* const* queries = job.queries + first;
   float* rows[kTile];
   for (uint32_t q = 0; q < n; ++q) rows[q] = scores + uint64_t{first + q} * kAttentionFold;
-  for (uint32_t s = 0; s < count; s += 4) {
+  for (uint32_t s = begin / 4 * 4; s < end; s += 4) {
     if (n == 3) {
       ScoreFour<3>(queries, keys, s, job.scale, rows);
     } else if (n == 2) {
@@ -111,43 +111,55 @@ void AddValues(const float* const* p, const Page& values, uint32_t begin, uint32
   }
 }
 
-// One page of values for queries [first, first + n): together as far as all of them see, then each
-// alone.
+// One page of values for queries [first, first + n): together over what all of them see, and each
+// alone over what it sees before and after that.
 void AddPage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, const Page& values,
              const float* weights) {
   const float* p[kTile];
   float* o[kTile];
-  uint32_t together = kPageTokens;
+  uint32_t begin = 0;
+  uint32_t end = kPageTokens;
   for (uint32_t q = 0; q < n; ++q) {
     p[q] = weights + uint64_t{first + q} * kAttentionFold + page * kPageTokens;
     o[q] = job.o + uint64_t{first + q} * job.head_dim;
-    const uint32_t count = InPage(job.counts[first + q], page);
-    together = count < together ? count : together;
+    const uint32_t from = InPage(job.firsts[first + q], page);
+    const uint32_t to = InPage(job.counts[first + q], page);
+    begin = from > begin ? from : begin;
+    end = to < end ? to : end;
+  }
+  // With a narrow window there may be no position that all see.
+  end = end > begin ? end : begin;
+  for (uint32_t q = 0; q < n; ++q) {
+    const uint32_t to = InPage(job.counts[first + q], page);
+    AddValues<1>(p + q, values, InPage(job.firsts[first + q], page), to < begin ? to : begin,
+                 o + q);
   }
   if (n == 3) {
-    AddValues<3>(p, values, 0, together, o);
+    AddValues<3>(p, values, begin, end, o);
   } else if (n == 2) {
-    AddValues<2>(p, values, 0, together, o);
+    AddValues<2>(p, values, begin, end, o);
   } else {
-    AddValues<1>(p, values, 0, together, o);
+    AddValues<1>(p, values, begin, end, o);
   }
   for (uint32_t q = 0; q < n; ++q) {
-    AddValues<1>(p + q, values, together, InPage(job.counts[first + q], page), o + q);
+    AddValues<1>(p + q, values, end, InPage(job.counts[first + q], page), o + q);
   }
 }
 
-// scores (count) -> exp(score - m), with m and l. What lies beyond `count` in its last vector is
-// overwritten.
-void Softmax(float* scores, uint32_t count, float& m, float& l) {
+// scores [first, count) -> exp(score - m), with m and l. What lies outside in the first and the
+// last vector becomes 0, which adds nothing.
+void Softmax(float* scores, uint32_t first, uint32_t count, float& m, float& l) {
+  const uint32_t from = first / kLanes * kLanes;
   const uint32_t whole = (count + kLanes - 1) / kLanes * kLanes;
+  for (uint32_t i = from; i < first; ++i) scores[i] = -__builtin_inff();
   for (uint32_t i = count; i < whole; ++i) scores[i] = -__builtin_inff();
-  __m256 top = _mm256_loadu_ps(scores);
-  for (uint32_t i = kLanes; i < whole; i += kLanes)
+  __m256 top = _mm256_loadu_ps(scores + from);
+  for (uint32_t i = from + kLanes; i < whole; i += kLanes)
     top = _mm256_max_ps(top, _mm256_loadu_ps(scores + i));
   m = MaxLanes(top);
   const __m256 shift = _mm256_set1_ps(m);
   __m256 sum = _mm256_setzero_ps();
-  for (uint32_t i = 0; i < whole; i += kLanes) {
+  for (uint32_t i = from; i < whole; i += kLanes) {
     const __m256 weight = Exp(_mm256_sub_ps(_mm256_loadu_ps(scores + i), shift));
     _mm256_storeu_ps(scores + i, weight);
     sum = _mm256_add_ps(sum, weight);
@@ -164,33 +176,33 @@ void AttendFold(const FoldJob& job) {
     return;
   }
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
-  uint32_t most = 0;
-  for (uint32_t i = 0; i < job.n_queries; ++i) most = most > job.counts[i] ? most : job.counts[i];
+  const uint32_t most = job.counts[job.n_queries - 1];
 
-  // body(page, first query of a tile, queries in it, positions) for every page and tile that meet.
+  // body(page, first query of a tile, queries in it, the positions [begin, end) of the page that
+  // any of them sees) for every page and tile that meet. Rows rise from query to query: the first
+  // sees the earliest position of a tile, the last the latest.
   const auto for_each_tile = [&](auto body) {
-    for (uint32_t page = 0; page < kFoldPages && InPage(most, page) > 0; ++page) {
+    for (uint32_t page = job.firsts[0] / kPageTokens; page < kFoldPages && InPage(most, page) > 0;
+         ++page) {
       for (uint32_t first = 0; first < job.n_queries; first += kTile) {
         const uint32_t left = job.n_queries - first;
         const uint32_t n = left < kTile ? left : kTile;
-        uint32_t count = 0;
-        for (uint32_t q = first; q < first + n; ++q) {
-          const uint32_t seen = InPage(job.counts[q], page);
-          count = seen > count ? seen : count;
-        }
-        if (count > 0) body(page, first, n, count);
+        const uint32_t begin = InPage(job.firsts[first], page);
+        const uint32_t end = InPage(job.counts[first + n - 1], page);
+        if (begin < end) body(page, first, n, begin, end);
       }
     }
   };
 
-  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t count) {
-    Score(job, first, n, Page{job.keys[page], hd}, count, scores + page * kPageTokens);
+  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t begin, uint32_t end) {
+    Score(job, first, n, Page{job.keys[page], hd}, begin, end, scores + page * kPageTokens);
   });
   for (uint32_t i = 0; i < job.n_queries; ++i) {
-    Softmax(scores + uint64_t{i} * kAttentionFold, job.counts[i], job.m[i], job.l[i]);
+    Softmax(scores + uint64_t{i} * kAttentionFold, job.firsts[i], job.counts[i], job.m[i],
+            job.l[i]);
   }
   for (uint64_t i = 0; i < uint64_t{job.n_queries} * hd; ++i) job.o[i] = 0.0f;
-  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t) {
+  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t, uint32_t) {
     AddPage(job, first, n, page, Page{job.values[page], hd}, scores);
   });
 }

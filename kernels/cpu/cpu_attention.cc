@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 namespace tandem::cpu {
 namespace {
@@ -14,6 +15,11 @@ float* AlignToLine(float* p) {
   return reinterpret_cast<float*>(RoundUp(reinterpret_cast<uintptr_t>(p), 64));
 }
 
+// The first position that the row at `position` sees.
+uint32_t FirstVisible(uint32_t position, uint32_t window) {
+  return window > 0 && window <= position ? position + 1 - window : 0;
+}
+
 }  // namespace
 
 // m, l and o of a whole tile, each on a cache line of its own.
@@ -22,18 +28,20 @@ uint64_t AttentionDriver::StateFloats(uint32_t head_dim) const {
          RoundUp(uint64_t{kMaxQueries} * head_dim, kLineFloats);
 }
 
-void AttentionDriver::MakeTiles(uint32_t group, std::span<const SequenceRows> sequences,
-                                const KvView& kv) {
+void AttentionDriver::MakeTiles(const Call& call, std::span<const SequenceRows> sequences) {
+  const uint32_t group = call.q_heads / call.kv->kv_heads;
   tiles_.clear();
   uint64_t folds = 0;
   for (const SequenceRows& sequence : sequences) {
     const uint32_t queries = sequence.n_rows * group;
-    for (uint32_t head = 0; head < kv.kv_heads; ++head) {
+    for (uint32_t head = 0; head < call.kv->kv_heads; ++head) {
       for (uint32_t first = 0; first < queries; first += kMaxQueries) {
         const uint32_t n = std::min(kMaxQueries, queries - first);
-        const uint32_t last_row = (first + n - 1) / group;
-        const uint32_t needed = (sequence.start + last_row) / kAttentionFold + 1;
-        tiles_.push_back(Tile{&sequence, head, first, n, needed, folds});
+        const uint32_t first_position = sequence.start + first / group;
+        const uint32_t last_position = sequence.start + (first + n - 1) / group;
+        const uint32_t first_fold = FirstVisible(first_position, call.window) / kAttentionFold;
+        const uint32_t needed = last_position / kAttentionFold + 1 - first_fold;
+        tiles_.push_back(Tile{&sequence, head, first, n, first_fold, needed, folds});
         folds += needed;
       }
     }
@@ -46,28 +54,32 @@ void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold,
   const uint32_t group = call.q_heads / kv.kv_heads;
   const uint32_t begin = fold * kAttentionFold;
   const float* queries[kMaxQueries];
+  uint32_t firsts[kMaxQueries];
   uint32_t counts[kMaxQueries];
   uint32_t skipped = 0;  // leading queries whose row lies before the fold
-  uint32_t most = 0;
+  uint32_t n = 0;        // queries after those; what follows has a window that begins after it
   for (uint32_t i = 0; i < tile.n; ++i) {
     const uint32_t row = (tile.first + i) / group;
     const uint32_t head = tile.kv_head * group + (tile.first + i) % group;
-    const uint32_t visible = tile.sequence->start + row + 1;
-    if (visible <= begin) {
+    const uint32_t position = tile.sequence->start + row;
+    const uint32_t first = FirstVisible(position, call.window);
+    if (position < begin || first >= begin + kAttentionFold) {
       l[i] = 0.0f;
-      ++skipped;
+      skipped += position < begin ? 1 : 0;
       continue;
     }
     const uint64_t at = (uint64_t{tile.sequence->first_row} + row) * call.q_heads + head;
-    queries[i - skipped] = call.q + at * kv.head_dim;
-    counts[i - skipped] = std::min(visible - begin, kAttentionFold);
-    most = std::max(most, counts[i - skipped]);
+    queries[n] = call.q + at * kv.head_dim;
+    firsts[n] = first > begin ? first - begin : 0;
+    counts[n] = std::min(position + 1 - begin, kAttentionFold);
+    ++n;
   }
-  FoldJob job{.n_queries = tile.n - skipped, .head_dim = kv.head_dim, .queries = queries};
-  if (job.n_queries == 0) return;
+  if (n == 0) return;
+  FoldJob job{.n_queries = n, .head_dim = kv.head_dim, .queries = queries};
+  job.firsts = firsts;
   job.counts = counts;
   const uint64_t head_elems = uint64_t{kPageTokens} * kv.head_dim;
-  for (uint32_t page = 0; page * kPageTokens < most; ++page) {
+  for (uint32_t page = firsts[0] / kPageTokens; page * kPageTokens < counts[n - 1]; ++page) {
     const auto index = static_cast<uint64_t>(tile.sequence->pages[fold * kFoldPages + page]);
     const auto* base = reinterpret_cast<const uint16_t*>(kv.base + index * kv.stride);
     job.keys[page] = base + tile.kv_head * head_elems;
@@ -84,8 +96,14 @@ void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold,
 void AttentionDriver::Join(const Tile& tile, uint32_t head_dim, float* const state[3],
                            float* const later[3]) const {
   for (uint32_t i = 0; i < tile.n; ++i) {
-    if (later[1][i] == 0.0f) continue;  // did not reach this fold
+    if (later[1][i] == 0.0f) continue;  // sees nothing of this fold
     const uint64_t at = uint64_t{i} * head_dim;
+    if (state[1][i] == 0.0f) {
+      state[0][i] = later[0][i];
+      state[1][i] = later[1][i];
+      std::memcpy(state[2] + at, later[2] + at, head_dim * sizeof(float));
+      continue;
+    }
     tier_.join_folds(FoldState{state[0] + i, state[1] + i, state[2] + at},
                      FoldState{later[0] + i, later[1] + i, later[2] + at}, head_dim);
   }
@@ -111,19 +129,19 @@ void AttentionDriver::RunTile(const Call& call, const Tile& tile, float* scratch
   float* second = first + StateFloats(hd);
   float* const state[3] = {first, first + lines, first + 2 * lines};
   float* const later[3] = {second, second + lines, second + 2 * lines};
-  RunFold(call, tile, 0, state[0], state[1], state[2], scratch);
+  RunFold(call, tile, tile.first_fold, state[0], state[1], state[2], scratch);
   for (uint32_t fold = 1; fold < tile.folds; ++fold) {
-    RunFold(call, tile, fold, later[0], later[1], later[2], scratch);
+    RunFold(call, tile, tile.first_fold + fold, later[0], later[1], later[2], scratch);
     Join(tile, hd, state, later);
   }
   Finish(call, tile, state[1], state[2]);
 }
 
-void AttentionDriver::Run(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
-                          const KvView& kv, float* out) {
-  const Call call{q, q_heads, &kv, out};
+void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
+                          std::span<const SequenceRows> sequences, const KvView& kv, float* out) {
+  const Call call{q, q_heads, window, &kv, out};
   const uint32_t hd = kv.head_dim;
-  MakeTiles(q_heads / kv.kv_heads, sequences, kv);
+  MakeTiles(call, sequences);
   if (tiles_.empty()) return;
 
   const uint64_t state_floats = StateFloats(hd);
@@ -151,8 +169,9 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, std::span<const Sequ
                                         [](uint64_t v, const Tile& t) { return v < t.partials; });
     const Tile& tile = *(after - 1);
     float* state = partials + i * state_floats;
-    RunFold(call, tile, static_cast<uint32_t>(i - tile.partials), state, state + lines,
-            state + 2 * lines, scratch + static_cast<uint64_t>(thread) * part);
+    const auto fold = tile.first_fold + static_cast<uint32_t>(i - tile.partials);
+    RunFold(call, tile, fold, state, state + lines, state + 2 * lines,
+            scratch + static_cast<uint64_t>(thread) * part);
   });
   for (const Tile& tile : tiles_) {
     float* first = partials + tile.partials * state_floats;

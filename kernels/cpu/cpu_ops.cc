@@ -107,6 +107,14 @@ class CpuOps final : public Ops {
     });
   }
 
+  void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) override {
+    ForRows(n, width, [&](uint64_t begin, uint64_t end) {
+      for (uint64_t t = begin; t < end; ++t) {
+        tier_.add(y + t * width, bias, width, y + t * width);
+      }
+    });
+  }
+
   void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
     ForElems(n, 16, [&](uint64_t begin, uint64_t end) {
       tier_.swiglu(gate + begin, up + begin, end - begin, out + begin);
@@ -116,11 +124,11 @@ class CpuOps final : public Ops {
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override;
 
-  void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
-                 const KvView& kv, float* out) override {
+  void Attention(const float* q, uint32_t q_heads, uint32_t window,
+                 std::span<const SequenceRows> sequences, const KvView& kv, float* out) override {
     CheckAttention(kv, q_heads);
     CheckSequences(sequences);
-    attention_.Run(q, q_heads, sequences, kv, out);
+    attention_.Run(q, q_heads, window, sequences, kv, out);
   }
 
  private:

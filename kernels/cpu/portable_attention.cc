@@ -24,19 +24,19 @@ float Dot(const float* a, const float* b, uint32_t n) {
   return sum;
 }
 
-// Positions of a fold's page that a query with `count` positions sees.
-uint32_t InPage(uint32_t count, uint32_t page) {
+// How many of a page's positions lie before position `end` of the fold.
+uint32_t InPage(uint32_t end, uint32_t page) {
   const uint32_t first = page * kPageTokens;
-  if (count <= first) return 0;
-  return count - first < kPageTokens ? count - first : kPageTokens;
+  if (end <= first) return 0;
+  return end - first < kPageTokens ? end - first : kPageTokens;
 }
 
-// scores (count) -> exp(score - m), with m and l.
-void Softmax(float* scores, uint32_t count, float& m, float& l) {
-  m = scores[0];
-  for (uint32_t i = 1; i < count; ++i) m = scores[i] > m ? scores[i] : m;
+// scores [first, count) -> exp(score - m), with m and l.
+void Softmax(float* scores, uint32_t first, uint32_t count, float& m, float& l) {
+  m = scores[first];
+  for (uint32_t i = first + 1; i < count; ++i) m = scores[i] > m ? scores[i] : m;
   l = 0.0f;
-  for (uint32_t i = 0; i < count; ++i) {
+  for (uint32_t i = first; i < count; ++i) {
     scores[i] = Exp(scores[i] - m);
     l += scores[i];
   }
@@ -48,33 +48,32 @@ void AttendFold(const FoldJob& job) {
   const uint32_t hd = job.head_dim;
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
   float* wide = job.scratch + uint64_t{kMaxQueries} * kAttentionFold;  // (kPageTokens, hd)
-  uint32_t most = 0;
-  for (uint32_t i = 0; i < job.n_queries; ++i) most = most > job.counts[i] ? most : job.counts[i];
+  const uint32_t most = job.counts[job.n_queries - 1];
+  const uint32_t first_page = job.firsts[0] / kPageTokens;
 
-  for (uint32_t page = 0; InPage(most, page) > 0; ++page) {
+  for (uint32_t page = first_page; page < kFoldPages && InPage(most, page) > 0; ++page) {
     WidenAll(job.keys[page], uint64_t{InPage(most, page)} * hd, wide);
     for (uint32_t i = 0; i < job.n_queries; ++i) {
       float* row = scores + uint64_t{i} * kAttentionFold + page * kPageTokens;
-      for (uint32_t s = 0; s < InPage(job.counts[i], page); ++s) {
+      for (uint32_t s = InPage(job.firsts[i], page); s < InPage(job.counts[i], page); ++s) {
         row[s] = Dot(job.queries[i], wide + uint64_t{s} * hd, hd) * job.scale;
       }
     }
-    if (page + 1 == kFoldPages) break;
   }
   for (uint32_t i = 0; i < job.n_queries; ++i) {
-    Softmax(scores + uint64_t{i} * kAttentionFold, job.counts[i], job.m[i], job.l[i]);
+    Softmax(scores + uint64_t{i} * kAttentionFold, job.firsts[i], job.counts[i], job.m[i],
+            job.l[i]);
     for (uint32_t d = 0; d < hd; ++d) job.o[uint64_t{i} * hd + d] = 0.0f;
   }
-  for (uint32_t page = 0; InPage(most, page) > 0; ++page) {
+  for (uint32_t page = first_page; page < kFoldPages && InPage(most, page) > 0; ++page) {
     WidenAll(job.values[page], uint64_t{InPage(most, page)} * hd, wide);
     for (uint32_t i = 0; i < job.n_queries; ++i) {
       const float* p = scores + uint64_t{i} * kAttentionFold + page * kPageTokens;
       float* o = job.o + uint64_t{i} * hd;
-      for (uint32_t s = 0; s < InPage(job.counts[i], page); ++s) {
+      for (uint32_t s = InPage(job.firsts[i], page); s < InPage(job.counts[i], page); ++s) {
         for (uint32_t d = 0; d < hd; ++d) o[d] += p[s] * wide[uint64_t{s} * hd + d];
       }
     }
-    if (page + 1 == kFoldPages) break;
   }
 }
 

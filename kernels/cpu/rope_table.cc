@@ -1,21 +1,32 @@
 #include "kernels/cpu/rope_table.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace tandem::cpu {
 
-uint64_t RopeTable::Prepare(const RopeParams& rope, std::span<const SequenceRows> sequences) {
-  const bool same_params = rope.rope_dim == params_.rope_dim && rope.theta == params_.theta &&
-                           rope.scale == params_.scale;
-  if (!same_params) {
-    params_ = rope;
-    half_ = rope.rope_dim / 2;
-    positions_.clear();
-    frequencies_.resize(half_);
-    for (uint64_t i = 0; i < half_; ++i) {
-      frequencies_[i] = std::pow(double{rope.theta}, -2.0 * static_cast<double>(i) / rope.rope_dim);
-    }
+bool RopeTable::HasAnglesOf(const RopeParams& rope) const {
+  return rope.rope_dim == params_.rope_dim && rope.theta == params_.theta &&
+         rope.scale == params_.scale && rope.magnitude == params_.magnitude &&
+         std::ranges::equal(rope.frequencies, given_);
+}
+
+void RopeTable::SetParams(const RopeParams& rope) {
+  given_.assign(rope.frequencies.begin(), rope.frequencies.end());
+  params_ = rope;
+  params_.frequencies = given_;
+  half_ = rope.rope_dim / 2;
+  positions_.clear();
+  frequencies_ = given_;
+  if (!given_.empty()) return;
+  for (uint64_t i = 0; i < half_; ++i) {
+    const double turn = std::pow(double{rope.theta}, -2.0 * static_cast<double>(i) / rope.rope_dim);
+    frequencies_.push_back(turn / rope.scale);
   }
+}
+
+uint64_t RopeTable::Prepare(const RopeParams& rope, std::span<const SequenceRows> sequences) {
+  if (!HasAnglesOf(rope)) SetParams(rope);
   rows_.clear();
   for (const SequenceRows& sequence : sequences) {
     for (uint32_t i = 0; i < sequence.n_rows; ++i) {
@@ -31,9 +42,9 @@ uint64_t RopeTable::Prepare(const RopeParams& rope, std::span<const SequenceRows
     positions_[r] = rows_[r].position;
     float* angles = angles_.data() + r * 2 * half_;
     for (uint64_t i = 0; i < half_; ++i) {
-      const double angle = rows_[r].position / double{rope.scale} * frequencies_[i];
-      angles[i] = static_cast<float>(std::cos(angle));
-      angles[half_ + i] = static_cast<float>(std::sin(angle));
+      const double angle = rows_[r].position * frequencies_[i];
+      angles[i] = static_cast<float>(std::cos(angle) * rope.magnitude);
+      angles[half_ + i] = static_cast<float>(std::sin(angle) * rope.magnitude);
     }
   }
   return rows_.size();

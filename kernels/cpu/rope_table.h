@@ -1,7 +1,7 @@
 // The angles of a step's rows, and where each row's keys and values go. Every layer of a step asks
 // for the same rows, so they are computed for the first and found again by the others.
 //
-// angle_i = (position / scale) * theta^(-2i / rope_dim), in double, its cosine and sine in f32.
+// angle_i = position * frequency_i in double; cosine and sine times the magnitude, in f32.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,11 @@ class RopeTable {
   const float* sines(uint64_t i) const { return cosines(i) + half_; }
 
  private:
-  RopeParams params_;
+  bool HasAnglesOf(const RopeParams& rope) const;
+  void SetParams(const RopeParams& rope);
+
+  RopeParams params_;          // its `frequencies` lie in given_
+  std::vector<double> given_;  // (half), or empty
   uint64_t half_ = 0;
   std::vector<double> frequencies_;  // (half)
   std::vector<Row> rows_;

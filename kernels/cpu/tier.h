@@ -59,14 +59,16 @@ inline constexpr uint32_t kMaxQueries = 32;
 
 // Some query vectors that read one KV head, over one fold of positions: for each query
 //   s_i = scale * q.k_i,  m = max s_i,  l = sum exp(s_i - m),  o = sum exp(s_i - m) v_i
-// over the first `counts[query]` positions of the fold (at least one).
+// over positions [firsts[query], counts[query]) of the fold (at least one). Neither firsts nor
+// counts ever go down from one query to the next. Pages that no query sees are null.
 struct FoldJob {
   uint32_t n_queries = 0;  // <= kMaxQueries
   uint32_t head_dim = 0;
   const float* const* queries = nullptr;    // each (head_dim)
+  const uint32_t* firsts = nullptr;         // each in [0, its count)
   const uint32_t* counts = nullptr;         // each in [1, kAttentionFold]
-  const uint16_t* keys[kFoldPages] = {};    // each page's (kPageTokens, head_dim) f16; null past
-  const uint16_t* values[kFoldPages] = {};  // the last position
+  const uint16_t* keys[kFoldPages] = {};    // each page's (kPageTokens, head_dim) f16
+  const uint16_t* values[kFoldPages] = {};  // likewise
   float scale = 0.0f;
   float* m = nullptr;        // (n_queries)
   float* l = nullptr;        // (n_queries)

@@ -1,5 +1,6 @@
-// out = softmax(q k^T / sqrt(hd)) v over positions [0, position] of the row's own sequence.
-// q, out (n, q_heads, hd); query head h reads KV head h / (q_heads / kv_heads).
+// out = softmax(q k^T / sqrt(hd)) v over positions [0, position] of the row's own sequence, of
+// which a window keeps the last ones. q, out (n, q_heads, hd); query head h reads KV head h /
+// (q_heads / kv_heads).
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -29,11 +30,12 @@ Past ReadPast(const SequenceRows& sequence, uint32_t head, const KvView& kv) {
   return past;
 }
 
-// One query vector over positions [0, count).  q, out (hd)
-void AttendOne(const float* q, const Past& past, uint32_t count, uint32_t hd, float* out) {
+// One query vector over positions [first, count).  q, out (hd)
+void AttendOne(const float* q, const Past& past, uint32_t first, uint32_t count, uint32_t hd,
+               float* out) {
   std::vector<double> p(count);
   double top = -std::numeric_limits<double>::infinity();
-  for (uint32_t s = 0; s < count; ++s) {
+  for (uint32_t s = first; s < count; ++s) {
     const float* key = past.keys.data() + uint64_t{s} * hd;
     double dot = 0.0;
     for (uint32_t d = 0; d < hd; ++d) dot += double{q[d]} * key[d];
@@ -41,9 +43,9 @@ void AttendOne(const float* q, const Past& past, uint32_t count, uint32_t hd, fl
     top = std::max(top, p[s]);
   }
   double total = 0.0;
-  for (double& value : p) total += value = std::exp(value - top);
+  for (uint32_t s = first; s < count; ++s) total += p[s] = std::exp(p[s] - top);
   std::vector<double> sum(hd, 0.0);
-  for (uint32_t s = 0; s < count; ++s) {
+  for (uint32_t s = first; s < count; ++s) {
     const float* value = past.values.data() + uint64_t{s} * hd;
     for (uint32_t d = 0; d < hd; ++d) sum[d] += p[s] * value[d];
   }
@@ -52,15 +54,17 @@ void AttendOne(const float* q, const Past& past, uint32_t count, uint32_t hd, fl
 
 }  // namespace
 
-void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
-               const KvView& kv, float* out) {
+void Attention(const float* q, uint32_t q_heads, uint32_t window,
+               std::span<const SequenceRows> sequences, const KvView& kv, float* out) {
   const uint32_t group = q_heads / kv.kv_heads;
   for (const SequenceRows& sequence : sequences) {
     for (uint32_t h = 0; h < q_heads; ++h) {
       const Past past = ReadPast(sequence, h / group, kv);
       for (uint32_t i = 0; i < sequence.n_rows; ++i) {
         const uint64_t at = ((uint64_t{sequence.first_row} + i) * q_heads + h) * kv.head_dim;
-        AttendOne(q + at, past, sequence.start + i + 1, kv.head_dim, out + at);
+        const uint32_t count = sequence.start + i + 1;
+        const uint32_t first = window > 0 && window < count ? count - window : 0;
+        AttendOne(q + at, past, first, count, kv.head_dim, out + at);
       }
     }
   }

@@ -1,4 +1,4 @@
-// out = x + y;  out = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
+// out = x + y;  y = y + bias, row by row;  out = silu(gate) * up, silu(g) = g / (1 + exp(-g)).
 #include <cmath>
 
 #include "kernels/ref/ref.h"
@@ -7,6 +7,12 @@ namespace tandem::ref {
 
 void Add(const float* x, const float* y, uint64_t n, float* out) {
   for (uint64_t i = 0; i < n; ++i) out[i] = x[i] + y[i];
+}
+
+void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) {
+  for (uint64_t t = 0; t < n; ++t) {
+    for (uint64_t i = 0; i < width; ++i) y[t * width + i] += bias[i];
+  }
 }
 
 void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) {

@@ -28,11 +28,12 @@ void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const 
            float* out);
 void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden, float* y);
 void Add(const float* x, const float* y, uint64_t n, float* out);
+void AddBias(const float* bias, uint64_t n, uint64_t width, float* y);
 void SwiGlu(const float* gate, const float* up, uint64_t n, float* out);
 void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                   std::span<const SequenceRows> sequences, const KvView& kv);
-void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
-               const KvView& kv, float* out);
+void Attention(const float* q, uint32_t q_heads, uint32_t window,
+               std::span<const SequenceRows> sequences, const KvView& kv, float* out);
 
 // The stored bytes of row `row` (in the tensor's coordinates), from column `col` on.
 const std::byte* PackedRow(const PackedMatrix& w, uint64_t row, uint64_t col);

@@ -68,6 +68,9 @@ class RefOps final : public Ops {
   void Add(const float* x, const float* y, uint64_t n, float* out) override {
     ref::Add(x, y, n, out);
   }
+  void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) override {
+    ref::AddBias(bias, n, width, y);
+  }
   void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
     ref::SwiGlu(gate, up, n, out);
   }
@@ -77,11 +80,11 @@ class RefOps final : public Ops {
     CheckSequences(sequences);
     ref::RopeAndStore(q, k, v, q_heads, rope, sequences, kv);
   }
-  void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
-                 const KvView& kv, float* out) override {
+  void Attention(const float* q, uint32_t q_heads, uint32_t window,
+                 std::span<const SequenceRows> sequences, const KvView& kv, float* out) override {
     CheckAttention(kv, q_heads);
     CheckSequences(sequences);
-    ref::Attention(q, q_heads, sequences, kv, out);
+    ref::Attention(q, q_heads, window, sequences, kv, out);
   }
 
  private:

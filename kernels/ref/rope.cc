@@ -1,5 +1,6 @@
-// Rotates pair i of every head of q and k by angle = (position / scale) * theta^(-2i / rope_dim),
-// then stores k and v as f16 (round to nearest even) into the pages.
+// Rotates pair i of every head of q and k by angle = position * frequency_i and multiplies it by
+// the magnitude, then stores k and v as f16 (round to nearest even) into the pages.
+//   frequency_i = theta^(-2i / rope_dim) / scale, unless the parameters give it
 #include <cmath>
 
 #include "kernels/ref/ref.h"
@@ -12,10 +13,12 @@ void Rotate(float* heads, uint32_t n_heads, uint32_t head_dim, const RopeParams&
             uint32_t position) {
   const uint32_t half = rope.rope_dim / 2;
   for (uint32_t i = 0; i < half; ++i) {
-    const double angle = static_cast<double>(position) / rope.scale *
-                         std::pow(double{rope.theta}, -2.0 * i / rope.rope_dim);
-    const float cosine = static_cast<float>(std::cos(angle));
-    const float sine = static_cast<float>(std::sin(angle));
+    const double frequency =
+        rope.frequencies.empty()
+            ? std::pow(double{rope.theta}, -2.0 * i / rope.rope_dim) / rope.scale
+            : rope.frequencies[i];
+    const float cosine = static_cast<float>(std::cos(position * frequency) * rope.magnitude);
+    const float sine = static_cast<float>(std::sin(position * frequency) * rope.magnitude);
     const uint32_t first = rope.interleaved ? 2 * i : i;
     const uint32_t second = rope.interleaved ? 2 * i + 1 : i + half;
     for (uint32_t h = 0; h < n_heads; ++h) {

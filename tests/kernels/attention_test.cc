@@ -69,7 +69,7 @@ class AttentionTest : public ::testing::TestWithParam<Backend> {
 
 // A sequence of `total` positions computed in chunks that end at `ends`; returns all outputs.
 std::vector<float> RunChunks(Ops& ops, const Step& step, const std::vector<uint32_t>& ends,
-                             Cache& cache) {
+                             Cache& cache, uint32_t window = 0) {
   const HeadShape& s = step.shape;
   const uint64_t q_width = uint64_t{s.q_heads} * s.head_dim;
   const uint64_t kv_width = uint64_t{s.kv_heads} * s.head_dim;
@@ -80,7 +80,7 @@ std::vector<float> RunChunks(Ops& ops, const Step& step, const std::vector<uint3
     ops.RopeAndStore(q.data() + start * q_width, k.data() + start * kv_width,
                      step.v.data() + start * kv_width, s.q_heads, RopeFor(s), {&rows, 1},
                      cache.view);
-    ops.Attention(q.data() + start * q_width, s.q_heads, {&rows, 1}, cache.view,
+    ops.Attention(q.data() + start * q_width, s.q_heads, window, {&rows, 1}, cache.view,
                   out.data() + start * q_width);
     start = end;
   }
@@ -125,6 +125,74 @@ TEST_P(AttentionTest, ChunkingDoesNotChangeABit) {
   }
 }
 
+TEST_P(AttentionTest, WindowsMatchTheReference) {
+  const std::unique_ptr<Ops> ref = MakeRefOps(GetParam().activations);
+  for (const HeadShape& shape : {HeadShape{3, 3, 64}, HeadShape{6, 2, 32}, HeadShape{2, 2, 12}}) {
+    const uint32_t total = 530;
+    const Step step = MakeStep(shape, total, 800);
+    for (uint32_t window : {1u, 2u, 5u, 63u, 64u, 100u, 255u, 256u, 257u, 400u}) {
+      SCOPED_TRACE(::testing::Message()
+                   << shape.q_heads << " over " << shape.kv_heads << " heads, window " << window);
+      Cache cache(shape, {total}), plain(shape, {total});
+      const std::vector<float> got = RunChunks(ops(), step, {total}, cache, window);
+      const std::vector<float> want = RunChunks(*ref, step, {total}, plain, window);
+      EXPECT_TRUE(Near(got, want, uint64_t{shape.q_heads} * shape.head_dim,
+                       [&](size_t) { return Tolerance(shape); }));
+    }
+  }
+}
+
+TEST_P(AttentionTest, ChunkingAWindowDoesNotChangeABit) {
+  const HeadShape shape{6, 2, 32};
+  const uint32_t total = 530;
+  const Step step = MakeStep(shape, total, 900);
+  for (uint32_t window : {3u, 70u, 300u}) {
+    Cache whole(shape, {total});
+    const std::vector<float> want = RunChunks(ops(), step, {total}, whole, window);
+    for (const std::vector<uint32_t>& ends :
+         {std::vector<uint32_t>{1, 2, 64, 130, 255, 256, 257, 325, 326, 511, 512, 513, 530},
+          std::vector<uint32_t>{300, 301, 529, 530}}) {
+      Cache cache(shape, {total});
+      EXPECT_TRUE(Same(RunChunks(ops(), step, ends, cache, window), want, 6 * 32)) << window;
+    }
+  }
+}
+
+TEST_P(AttentionTest, AWindowWiderThanThePastChangesNothing) {
+  const HeadShape shape{6, 2, 32};
+  const Step step = MakeStep(shape, 300, 1000);
+  Cache all(shape, {300}), wide(shape, {300}), exact(shape, {300}), narrow(shape, {300});
+  const std::vector<float> want = RunChunks(ops(), step, {300}, all);
+  EXPECT_TRUE(Same(RunChunks(ops(), step, {300}, wide, UINT32_MAX), want, 6 * 32));
+  EXPECT_TRUE(Same(RunChunks(ops(), step, {300}, exact, 300), want, 6 * 32));
+  EXPECT_FALSE(Same(RunChunks(ops(), step, {300}, narrow, 299), want, 6 * 32));
+}
+
+TEST_P(AttentionTest, WhatLiesBeforeTheWindowIsNotRead) {
+  const HeadShape shape{6, 2, 32};
+  const uint32_t total = 530, window = 69;
+  const Step step = MakeStep(shape, total, 1100);
+  Cache cache(shape, {total});
+  const std::vector<float> out = RunChunks(ops(), step, {total}, cache, window);
+  // NaN over every position that the last row does not see.
+  for (uint32_t position = 0; position + window < total; ++position) {
+    const uint64_t page = static_cast<uint64_t>(cache.pages[0][position / kPageTokens]);
+    uint16_t* base = cache.memory.data() + page * cache.view.stride / 2;
+    for (uint32_t h = 0; h < 4; ++h) {
+      uint16_t* at = base + (h * kPageTokens + position % kPageTokens) * 32;
+      std::fill(at, at + 32, 0x7e00);
+    }
+  }
+  const uint64_t width = 6 * 32;
+  const SequenceRows row{0, 1, total - 1, cache.pages[0].data()};
+  std::vector<float> q(step.q.end() - width, step.q.end()), got = Poison(width);
+  std::vector<float> k(step.k.end() - 64, step.k.end());
+  ops().RopeAndStore(q.data(), k.data(), step.v.data() + (total - 1) * 64, 6, RopeFor(shape),
+                     {&row, 1}, cache.view);
+  ops().Attention(q.data(), 6, window, {&row, 1}, cache.view, got.data());
+  EXPECT_TRUE(Same(got, {out.end() - width, out.end()}, width));
+}
+
 TEST_P(AttentionTest, SequencesInOneCallDoNotTouchEachOther) {
   for (const HeadShape& shape : {HeadShape{9, 3, 64}, HeadShape{4, 4, 32}}) {
     const uint64_t q_width = uint64_t{shape.q_heads} * shape.head_dim;
@@ -157,7 +225,7 @@ TEST_P(AttentionTest, SequencesInOneCallDoNotTouchEachOther) {
     std::vector<float> out = Poison(q.size());
     ops().RopeAndStore(q.data(), k.data(), v.data(), shape.q_heads, RopeFor(shape), rows,
                        together.view);
-    ops().Attention(q.data(), shape.q_heads, rows, together.view, out.data());
+    ops().Attention(q.data(), shape.q_heads, 0, rows, together.view, out.data());
     for (size_t i = 0; i < rows.size(); ++i) {
       const auto begin = out.begin() + rows[i].first_row * q_width;
       const std::vector<float> part(begin, begin + new_rows[i] * q_width);
@@ -226,6 +294,65 @@ TEST_P(AttentionTest, RotatesBothPairingsAsTheReferenceDoes) {
       }
     }
   }
+}
+
+// q of four rows from `start` on, rotated.
+std::vector<float> Rotated(Ops& ops, const Step& step, uint32_t start, const RopeParams& rope) {
+  Cache cache(step.shape, {start + 4});
+  std::vector<float> q = step.q, k = step.k;
+  const SequenceRows rows{0, 4, start, cache.pages[0].data()};
+  ops.RopeAndStore(q.data(), k.data(), step.v.data(), step.shape.q_heads, rope, {&rows, 1},
+                   cache.view);
+  return q;
+}
+
+TEST_P(AttentionTest, GivenFrequenciesAndMagnitudeTakeTheFormulasPlace) {
+  const std::unique_ptr<Ops> ref = MakeRefOps(GetParam().activations);
+  const HeadShape shape{2, 1, 48};
+  const Step step = MakeStep(shape, 4, 750);
+  std::vector<double> formula, given;
+  for (int i = 0; i < 20; ++i) {
+    formula.push_back(std::pow(10000.0, -2.0 * i / 40) / 4.0);
+    given.push_back(0.7 / (1 + i));
+  }
+  for (bool interleaved : {true, false}) {
+    RopeParams rope{.rope_dim = 40, .theta = 1e4f, .scale = 4.0f, .interleaved = interleaved};
+    const std::vector<float> want = Rotated(ops(), step, 1000, rope);
+    rope.frequencies = formula;
+    EXPECT_TRUE(Same(Rotated(ops(), step, 1000, rope), want, 96));
+    rope.frequencies = given;
+    rope.magnitude = 1.25f;
+    const std::vector<float> got = Rotated(ops(), step, 1000, rope);
+    EXPECT_TRUE(Near(got, Rotated(*ref, step, 1000, rope), 96, [](size_t) { return 0x1p-20; }));
+    // A rotation by any angle keeps a pair's length, the magnitude scales it; the rest stays.
+    for (uint32_t i = 0; i < 8 * 20; ++i) {
+      const uint32_t head = i / 20 * 48, pair = i % 20;
+      const uint32_t a = head + (interleaved ? 2 * pair : pair);
+      const uint32_t b = interleaved ? a + 1 : a + 20;
+      EXPECT_NEAR(std::hypot(got[a], got[b]), 1.25f * std::hypot(step.q[a], step.q[b]), 1e-5);
+    }
+    for (uint32_t i = 40; i < 48; ++i) EXPECT_EQ(got[i], step.q[i]);
+  }
+}
+
+TEST_P(AttentionTest, AngleCacheFollowsItsParameters) {
+  const HeadShape shape{2, 1, 32};
+  const Step step = MakeStep(shape, 4, 760);
+  const std::vector<double> one(16, 0.5), other(16, 0.25);
+  RopeParams rope{.rope_dim = 32};
+  const std::vector<float> plain = Rotated(ops(), step, 10, rope);
+  rope.frequencies = one;
+  const std::vector<float> first = Rotated(ops(), step, 10, rope);
+  EXPECT_FALSE(Same(first, plain, 64));
+  rope.frequencies = other;
+  EXPECT_FALSE(Same(Rotated(ops(), step, 10, rope), first, 64));
+  rope.frequencies = one;
+  rope.magnitude = 2.0f;
+  EXPECT_FALSE(Same(Rotated(ops(), step, 10, rope), first, 64));
+  rope.magnitude = 1.0f;
+  EXPECT_TRUE(Same(Rotated(ops(), step, 10, rope), first, 64));
+  rope.frequencies = {};
+  EXPECT_TRUE(Same(Rotated(ops(), step, 10, rope), plain, 64));
 }
 
 TEST_P(AttentionTest, AngleCacheFollowsItsRows) {

@@ -116,8 +116,8 @@ TEST_P(InvarianceTest, RowOpsDoNotSeeTheirNeighbours) {
   }
 }
 
-TEST_P(InvarianceTest, ThreadsDoNotChangeAttention) {
-  if (GetParam().tier == "ref") GTEST_SKIP() << "the oracle runs on one thread";
+// Attention over 700 positions by teams of several sizes, all rows at once and the last one alone.
+void ExpectThreadsDoNotChangeAttention(const Backend& backend, uint32_t window) {
   const uint32_t total = 700, heads = 6, kv_heads = 2, hd = 64;
   const uint64_t page = uint64_t{2} * kv_heads * kPageTokens * hd;
   std::vector<int32_t> pages(11);
@@ -127,24 +127,52 @@ TEST_P(InvarianceTest, ThreadsDoNotChangeAttention) {
   const std::vector<float> q = RandomFloats(total * heads * hd, 10, 2.0f);
   std::vector<std::vector<float>> decode, prefill;
   for (int threads : {1, 2, 5}) {
-    const Bench bench = MakeBench(GetParam(), threads);
+    const Bench bench = MakeBench(backend, threads);
     std::vector<uint16_t> memory(page * pages.size(), 0x7e00);
     const KvView kv{reinterpret_cast<std::byte*>(memory.data()), page * 2, kv_heads, hd};
     const SequenceRows all{0, total, 0, pages.data()};
     std::vector<float> rotated = q, keys = k, out = Poison(q.size());
     bench.ops->RopeAndStore(rotated.data(), keys.data(), v.data(), heads, {.rope_dim = hd},
                             {&all, 1}, kv);
-    bench.ops->Attention(rotated.data(), heads, {&all, 1}, kv, out.data());
+    bench.ops->Attention(rotated.data(), heads, window, {&all, 1}, kv, out.data());
     prefill.push_back(out);
     // One row over a long past: the case whose folds are shared out among threads.
     const SequenceRows last{0, 1, total - 1, pages.data()};
     std::vector<float> one = Poison(heads * hd);
-    bench.ops->Attention(rotated.data() + uint64_t{total - 1} * heads * hd, heads, {&last, 1}, kv,
-                         one.data());
+    bench.ops->Attention(rotated.data() + uint64_t{total - 1} * heads * hd, heads, window,
+                         {&last, 1}, kv, one.data());
     decode.push_back(one);
     EXPECT_TRUE(Same(prefill.back(), prefill.front(), heads * hd)) << threads << " threads";
     EXPECT_TRUE(Same(decode.back(), decode.front(), heads * hd)) << threads << " threads";
     EXPECT_TRUE(Same(one, {out.end() - heads * hd, out.end()}, heads * hd));
+  }
+}
+
+TEST_P(InvarianceTest, ThreadsDoNotChangeAttention) {
+  if (GetParam().tier == "ref") GTEST_SKIP() << "the oracle runs on one thread";
+  ExpectThreadsDoNotChangeAttention(GetParam(), 0);
+}
+
+TEST_P(InvarianceTest, ThreadsDoNotChangeAttentionWithinAWindow) {
+  if (GetParam().tier == "ref") GTEST_SKIP() << "the oracle runs on one thread";
+  // The last row then sees parts of two folds, of three, and of one.
+  for (uint32_t window : {300u, 500u, 40u}) ExpectThreadsDoNotChangeAttention(GetParam(), window);
+}
+
+TEST_P(InvarianceTest, BiasesAndHeadNormsDoNotSeeTheirNeighbours) {
+  const uint64_t heads = 6, hd = 48, width = heads * hd, n = 80;  // enough to run on the team
+  const Bench team = MakeBench(GetParam(), 3);
+  const std::vector<float> x = RandomFloats(n * width, 11, 2.0f);
+  const std::vector<float> bias = RandomFloats(width, 12), w = RandomFloats(hd, 13);
+  std::vector<float> all = x;
+  team.ops->AddBias(bias.data(), n, width, all.data());
+  team.ops->RmsNorm(all.data(), w.data(), 1e-6f, n * heads, hd, all.data());
+  // Head by head, as a device that holds only that head would.
+  for (uint64_t i = 0; i < n * heads; ++i) {
+    std::vector<float> one(x.begin() + i * hd, x.begin() + (i + 1) * hd);
+    bench_.ops->AddBias(bias.data() + i % heads * hd, 1, hd, one.data());
+    bench_.ops->RmsNorm(one.data(), w.data(), 1e-6f, 1, hd, one.data());
+    ASSERT_TRUE(Same(one, {all.begin() + i * hd, all.begin() + (i + 1) * hd}, hd)) << i;
   }
 }
 

@@ -62,6 +62,27 @@ TEST_P(RowsTest, NormsEachRow) {
   }
 }
 
+TEST_P(RowsTest, NormsInPlace) {
+  for (uint64_t hidden : {12, 64, 100}) {
+    std::vector<float> x = RandomFloats(7 * hidden, 8, 3.0f);
+    const std::vector<float> w = RandomFloats(hidden, 9);
+    std::vector<float> apart = Poison(7 * hidden);
+    ops().RmsNorm(x.data(), w.data(), 1e-6f, 7, hidden, apart.data());
+    ops().RmsNorm(x.data(), w.data(), 1e-6f, 7, hidden, x.data());
+    EXPECT_TRUE(Same(x, apart, hidden));
+  }
+}
+
+TEST_P(RowsTest, AddsABiasToEachRow) {
+  for (uint64_t width : {1, 20, 64, 5000}) {
+    const uint64_t n = 9;
+    const std::vector<float> x = RandomFloats(n * width, 10), bias = RandomFloats(width, 11);
+    std::vector<float> y = x;
+    ops().AddBias(bias.data(), n, width, y.data());
+    for (size_t i = 0; i < y.size(); ++i) ASSERT_EQ(y[i], x[i] + bias[i % width]);
+  }
+}
+
 TEST_P(RowsTest, NormOfZerosIsZero) {
   const std::vector<float> x(64, 0.0f), w(64, 2.0f);
   std::vector<float> y = Poison(64);

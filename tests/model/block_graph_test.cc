@@ -117,6 +117,26 @@ TEST(BlockGraphTest, UnitsAndNormsAddUpToTheWeightsForEveryType) {
   }
 }
 
+TEST(BlockGraphTest, BiasesBelongToTheirHeadsAndHeadNormsToNone) {
+  for (const char* text : {"h=48,l=2,heads=6,kv=3,hd=8,ffn=64,vocab=331,arch=qwen2,tied=0",
+                           "h=40,l=2,heads=4,kv=2,hd=16,ffn=72,vocab=331,arch=qwen3",
+                           "h=64,l=2,heads=4,kv=2,hd=16,type=q4_1,bias=1"}) {
+    const SyntheticSpec spec = ParseSyntheticSpec(text);
+    const auto model = MakeShapeOnlyModel(spec);
+    EXPECT_EQ(SumOfBlocks(*model), model->weight_bytes()) << text;
+    SyntheticSpec plain = spec;
+    plain.config.attention_bias = plain.config.qk_norm = false;
+    plain.config.architecture = "llama";
+    const Block& block = model->blocks().blocks[1];
+    const auto without = MakeShapeOnlyModel(plain);
+    const uint64_t bias = (spec.config.group() + 2) * spec.config.head_dim * 4;
+    EXPECT_EQ(block.bytes_per_elem.value, without->blocks().blocks[1].bytes_per_elem.value +
+                                              (spec.config.attention_bias ? bias : 0));
+    EXPECT_EQ(block.head_norm_bytes.value, spec.config.qk_norm ? 8 * spec.config.head_dim : 0);
+    EXPECT_EQ(model->blocks().blocks[2].head_norm_bytes.value, 0u);
+  }
+}
+
 TEST(BlockGraphTest, LayersMayDifferInType) {
   std::vector<BlockTypes> types = AllOf(DType::kQ4_0, 2);
   types[2].wo = DType::kF16;

@@ -24,7 +24,7 @@ inline void ReadAll(const TensorView& view) {
 inline Bytes SumOfBlocks(const Model& model) {
   Bytes sum;
   for (const Block& block : model.blocks().blocks) {
-    sum += block.norm_bytes;
+    sum += block.norm_bytes + block.head_norm_bytes;
     if (block.kind != BlockKind::kHead || !model.blocks().tied) {
       sum += block.UnitBytes(block.AllUnits());
     }

@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "tests/model/arch/family_file.h"
 #include "tests/model/gguf_builder.h"
 #include "tests/model/gguf_exercise.h"
 
@@ -73,14 +74,31 @@ std::string Mutate(std::string bytes, size_t header, std::mt19937_64& random) {
   return bytes;
 }
 
+// What the families' files have beside the plain ones: biases, norms of heads, rotary scalings.
+std::vector<GgufBuilder> FilesToSpoil() {
+  std::vector<GgufBuilder> files = {TinyLlamaFile(DType::kQ8_0), TinyLlamaFileWithVocabulary(),
+                                    TinyLlamaFile(), TinyFamilyFile("qwen2"),
+                                    TinyFamilyFile("qwen3")};
+  AddFloats(files[2], "rope_freqs.weight", std::vector<float>(16, 2.0f));
+  AddBiases(files[2]);
+  AddBiases(files[3]);
+  files[3].SetString("qwen2.rope.scaling.type", "yarn");
+  files[3].SetF32("qwen2.rope.scaling.factor", 4.0f);
+  files[3].SetU32("qwen2.rope.scaling.original_context_length", 64);
+  AddHeadNorms(files[4]);
+  files[4].SetU32("qwen3.attention.sliding_window", 16);
+  return files;
+}
+
 TEST(GgufMutationTest, DamagedFilesAreRefusedOrReadable) {
   std::mt19937_64 random(4);
   int loaded = 0;
-  for (const GgufBuilder& file : {TinyLlamaFile(DType::kQ8_0), TinyLlamaFileWithVocabulary()}) {
+  const std::vector<GgufBuilder> files = FilesToSpoil();
+  for (const GgufBuilder& file : files) {
     const std::string whole = file.Build();
     const size_t header = file.Header().size();
     ASSERT_TRUE(LoadAndReadAll(std::as_bytes(std::span(whole))));
-    for (int i = 0; i < kMutants / 2; ++i) {
+    for (int i = 0; i < kMutants / static_cast<int>(files.size()); ++i) {
       const std::string mutant = Mutate(whole, header, random);
       // Exactly sized on the heap, so that a sanitizer sees a read beyond the end.
       const std::vector<char> bytes(mutant.begin(), mutant.end());

@@ -75,6 +75,7 @@ TEST(GgufSplitTest, EveryPartLeadsToTheWholeModel) {
       for (const auto slot : kLayerSlots) {
         const TensorView& view = model->layers()[1].*slot;
         const TensorView& wanted = whole->layers()[1].*slot;
+        if (wanted.rows == 0) continue;
         ASSERT_EQ(std::memcmp(view.data, wanted.data, wanted.bytes()), 0);
       }
     }

@@ -35,6 +35,24 @@ TEST(InspectTest, DescribesShapeTypesAndBytes) {
   EXPECT_EQ(about["blocks"][1]["count"], 2);
 }
 
+TEST(InspectTest, NamesWhatAPlainLlamaLacks) {
+  const auto model = MakeShapeOnlyModel(
+      ParseSyntheticSpec("h=64,l=2,heads=4,kv=2,arch=qwen2,window=32,yarn=4,orig=512"));
+  const nlohmann::json about = Describe(*model);
+  EXPECT_EQ(about["architecture"], "qwen2");
+  EXPECT_EQ(about["shape"]["attention_bias"], true);
+  EXPECT_EQ(about["shape"]["sliding_window"], 32);
+  uint64_t bytes = 0;
+  for (const nlohmann::json& entry : about["tensors"]) bytes += entry["bytes"].get<uint64_t>();
+  EXPECT_EQ(bytes, model->weight_bytes().value);
+  EXPECT_NE(
+      DescribeModel(*model).find("attention   biases of q, k and v, a window of 32 positions, "
+                                 "rotary scaling: YaRN 4 from 512"),
+      std::string::npos);
+  const auto plain = MakeShapeOnlyModel({.config = TinyConfig()});
+  EXPECT_EQ(DescribeModel(*plain).find("attention   "), std::string::npos);
+}
+
 TEST(InspectTest, DescribesInLines) {
   const auto model = MakeShapeOnlyModel({.config = TinyConfig()});
   const std::string text = DescribeModel(*model);

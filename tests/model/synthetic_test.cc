@@ -25,6 +25,9 @@ std::vector<TensorView> Views(const Model& model) {
   for (const LayerWeights& layer : model.layers()) {
     views.insert(views.end(), {layer.attn_norm, layer.wq, layer.wk, layer.wv, layer.wo,
                                layer.ffn_norm, layer.w_gate, layer.w_up, layer.w_down});
+    for (const TensorView& view : {layer.bq, layer.bk, layer.bv, layer.q_norm, layer.k_norm}) {
+      if (view.rows > 0) views.push_back(view);
+    }
   }
   return views;
 }
@@ -246,6 +249,55 @@ TEST(SyntheticTest, ParsesAndFormatsTheWholeForm) {
   EXPECT_EQ(FormatSyntheticSpec(ParseSyntheticSpec(rest)), rest);
 }
 
+TEST(SyntheticTest, ParsesAndFormatsFamiliesAndScalings) {
+  const std::string base =
+      "h=64,l=1,heads=4,kv=2,hd=16,ffn=96,vocab=100,ctx=64,type=f32,embed=f32,tied=1,seed=1";
+  for (const char* more :
+       {",arch=qwen2", ",arch=qwen3,window=12", ",bias=1,window=5",
+        ",yarn=4,orig=32,fast=32,slow=1", ",arch=qwen2,yarn=2.5,orig=32,fast=8,slow=2,attn=1.5",
+        ",theta=500000,llama3=8,orig=64,low=1,high=4", ",interleaved=1,arch=qwen3", ",attn=0.5"}) {
+    EXPECT_EQ(FormatSyntheticSpec(ParseSyntheticSpec(base + more)), base + more);
+  }
+  const SyntheticSpec qwen2 = ParseSyntheticSpec(base + ",arch=qwen2");
+  EXPECT_TRUE(qwen2.config.attention_bias);
+  EXPECT_FALSE(qwen2.config.rope_interleaved);
+  const SyntheticSpec llama3 = ParseSyntheticSpec(base + ",llama3=8,orig=64");
+  EXPECT_EQ(llama3.config.rope_factors.size(), 8u);
+  EXPECT_EQ(llama3.config.rope_factors[7], 8.0f);
+}
+
+TEST(SyntheticTest, EveryFamilyReadsBackToIdenticalWeights) {
+  const TemporaryFolder folder;
+  for (const char* more : {"arch=qwen2", "arch=qwen3,type=q4_0", "bias=1,window=9,tied=0",
+                           "arch=qwen2,yarn=4,orig=32,attn=1.5", "llama3=8,orig=64,low=1,high=4"}) {
+    const SyntheticSpec spec =
+        ParseSyntheticSpec(std::string("h=64,l=2,heads=4,kv=2,vocab=100,") + more);
+    WriteSyntheticGguf(spec, folder.At("model.gguf"));
+    const auto made = MakeSyntheticModel(spec);
+    const auto read = LoadGguf(folder.At("model.gguf"));
+    EXPECT_EQ(HashOf(*read), HashOf(*made)) << more;
+    EXPECT_EQ(read->weight_bytes(), made->weight_bytes()) << more;
+    EXPECT_EQ(SumOfBlocks(*read), read->weight_bytes()) << more;
+    const ModelConfig& config = read->config();
+    EXPECT_EQ(config.architecture, spec.config.architecture);
+    EXPECT_EQ(config.rope_interleaved, spec.config.rope_interleaved);
+    EXPECT_EQ(config.attention_bias, spec.config.attention_bias);
+    EXPECT_EQ(config.qk_norm, spec.config.qk_norm);
+    EXPECT_EQ(config.sliding_window, spec.config.sliding_window);
+    EXPECT_EQ(config.yarn, spec.config.yarn);
+    EXPECT_EQ(config.rope_factors, spec.config.rope_factors);
+    EXPECT_EQ(config.rope_magnitude, spec.config.rope_magnitude);
+  }
+}
+
+TEST(SyntheticTest, BiasesAreThereAndSmall) {
+  const auto model = MakeSyntheticModel(ParseSyntheticSpec("h=256,l=1,heads=4,arch=qwen2"));
+  const Moments bias = MomentsOf(model->layers()[0].bq);
+  EXPECT_NEAR(bias.mean, 0.0, 0.1);
+  EXPECT_NEAR(bias.variance, 0.25 / 3, 0.02);
+  EXPECT_NE(Stored(model->layers()[0].bk), Stored(model->layers()[0].bv));
+}
+
 TEST(SyntheticTest, FillsInDefaults) {
   const SyntheticSpec spec = ParseSyntheticSpec("h=72,l=3,heads=6");
   EXPECT_EQ(spec.config.head_dim, 12u);
@@ -284,6 +336,23 @@ TEST(SyntheticTest, RefusesSpecificationsThatCannotBe) {
   ExpectInvalid("h=48,l=1,heads=2,type=q4_0", "multiple of 32");
   ExpectInvalid("h=64,l=1,heads=2,ffn=100,type=q4_0", "ffn_down.weight: rows of 100");
   ExpectInvalid("h=4294967295,l=1,heads=1", "");
+  ExpectInvalid("h=64,l=1,heads=2,arch=gemma", "arch=gemma (want llama, qwen2, qwen3)");
+  ExpectInvalid("h=64,l=1,heads=2,arch=qwen2,bias=0", "a qwen2 model always has them");
+  ExpectInvalid("h=64,l=1,heads=2,arch=qwen3,bias=1", "a qwen3 model has none");
+  ExpectInvalid("h=64,l=1,heads=2,window=-1", "window=-1");
+  ExpectInvalid("h=64,l=1,heads=2,window=4294967295", "sliding window");
+  ExpectInvalid("h=64,l=1,heads=2,yarn=4", "yarn without orig");
+  ExpectInvalid("h=64,l=1,heads=2,orig=64", "orig without yarn or llama3");
+  ExpectInvalid("h=64,l=1,heads=2,fast=4", "fast without yarn");
+  ExpectInvalid("h=64,l=1,heads=2,yarn=nan,orig=64", "YaRN factor");
+  ExpectInvalid("h=64,l=1,heads=2,yarn=0.5,orig=64", "YaRN factor");
+  ExpectInvalid("h=64,l=1,heads=2,yarn=4,orig=0", "YaRN original context");
+  ExpectInvalid("h=64,l=1,heads=2,yarn=4,orig=64,slow=64", "YaRN betas");
+  ExpectInvalid("h=64,l=1,heads=2,llama3=0,orig=64", "llama3 factor");
+  ExpectInvalid("h=64,l=1,heads=2,llama3=8,orig=64,low=4", "llama3 frequency factors");
+  ExpectInvalid("h=64,l=1,heads=2,llama3=8,yarn=2,orig=64", "exclude each other");
+  ExpectInvalid("h=64,l=1,heads=2,rope=4294967295,llama3=8,orig=64", "rotary dimensions");
+  ExpectInvalid("h=64,l=1,heads=2,attn=inf", "rotary attention factor");
 }
 
 TEST(SyntheticTest, RefusesModelsLargerThanTheMachine) {

@@ -278,6 +278,34 @@ TEST_F(CostTest, AttentionCostMatchesItsFormula) {
   EXPECT_DOUBLE_EQ(cost.memory_bytes, weights + kv + 2 * 2 * 128 * 4);
 }
 
+TEST_F(CostTest, AWindowBoundsWhatARowLooksAt) {
+  BlockGraph windowed = graph;
+  windowed.config.sliding_window = 8;
+  Op op;
+  op.block = BlockId{1};
+  op.units = graph.at(op.block).AllUnits();
+  // Two sequences that decode at position 20: 8 positions each.
+  MicrobatchShape shape{.rows = 2, .sampled = 2, .attended = 42, .kv_tokens = 42};
+  OpCost cost = CostOf(windowed, op, shape);
+  EXPECT_DOUBLE_EQ(cost.attention_flops, 4.0 * 8 * 16 * 16);
+  EXPECT_DOUBLE_EQ(cost.kv_bytes, (16 + 2) * 2.0 * 2 * 4 * 16);
+  // Within the window all is as without.
+  shape = {.rows = 2, .sampled = 2, .attended = 9, .kv_tokens = 9};
+  EXPECT_DOUBLE_EQ(CostOf(windowed, op, shape).flops, CostOf(graph, op, shape).flops);
+  EXPECT_DOUBLE_EQ(CostOf(windowed, op, shape).kv_bytes, CostOf(graph, op, shape).kv_bytes);
+}
+
+TEST_F(CostTest, HeadNormsAreReadWithTheWeights) {
+  BlockGraph normed = graph;
+  normed.blocks[1].head_norm_bytes = Bytes{128};
+  Op op;
+  op.block = BlockId{1};
+  op.units = graph.at(op.block).AllUnits();
+  const MicrobatchShape shape{.rows = 1, .sampled = 1, .attended = 3, .kv_tokens = 3};
+  EXPECT_DOUBLE_EQ(CostOf(normed, op, shape).memory_bytes,
+                   CostOf(graph, op, shape).memory_bytes + 128);
+}
+
 TEST_F(CostTest, RooflineTakesTheTighterRoof) {
   DeviceSpec device{.memory_bytes_per_s = 100, .flops = 1000};
   EXPECT_DOUBLE_EQ(RooflineSeconds(OpCost{.flops = 2000, .memory_bytes = 100}, device), 2);

@@ -46,6 +46,26 @@ TEST(MemoryTest, WorkspaceFollowsItsFormula) {
   EXPECT_EQ(WorkspaceBytes(graph, 10).value, 4u * 10 * (12 + 12 + 10) + 8u * 10 * 6 + 65536);
 }
 
+TEST(MemoryTest, HeadNormsLieWhereAnyUnitRuns) {
+  BlockGraph graph = TinyGraph(kShape);
+  graph.blocks[1].head_norm_bytes = Bytes{40};
+  const PlanLimits limits;
+  const BlockGraph plain = TinyGraph(kShape);
+  const auto more = [&](const Plan& plan, size_t device) {
+    return TableOf(graph, plan, limits).rows[device].weights.value -
+           TableOf(plain, plan, limits).rows[device].weights.value;
+  };
+  EXPECT_EQ(more(testing::SinglePlan(graph), 0), 40u);
+  // Both devices of a tensor split run heads, one of a layer split has the block.
+  EXPECT_EQ(more(testing::TensorSplitPlan(graph, {1, 1}), 0), 40u);
+  EXPECT_EQ(more(testing::TensorSplitPlan(graph, {1, 1}), 1), 40u);
+  EXPECT_EQ(more(testing::LayerSplitPlan(graph, 2, 1), 0), 40u);
+  EXPECT_EQ(more(testing::LayerSplitPlan(graph, 2, 1), 1), 0u);
+  // Offload runs all on one device, and the host holds none.
+  EXPECT_EQ(more(testing::OffloadPlan(graph), 0), 40u);
+  EXPECT_EQ(more(testing::OffloadPlan(graph), 1), 0u);
+}
+
 TEST(MemoryTest, TiedWeightsCountOnceWhereUnitsOverlap) {
   testing::TinyShape shape = kShape;
   shape.tied = true;

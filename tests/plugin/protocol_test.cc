@@ -17,6 +17,8 @@ TEST(ProtocolTest, ARequestReadsBackToTheSameProblem) {
   request.plugin_path = "/a/b \"c\".so";
   request.plan = true;
   request.knobs = {{"k", "v\nw"}};
+  test.graph.blocks[1].head_norm_bytes = Bytes{96};
+  test.graph.config.sliding_window = 17;
   request.graph = test.graph;
   request.rig = test.rig;
   request.limits = {7, 8, 9};
@@ -38,6 +40,7 @@ TEST(ProtocolTest, ARequestReadsBackToTheSameProblem) {
   ASSERT_EQ(back.graph.size(), test.graph.size());
   EXPECT_TRUE(back.graph.tied);
   EXPECT_EQ(back.graph.config.n_kv_heads, 8u);
+  EXPECT_EQ(back.graph.config.sliding_window, 17u);
   for (uint32_t b = 0; b < test.graph.size(); ++b) {
     const Block& is = back.graph.blocks[b];
     const Block& was = test.graph.blocks[b];
@@ -47,6 +50,7 @@ TEST(ProtocolTest, ARequestReadsBackToTheSameProblem) {
     EXPECT_EQ(is.UnitBytes(is.AllUnits()), was.UnitBytes(was.AllUnits()));
     EXPECT_EQ(is.KvBytesPerToken(is.AllUnits()), was.KvBytesPerToken(was.AllUnits()));
     EXPECT_EQ(is.norm_bytes, was.norm_bytes);
+    EXPECT_EQ(is.head_norm_bytes, was.head_norm_bytes);
     EXPECT_EQ(is.params_per_elem, was.params_per_elem);
   }
 }

@@ -56,6 +56,9 @@ class FaultOps final : public Ops {
   void Add(const float* x, const float* y, uint64_t n, float* out) override {
     inner_->Add(x, y, n, out);
   }
+  void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) override {
+    inner_->AddBias(bias, n, width, y);
+  }
   void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
     inner_->SwiGlu(gate, up, n, out);
   }
@@ -63,9 +66,9 @@ class FaultOps final : public Ops {
                     std::span<const SequenceRows> sequences, const KvView& kv) override {
     inner_->RopeAndStore(q, k, v, q_heads, rope, sequences, kv);
   }
-  void Attention(const float* q, uint32_t q_heads, std::span<const SequenceRows> sequences,
-                 const KvView& kv, float* out) override {
-    inner_->Attention(q, q_heads, sequences, kv, out);
+  void Attention(const float* q, uint32_t q_heads, uint32_t window,
+                 std::span<const SequenceRows> sequences, const KvView& kv, float* out) override {
+    inner_->Attention(q, q_heads, window, sequences, kv, out);
   }
 
  private:

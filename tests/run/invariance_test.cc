@@ -70,6 +70,32 @@ TEST(InvarianceTest, ChunksDoNotMatter) {
   }
 }
 
+// What the families bring beside a plain llama: biases, head norms, windows, scaled rotations.
+TEST(InvarianceTest, HoldsForEveryArchitecture) {
+  const std::string shape =
+      "h=96,l=2,heads=6,kv=3,hd=32,ffn=160,vocab=200,ctx=512,type=q4_1,seed=7";
+  for (const char* more : {",arch=qwen2", ",arch=qwen3,window=19", ",window=5,bias=1",
+                           ",yarn=4,orig=32", ",llama3=8,orig=64"}) {
+    const auto model = MakeSyntheticModel(ParseSyntheticSpec(shape + more));
+    for (const Plan& plan : Plans(model->blocks())) {
+      const auto alone = RunOne(TinyOptions(model, plan), Sampled(45, 5));
+      EngineOptions chunked = TinyOptions(model, plan);
+      chunked.limits.max_step_tokens = 7;
+      ExpectSame(*RunOne(chunked, Sampled(45, 5)), *alone, plan.plugin + more + " chunked");
+      EngineOptions threaded = TinyOptions(model, plan);
+      threaded.threads = 3;
+      auto engine = Engine::Create(threaded);
+      std::vector<std::shared_ptr<Recorder>> all;
+      for (int32_t seed : {2, 5, 9}) {
+        all.push_back(std::make_shared<Recorder>());
+        engine->Submit(Sampled(seed == 5 ? 45 : 3 * static_cast<size_t>(seed), seed), all.back());
+      }
+      RunAll(*engine);
+      ExpectSame(*all[1], *alone, plan.plugin + more + " in a batch");
+    }
+  }
+}
+
 TEST(InvarianceTest, ThreadsDoNotMatter) {
   const auto model = TinyModel(DType::kQ8_0);
   for (const Plan& plan : Plans(model->blocks())) {

@@ -101,6 +101,23 @@ TEST(TrafficTest, CountedBytesEqualTheFormulaForEveryPlanAndWire) {
   }
 }
 
+// Biases are fetched and gathered with the rows they belong to; the norms of heads stay where they
+// are.
+TEST(TrafficTest, CountedBytesEqualTheFormulaWithBiasesAndHeadNorms) {
+  for (const char* arch : {"qwen2", "qwen3"}) {
+    const auto model = MakeSyntheticModel(ParseSyntheticSpec(
+        std::string("h=96,l=2,heads=6,kv=3,hd=32,ffn=160,vocab=200,ctx=512,type=q4_1,arch=") +
+        arch));
+    for (const Plan& plan : AllPlans(model->blocks())) {
+      StepLog log;
+      auto engine = Engine::Create(TinyOptions(model, plan));
+      engine->AddObserver(&log);
+      RunWorkload(*engine);
+      ExpectTrafficMatches(*engine, log, plan.plugin + " " + arch);
+    }
+  }
+}
+
 TEST(TrafficTest, CountedBytesEqualTheFormulaOnEveryPath) {
   const auto model = TinyModel(DType::kF32);
   for (const Plan& base : AllPlans(model->blocks())) {

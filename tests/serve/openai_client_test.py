@@ -286,7 +286,8 @@ class ProtocolTest(unittest.TestCase):
 def main():
     global TANDEM, MODEL
     other = os.environ.get("TANDEM_TEST_PYTHON")
-    if openai is None and other and os.path.realpath(other) != os.path.realpath(sys.executable):
+    # A virtual environment's interpreter is a link to the one outside: the paths differ, not the files.
+    if openai is None and other and os.path.abspath(other) != os.path.abspath(sys.executable):
         os.environ.pop("TANDEM_TEST_PYTHON")
         os.execv(other, [other, *sys.argv])
     if openai is None:

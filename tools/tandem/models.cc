@@ -109,7 +109,11 @@ void AddModelsCommand(CLI::App& root, Action& action) {
   show->callback([flags, &action] { action = [flags] { return Show(*flags); }; });
   CLI::App* synthesize = app->add_subcommand("synthesize", "Write a seeded random model as GGUF");
   synthesize->footer(
-      "Example:\n  tandem models synthesize h=256,l=4,heads=8,kv=2,type=q4_1,seed=7 -o tiny.gguf");
+      "Examples:\n"
+      "  tandem models synthesize h=256,l=4,heads=8,kv=2,type=q4_1,seed=7 -o tiny.gguf\n"
+      "  tandem models synthesize h=256,l=4,heads=8,kv=2,arch=qwen3,window=128 -o tiny.gguf\n"
+      "arch is llama, qwen2 or qwen3; bias=1, window=N, scale=F (linear), yarn=F,orig=N and\n"
+      "llama3=F,orig=N add what files of these families may have.");
   synthesize
       ->add_option("spec", flags->spec,
                    "h=...,l=...,heads=...,kv=...,ffn=...,vocab=...,type=...,seed=...")

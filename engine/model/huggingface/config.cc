@@ -4,23 +4,33 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <vector>
 
+#include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "engine/model/arch/architecture.h"
 #include "engine/model/gguf.h"
+#include "engine/model/rope.h"
 
 namespace tandem {
 namespace {
 
 using nlohmann::json;
 
+// What the key sliding_window means to a family.
+enum class Window : uint8_t { kNone, kAllLayers, kWhenUsed };
+
 struct Family {
   const char* class_name;    // config.json: architectures
   const char* architecture;  // the table of engine/model/arch
+  Window window;
 };
 constexpr Family kFamilies[] = {
-    {"LlamaForCausalLM", "llama"},
-    {"MistralForCausalLM", "llama"},
+    {"LlamaForCausalLM", "llama", Window::kNone},
+    {"MistralForCausalLM", "llama", Window::kAllLayers},
+    {"Qwen2ForCausalLM", "qwen2", Window::kWhenUsed},
+    {"Qwen3ForCausalLM", "qwen3", Window::kWhenUsed},
 };
 
 const Family& FamilyOf(const JsonFields& config) {
@@ -52,10 +62,8 @@ void RefuseForeignKeys(const JsonFields& config) {
                         ? QuoteJson(method->at("quant_method"))
                         : "an unnamed method"));
   }
-  for (const char* key : {"attention_bias", "mlp_bias"}) {
-    if (config.FindBool(key).value_or(false)) {
-      config.RefuseUnsupported(key, "true, but biases are not supported here");
-    }
+  if (config.FindBool("mlp_bias").value_or(false)) {
+    config.RefuseUnsupported("mlp_bias", "true (want false)");
   }
   const std::string activation = config.FindString("hidden_act").value_or("silu");
   if (activation != "silu") {
@@ -66,9 +74,46 @@ void RefuseForeignKeys(const JsonFields& config) {
   }
 }
 
-// Newer files gather rope_theta and the scaling in rope_parameters.
+float Positive(const JsonFields& fields, const char* key) {
+  const std::optional<float> value = fields.FindF32(key);
+  if (!value) {
+    fields.Refuse(key, "missing (want a number)");
+  }
+  return *value;
+}
+
+void ReadYarn(const JsonFields& scaling, ModelConfig& out) {
+  YarnScaling yarn;
+  yarn.factor = Positive(scaling, "factor");
+  yarn.original_context = scaling.FindU32("original_max_position_embeddings").value_or(out.context);
+  yarn.beta_fast = scaling.FindF32("beta_fast").value_or(yarn.beta_fast);
+  yarn.beta_slow = scaling.FindF32("beta_slow").value_or(yarn.beta_slow);
+  out.yarn = yarn;
+  // The magnitude that YaRN gives by itself is 1 + 0.1 ln(factor); the file may state another.
+  if (const std::optional<float> magnitude = scaling.FindF32("attention_factor")) {
+    out.rope_magnitude = *magnitude / (1.0f + 0.1f * std::log(std::max(yarn.factor, 1.0f)));
+  }
+  if (scaling.Find("mscale") != nullptr && scaling.Find("mscale_all_dim") != nullptr) {
+    scaling.RefuseUnsupported("mscale", "set, but tandem's YaRN does not do this");
+  }
+}
+
+void ReadLlama3(const JsonFields& scaling, ModelConfig& out) {
+  const Llama3Scaling llama3{
+      .factor = Positive(scaling, "factor"),
+      .low_freq_factor = Positive(scaling, "low_freq_factor"),
+      .high_freq_factor = Positive(scaling, "high_freq_factor"),
+      .original_context = scaling.RequireU32("original_max_position_embeddings")};
+  const std::string problem = Llama3ScalingProblem(llama3);
+  if (!problem.empty()) {
+    scaling.Refuse("rope_scaling", problem);
+  }
+  out.rope_factors = Llama3RopeFactors(llama3, out.rope_dim, out.rope_theta);
+}
+
+// Newer files gather rope_theta and the scaling in rope_parameters. REQUIRES: every other number of
+// `out` is checked.
 void ReadRope(const JsonFields& config, ModelConfig& out) {
-  out.rope_theta = config.FindF32("rope_theta").value_or(10000.0f);
   const char* key = config.Find("rope_parameters") != nullptr ? "rope_parameters" : "rope_scaling";
   const json* object = config.Find(key);
   if (object == nullptr) {
@@ -76,13 +121,41 @@ void ReadRope(const JsonFields& config, ModelConfig& out) {
   }
   const JsonFields scaling(*object, config.source());
   out.rope_theta = scaling.FindF32("rope_theta").value_or(out.rope_theta);
+  ValidateConfig(out, config.source());
   const std::string type =
       scaling.FindString("rope_type").value_or(scaling.FindString("type").value_or("default"));
   if (type == "linear") {
-    out.rope_scale = scaling.FindF32("factor").value_or(1.0f);
+    out.rope_scale = Positive(scaling, "factor");
+  } else if (type == "yarn") {
+    ReadYarn(scaling, out);
+  } else if (type == "llama3") {
+    ReadLlama3(scaling, out);
   } else if (type != "default") {
-    config.RefuseUnsupported(key, QuoteForMessage(type) + " (want linear or default)");
+    config.RefuseUnsupported(key,
+                             QuoteForMessage(type) + " (want linear, yarn, llama3 or default)");
   }
+}
+
+// Qwen files state a window that use_sliding_window turns on, for layers from max_window_layers on
+// (28 where the file does not say, as transformers has it).
+void ReadWindow(const JsonFields& config, Window meaning, ModelConfig& out) {
+  const uint32_t window = config.FindU32("sliding_window").value_or(0);
+  if (meaning == Window::kNone || window == 0) {
+    return;
+  }
+  if (meaning == Window::kWhenUsed) {
+    const uint32_t first = config.FindU32("max_window_layers").value_or(28);
+    if (!config.FindBool("use_sliding_window").value_or(false) || first >= out.n_layers) {
+      return;
+    }
+    if (first != 0) {
+      config.RefuseUnsupported("max_window_layers",
+                               fmt::format("{}: a window in some layers (want 0, or at least the "
+                                           "{} layers)",
+                                           first, out.n_layers));
+    }
+  }
+  out.sliding_window = window;
 }
 
 struct Name {
@@ -109,8 +182,9 @@ constexpr Name kLayerNames[] = {
 ModelConfig ReadHuggingFaceConfig(const JsonFields& config) {
   const Family& family = FamilyOf(config);
   RefuseForeignKeys(config);
-  ModelConfig out;
-  out.architecture = family.architecture;
+  const Architecture* arch = FindArchitecture(family.architecture);
+  Check(arch != nullptr, "huggingface: a family without a table");
+  ModelConfig out = FamilyConfig(*arch);
   out.name = config.FindString("_name_or_path").value_or("");
   out.n_layers = config.RequireU32("num_hidden_layers");
   out.hidden = config.RequireU32("hidden_size");
@@ -127,13 +201,13 @@ ModelConfig ReadHuggingFaceConfig(const JsonFields& config) {
   }
   out.head_dim = head_dim ? *head_dim : out.hidden / out.n_heads;
   out.rope_dim = out.head_dim;
-  ReadRope(config, out);
+  out.rope_theta = config.FindF32("rope_theta").value_or(10000.0f);
   out.norm_eps = config.FindF32("rms_norm_eps").value_or(1e-6f);
   out.tied_embedding = config.FindBool("tie_word_embeddings").value_or(false);
   out.rope_interleaved = false;
-  if (config.FindU32("sliding_window").value_or(out.context) < out.context) {
-    config.RefuseUnsupported("sliding_window", "smaller than the context");
-  }
+  ValidateConfig(out, config.source());
+  ReadRope(config, out);
+  ReadWindow(config, family.window, out);
   ValidateConfig(out, config.source());
   return out;
 }

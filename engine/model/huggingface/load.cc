@@ -10,6 +10,7 @@
 #include "engine/model/gguf.h"
 #include "engine/model/huggingface/config.h"
 #include "engine/model/huggingface/directory.h"
+#include "engine/model/huggingface/tokenizer_json.h"
 #include "engine/model/tensor_table.h"
 
 namespace tandem {
@@ -86,6 +87,11 @@ std::shared_ptr<const Model> LoadHuggingFace(HuggingFaceFiles files) {
   }
   TakeWeights(*arch, tensors, parts);
   parts.memory = memory;
+
+  if (std::optional<VocabularyData> data = ReadHuggingFaceVocabulary(files, parts.config.vocab)) {
+    parts.tokenizer = MakeTokenizer(*std::move(data), files.source);
+  }
+  parts.chat_template = ReadHuggingFaceChatTemplate(files);
 
   // The configuration is part of what these weights mean.
   std::vector<std::span<const std::byte>> pieces{files.content.at(kConfig)};

@@ -190,7 +190,7 @@ typedef struct tandem_block {
   uint64_t bytes_per_elem;
   uint64_t params_per_elem;          // multiply-adds an element costs for one token
   uint64_t kv_bytes_per_elem_token;  // ATTENTION; else 0
-  uint64_t norm_bytes;               // of the block's own norm, on every device that applies it
+  uint64_t norm_bytes;               // of its norm vectors, on every device that applies them
 } tandem_block;
 
 typedef struct tandem_problem {
