@@ -7,6 +7,7 @@
 
 #include "engine/base/error.h"
 #include "engine/model/huggingface/directory.h"
+#include "engine/model/huggingface/tokenizer_json.h"
 
 namespace tandem {
 
@@ -22,6 +23,20 @@ std::shared_ptr<const Model> LoadModel(const std::string& path) {
                      folder.empty() ? "." : folder));
   }
   return LoadGguf(path);
+}
+
+StoredVocabulary LoadModelVocabulary(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) {
+    return LoadVocabulary(path);
+  }
+  const HuggingFaceFiles files = OpenHuggingFaceFolder(path);
+  StoredVocabulary stored;
+  if (std::optional<VocabularyData> data = ReadHuggingFaceVocabulary(files, std::nullopt)) {
+    stored.tokenizer = MakeTokenizer(*std::move(data), files.source);
+  }
+  stored.chat_template = ReadHuggingFaceChatTemplate(files);
+  return stored;
 }
 
 }  // namespace tandem

@@ -7,11 +7,15 @@
 #include <memory>
 #include <string>
 
+#include "engine/model/gguf_vocabulary.h"
 #include "engine/model/model.h"
 
 namespace tandem {
 
 // Throws Error(kNotFound | kModelFile | kUnsupported).
 std::shared_ptr<const Model> LoadModel(const std::string& path);
+
+// The tokenizer and the chat template alone. Throws the same.
+StoredVocabulary LoadModelVocabulary(const std::string& path);
 
 }  // namespace tandem

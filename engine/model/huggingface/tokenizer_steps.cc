@@ -150,6 +150,7 @@ void ReadSpaceMarks(const json& document, const std::string& source, VocabularyD
     }
     marks_spaces = true;
     if (scheme != "never") {
+      data.space_prefix_where_missing = true;
       data.space_prefix = scheme == "first" ? SpacePrefix::kFirst : SpacePrefix::kEachPiece;
     }
   }

@@ -56,7 +56,7 @@ class SafetensorsBuilder {
 };
 
 struct FolderBuilder {
-  nlohmann::json config;
+  nlohmann::json config = nlohmann::json::object();
   std::map<std::string, std::string> files;  // beside config.json
 
   HuggingFaceFiles Files() const {
