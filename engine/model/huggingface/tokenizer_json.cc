@@ -123,8 +123,10 @@ class TokenReader {
 
   static void MarkUnknown(const json& model, VocabularyData& data) {
     const json unknown = model.value("unk_token", json());
-    const auto it = unknown.is_string() ? std::find(data.tokens.begin(), data.tokens.end(), unknown)
-                                        : data.tokens.end();
+    if (!unknown.is_string()) {
+      return;
+    }
+    const auto it = std::find(data.tokens.begin(), data.tokens.end(), unknown.get<std::string>());
     if (it != data.tokens.end()) {
       data.unk = static_cast<int32_t>(it - data.tokens.begin());
     }
