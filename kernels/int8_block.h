@@ -5,10 +5,17 @@
 // A block with m < kInt8Tiny is all zeros with scale 0; one that holds a NaN or an infinity gets
 // q = 0 and scale NaN, so that the trouble shows in every output it meets.
 //
-// A product of a quantised weight row with such a row is, per block b, exact in int32:
-//   Q8_0, Q4_0:  acc += (d_b * scale_b) * sum(w * q)
-//   Q4_1:        acc += (d_b * scale_b) * sum(w * q) + m_b * (scale_b * sum(q))
-// and the blocks are added in order in f32.
+// A product of a quantised weight row with such a row is, per block b of 32 columns, exact in
+// int32:
+//   Q8_0, Q4_0, Q5_0:  acc += (d * scale_b) * sum(w * q)
+//   Q4_1, Q5_1:        acc += (d * scale_b) * sum(w * q);        acc += m * (scale_b * sum(q))
+//   Q4_K, Q5_K:        acc += ((d * sc) * scale_b) * sum(w * q);  acc -= (dmin * mn) * (scale_b *
+//   sum(q)) Q6_K:              acc += (d * scale_b) * (sc0 * sum0(w * q) + sc1 * sum1(w * q))
+// with w the stored integer less its offset (8, 16 or 32 where the type has one), sc and mn the
+// block's 6-bit scale and minimum, sc0 and sc1 the 8-bit scales of its halves of 16 columns. Blocks
+// are added in order in f32, one chain an output. d * sc and dmin * mn are exact in f32, and so is
+// the bracket of Q6_K (below 2^24); every other product and sum rounds once, except that a tier may
+// fuse a product with the sum it goes into.
 #pragma once
 
 #include <cstdint>

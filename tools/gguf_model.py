@@ -1,7 +1,8 @@
 """Reads GGUF files for the tools that make golden files: metadata, weights as float32, tokenizer.
 
 Nothing here is used by tandem itself; it is a second, independent reading of the format, so that
-the golden files do not share tandem's mistakes. Needs numpy, and `tokenizers` for bpe_oracle().
+the golden files do not share tandem's mistakes. Needs numpy; the package `gguf` for weights of 5 bits
+and of K types; `tokenizers` for bpe_oracle().
 Format: the GGUF specification; quantised blocks: ggml's block_q4_0, block_q4_1, block_q8_0.
 
     model = GgufFile("model.gguf"); model.metadata["llama.block_count"]; model.weight("output_norm.weight")
@@ -16,7 +17,8 @@ _STRING, _ARRAY = 8, 9
 
 # ggml tensor type -> (name, values a block, bytes a block)
 _TYPES = {0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
-          8: ("Q8_0", 32, 34), 30: ("BF16", 1, 2)}
+          8: ("Q8_0", 32, 34), 30: ("BF16", 1, 2), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24),
+          12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210)}
 
 
 class GgufFile:
@@ -85,7 +87,9 @@ def dequantise(type_name, raw):
     if type_name == "Q4_1":
         blocks = raw.reshape(-1, 20)
         return (_halves(blocks, 0) * _nibbles(blocks[:, 4:]) + _halves(blocks, 2)).reshape(-1)
-    raise ValueError(f"tensor type {type_name}")
+    import gguf
+
+    return gguf.quants.dequantize(raw.reshape(1, -1), gguf.GGMLQuantizationType[type_name]).reshape(-1)
 
 
 def _halves(blocks, at):

@@ -265,6 +265,12 @@ Record Parse(const json& j) {
   r.plugin_version = plugin.at("version");
   r.plugin_sha256 = plugin.at("sha256");
   for (const auto& [key, value] : plugin.at("knobs").items()) r.knobs.push_back({key, value});
+  if (plugin.contains("auto_use")) {
+    const json& use = plugin.at("auto_use");
+    r.auto_use = AutoUse{.prompt_tokens = use.at("prompt_tokens"),
+                         .output_tokens = use.at("output_tokens"),
+                         .sequences = use.at("sequences")};
+  }
   r.plan_hash = j.at("plan_hash");
   r.path_requested = j.at("path").at("requested");
   r.paths_taken = j.at("path").at("taken").get<std::vector<std::string>>();
@@ -325,6 +331,11 @@ json ToJson(const Record& r) {
          {"machine", r.machine},
          {"tandem", {{"version", r.tandem_version}}},
          {"when", r.when}};
+  if (r.auto_use) {
+    j["plugin"]["auto_use"] = {{"prompt_tokens", r.auto_use->prompt_tokens},
+                               {"output_tokens", r.auto_use->output_tokens},
+                               {"sequences", r.auto_use->sequences}};
+  }
   if (r.prefill) j["prefill"] = PhaseJson(*r.prefill);
   if (r.decode) j["decode"] = PhaseJson(*r.decode);
   if (r.serve) j["serve"] = ServeJson(*r.serve);

@@ -98,6 +98,7 @@ struct Record {
   uint32_t n_devices = 1;
   std::string plugin_requested, plugin, plugin_version, plugin_sha256;
   std::vector<Knob> knobs;
+  std::optional<AutoUse> auto_use;  // what `auto` looked for, when it was asked
   std::string plan_hash;
   std::string path_requested;
   std::vector<std::string> paths_taken;  // "d0-d1 local"

@@ -30,7 +30,8 @@ svg{width:100%;height:auto;display:block;background:#fff}
 th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right}th:first-child,td:first-child{text-align:left}
 th{border-bottom:2px solid #111}summary{cursor:pointer;font-weight:600;margin:1rem 0 .4rem}
 .crossings{font-size:.95rem}.small{font-size:.85rem;color:#444}
-@media print{body{max-width:none;font-size:11pt}details{display:block}.scroll{overflow:visible}table{font-size:7pt}}
+@media (max-width:40rem){figure{overflow-x:auto}figure svg{min-width:32rem}h1{overflow-wrap:anywhere}}
+@media print{tr{break-inside:avoid}h2,h3{break-after:avoid}body{max-width:none;font-size:11pt}details{display:block}.scroll{overflow:visible}table{font-size:7pt}}
 )";
 
 std::string Banner(const std::vector<Record>& records) {

@@ -14,16 +14,16 @@ namespace {
 
 using Row = std::vector<std::string>;
 
-// First row is the header; cells are escaped here.
+// First row is the header, repeated on every printed page; cells are escaped here.
 std::string Table(const std::vector<Row>& rows) {
-  std::string html = "<div class='scroll'><table>";
+  std::string html = "<div class='scroll'><table><thead>";
   for (size_t r = 0; r < rows.size(); ++r) {
-    html += "<tr>";
+    html += r == 1 ? "</thead><tbody><tr>" : "<tr>";
     for (const std::string& cell : rows[r])
       html += fmt::format("<{0}>{1}</{0}>", r == 0 ? "th" : "td", EscapeHtml(cell));
     html += "</tr>\n";
   }
-  return html + "</table></div>\n";
+  return html + (rows.size() > 1 ? "</tbody></table></div>\n" : "</thead></table></div>\n");
 }
 
 template <typename F>

@@ -128,6 +128,14 @@ class Sweep {
       Fail(ErrorCode::kInvalidArgument,
            "scenario: clock: virtual time needs a rig; rig 'cpu' runs on the wall clock");
     }
+    // A step's length here and its parts in rig time would not add up.
+    if (!p.rig.is_this_machine && scenario_.clock == ClockKind::kWall && !cell.workload &&
+        !scenario_.predicted) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("scenario: clock: wall times phases on this machine (want rig: cpu), but rig "
+                       "'{}' is emulated in rig time (want clock: virtual)",
+                       p.rig.name));
+    }
     PlanProblem problem{&p.shape->blocks(), &p.rig,    cell.limits,
                         cell.wire,          cell.path, cell.tensor_split};
     try {
@@ -318,6 +326,7 @@ class Sweep {
     r.plugin_version = p.run.plugin.version;
     r.plugin_sha256 = p.run.plugin.sha256;
     r.knobs = p.run.plan.knobs;
+    r.auto_use = p.run.use;
     r.plan_hash = p.run.plan_hash;
     r.path_requested = ToString(p.cell.path);
     if (p.refused.empty() && p.rig.size() > 1) {

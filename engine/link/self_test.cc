@@ -10,7 +10,7 @@
 namespace tandem {
 namespace {
 
-constexpr std::array<uint64_t, 4> kSizes{1, 63, 4096, kStagingChunk + 12345};
+constexpr std::array<uint64_t, 4> kSizes{1, 63, 4096, kSelfTestBytes - 1};
 
 // A byte that depends on the position, the size and the round, so that a shifted, truncated or
 // stale message never looks right.
@@ -49,7 +49,7 @@ void CheckMessage(Transport& transport, Device& src, Device& dst, const Buffer& 
 }  // namespace
 
 void SelfTestPath(Transport& transport, Device& src, Device& dst) {
-  const Bytes room{kSizes.back() + 1};
+  const Bytes room{kSelfTestBytes};
   const Buffer from = src.Allocate(MemoryUse::kWorkspace, room, "link self-test");
   const Buffer to = dst.Allocate(MemoryUse::kWorkspace, room, "link self-test");
   for (uint64_t size : kSizes) {

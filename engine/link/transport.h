@@ -20,6 +20,7 @@
 #include "engine/base/units.h"
 #include "engine/device/device.h"
 #include "engine/link/traffic_ledger.h"
+#include "engine/plan/memory.h"
 #include "engine/rig/rig.h"
 
 namespace tandem {
@@ -60,7 +61,7 @@ class Transport {
 std::unique_ptr<Transport> MakeTransport(PathKind mechanism, PathKind stands_for, Device* host);
 
 // Messages longer than this cross the staging buffer in pieces.
-inline constexpr uint64_t kStagingChunk = uint64_t{1} << 18;
+inline constexpr uint64_t kStagingChunk = kHostStagingBytes;
 
 // The CPU's mechanism for a path of a rig: host_staged for itself, local for all others.
 PathKind CpuMechanism(PathKind path);

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
@@ -18,21 +19,29 @@ uint32_t UnitsFor(uint32_t elems, uint32_t elems_per_unit) {
   return (elems + elems_per_unit - 1) / elems_per_unit;
 }
 
-// Bytes that `columns` columns of a matrix of `rows` rows take, as their share of its blocks. Units
-// end on block boundaries, so the shares of a unit's elements add up to whole blocks; one element's
-// share must be a whole number of bytes for Block::bytes_per_elem to be exact.
-uint64_t ColumnBytes(DType type, uint64_t rows, uint64_t columns, const char* tensor,
-                     LayerIndex layer) {
+// Bytes that `columns` columns of a matrix of `rows` rows take, as their share of its blocks; none
+// where that is no whole number. Units end on block boundaries, so the shares of a unit's elements
+// add up to whole blocks.
+std::optional<uint64_t> ColumnBytes(DType type, uint64_t rows, uint64_t columns) {
   const DTypeTraits& traits = Traits(type);
   const uint64_t scaled = rows * columns * traits.block_bytes;
   if (scaled % traits.block_elems != 0) {
-    Fail(ErrorCode::kUnsupported,
-         fmt::format("block graph: layer {}: {} of type {} with {} rows cannot be shared out by "
-                     "columns in whole bytes (want a hidden width that is a multiple of {}, or a "
-                     "plain type)",
-                     layer.value, tensor, traits.name, rows, traits.block_elems));
+    return std::nullopt;
   }
   return scaled / traits.block_elems;
+}
+
+uint64_t HeadColumnBytes(DType type, uint64_t rows, uint64_t columns, LayerIndex layer) {
+  const std::optional<uint64_t> bytes = ColumnBytes(type, rows, columns);
+  if (!bytes) {
+    const DTypeTraits& traits = Traits(type);
+    Fail(ErrorCode::kUnsupported,
+         fmt::format("block graph: layer {}: attention output of type {} with {} rows cannot be "
+                     "shared out by heads of {} columns in whole bytes (want a hidden width that "
+                     "is a multiple of {}, or a plain type)",
+                     layer.value, traits.name, rows, columns, traits.block_elems));
+  }
+  return *bytes;
 }
 
 // KV heads in a unit: the fewest whose columns of wo end on a block; all of them when none do.
@@ -68,7 +77,7 @@ Block AttentionBlock(const ModelConfig& config, const BlockTypes& types, LayerIn
   block.bytes_per_elem = Bytes{
       query_rows * RowBytes(types.wq, config.hidden) +
       config.head_dim * (RowBytes(types.wk, config.hidden) + RowBytes(types.wv, config.hidden)) +
-      ColumnBytes(types.wo, config.hidden, query_rows, "attention output", layer)};
+      HeadColumnBytes(types.wo, config.hidden, query_rows, layer)};
   if (config.attention_bias) {
     // A KV head takes its own part of the biases of k and v, and its query heads' of q.
     block.bytes_per_elem += Bytes{(query_rows + 2 * config.head_dim) * sizeof(float)};
@@ -83,14 +92,19 @@ Block MlpBlock(const ModelConfig& config, const BlockTypes& types, LayerIndex la
   Block block;
   block.kind = BlockKind::kMlp;
   block.layer = layer;
-  block.elems = config.ffn;
-  block.elems_per_unit = std::max(kMlpUnitColumns, Traits(types.down).block_elems);
+  // Ends at the block's length at the latest; the FFN width is a multiple of that.
+  while (!ColumnBytes(types.down, config.hidden, block.columns)) {
+    block.columns *= 2;
+  }
+  Check(config.ffn % block.columns == 0, "block graph: the FFN down matrix has whole blocks");
+  block.elems = config.ffn / block.columns;
+  block.elems_per_unit = std::max(kMlpUnitColumns, Traits(types.down).block_elems) / block.columns;
   block.units = UnitsFor(block.elems, block.elems_per_unit);
   block.norm_bytes = Bytes{uint64_t{config.hidden} * sizeof(float)};
-  block.bytes_per_elem =
-      Bytes{RowBytes(types.gate, config.hidden) + RowBytes(types.up, config.hidden) +
-            ColumnBytes(types.down, config.hidden, 1, "FFN down", layer)};
-  block.params_per_elem = uint64_t{3} * config.hidden;
+  block.bytes_per_elem = Bytes{
+      block.columns * (RowBytes(types.gate, config.hidden) + RowBytes(types.up, config.hidden)) +
+      *ColumnBytes(types.down, config.hidden, block.columns)};
+  block.params_per_elem = uint64_t{3} * config.hidden * block.columns;
   return block;
 }
 

@@ -27,6 +27,7 @@ struct Block {
   uint32_t units = 0;
   uint32_t elems_per_unit = 0;  // KV heads, FFN columns or vocabulary rows in a full unit
   uint32_t elems = 0;           // the total; the last unit has elems - (units-1)*elems_per_unit
+  uint32_t columns = 1;         // FFN columns in an element of MLP; see bytes_per_elem
   bool sums = true;             // partial outputs add up (false: they concatenate)
   Bytes norm_bytes;             // the block's own input norm (f32), on every device that applies it
   Bytes head_norm_bytes;        // norms of the heads of q and k, on every device that runs any unit
@@ -39,8 +40,9 @@ struct Block {
 
   // Stored bytes and multiply-add weight count per element (a KV head with its query heads, an FFN
   // column, a vocabulary row): weights of a unit range are ElemCount * these. Exact over units;
-  // one element's columns of a quantised matrix count as their share of its blocks, which
-  // BuildBlockGraph requires to be whole bytes. EMBED only looks rows up, so it counts no
+  // one element's columns of a quantised matrix count as their share of its blocks, in whole bytes:
+  // where one FFN column's share is a fraction (Q6_K beside a hidden width of 576), an element is
+  // the fewest columns, `columns`, that make it whole. EMBED only looks rows up, so it counts no
   // multiply-adds.
   Bytes bytes_per_elem;
   uint64_t params_per_elem = 0;
@@ -78,8 +80,8 @@ struct BlockGraph {
 
 // Builds the chain. `types` holds one entry a layer in [1..L], entry 0 for embedding and output
 // (fields a layer does not use are ignored). Types may differ between layers. Throws
-// Error(kUnsupported) where an element's share would be a fraction of a byte, which takes a
-// quantised wo or down beside a hidden width that is no multiple of 32.
+// Error(kUnsupported) where a KV head's share would be a fraction of a byte, which takes a
+// quantised wo beside an odd hidden width or head.
 BlockGraph BuildBlockGraph(const ModelConfig& config, const std::vector<BlockTypes>& types);
 
 }  // namespace tandem

@@ -3,6 +3,7 @@
 #include <array>
 #include <bit>
 #include <cctype>
+#include <iterator>
 
 #include "engine/base/check.h"
 
@@ -10,13 +11,18 @@ namespace tandem {
 namespace {
 
 // In the order of DType.
-constexpr std::array<DTypeTraits, 6> kTraits = {{
+constexpr std::array<DTypeTraits, std::size(kAllDTypes)> kTraits = {{
     {"F32", 0, 1, 4, false},
     {"F16", 1, 1, 2, false},
     {"BF16", 30, 1, 2, false},
     {"Q8_0", 8, 32, 34, true},
     {"Q4_0", 2, 32, 18, true},
     {"Q4_1", 3, 32, 20, true},
+    {"Q5_0", 6, 32, 22, true},
+    {"Q5_1", 7, 32, 24, true},
+    {"Q4_K", 12, 256, 144, true},
+    {"Q5_K", 13, 256, 176, true},
+    {"Q6_K", 14, 256, 210, true},
 }};
 
 bool EqualsIgnoringCase(std::string_view a, std::string_view b) {
@@ -56,6 +62,17 @@ std::optional<DType> DTypeFromName(std::string_view name) {
     }
   }
   return std::nullopt;
+}
+
+std::string DTypeNames() {
+  std::string names;
+  for (const DTypeTraits& traits : kTraits) {
+    if (!names.empty()) {
+      names += &traits == &kTraits.back() ? " and " : ", ";
+    }
+    names += traits.name;
+  }
+  return names;
 }
 
 uint64_t RowBytes(DType type, uint64_t elems) {

@@ -119,10 +119,9 @@ TensorView LocateGgufTensor(const GgufTensor& tensor, const GgufHeader& header,
   const std::optional<DType> type = DTypeFromGgml(tensor.ggml_type);
   if (!type) {
     Fail(ErrorCode::kUnsupported,
-         fmt::format("gguf: {}: tensor {}: tensor type {} ({}) (tandem reads F32, F16, BF16, Q8_0, "
-                     "Q4_0 and Q4_1)",
+         fmt::format("gguf: {}: tensor {}: tensor type {} ({}) (tandem reads {})",
                      header.metadata.source(), QuoteForMessage(tensor.name),
-                     GgmlTypeName(tensor.ggml_type), tensor.ggml_type));
+                     GgmlTypeName(tensor.ggml_type), tensor.ggml_type, DTypeNames()));
   }
   if (tensor.dims[2] != 1 || tensor.dims[3] != 1) {
     RefuseTensor(header, tensor.name, "has more than two dimensions");

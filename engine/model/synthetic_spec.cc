@@ -90,7 +90,7 @@ class Pairs {
     }
     const std::optional<DType> type = DTypeFromName(it->second);
     if (!type) {
-      Refuse(fmt::format("{}={} (want f32, f16, bf16, q8_0, q4_0 or q4_1)", key, it->second));
+      Refuse(fmt::format("{}={} (want {})", key, it->second, DTypeNames()));
     }
     return *type;
   }

@@ -5,26 +5,12 @@
 
 #include <algorithm>
 
+#include "engine/plan/shards.h"
+#include "engine/plan/value_layout.h"
 #include "engine/plan/verifier_internal.h"
 
 namespace tandem {
 namespace {
-
-// The elements that ranges of two blocks' units cover, each counted once.
-struct Elements {
-  std::vector<std::pair<uint32_t, uint32_t>> ranges;
-  uint64_t Count() {
-    std::sort(ranges.begin(), ranges.end());
-    uint64_t count = 0;
-    uint32_t next = 0;
-    for (auto [begin, end] : ranges) {
-      begin = std::max(begin, next);
-      if (begin < end) count += end - begin;
-      next = std::max(next, end);
-    }
-    return count;
-  }
-};
 
 // Tables by (device + 1, block): the host's row comes first.
 class Needs {
@@ -77,25 +63,18 @@ class Needs {
     return static_cast<size_t>(device.value + 1) * graph_.size() + block.value;
   }
 
+  // Rows of a tied table count as EMBED's where a device has any of it, else as HEAD's.
   void AddWeights() {
-    std::vector<Elements> held(weights_.size());
+    std::vector<bool> embeds(plan_.n_devices + 1);
     for (const Place& place : plan_.places) {
-      const Block& block = graph_.at(place.block);
-      held[Cell(place.device, place.block)].ranges.emplace_back(block.ElemBegin(place.units),
-                                                                block.ElemEnd(place.units));
+      if (place.block.value == 0) embeds[static_cast<size_t>(place.device.value + 1)] = true;
     }
-    uint32_t head = graph_.head().value;
-    for (size_t cell = 0; cell < held.size(); ++cell) {
-      uint32_t b = cell % graph_.size();
-      uint64_t elements = held[cell].Count();
-      if (graph_.tied && b == head) {
-        // What EMBED holds of the shared weight is there already.
-        Elements& embed = held[cell - head];
-        uint64_t shared = embed.Count();
-        embed.ranges.insert(embed.ranges.end(), held[cell].ranges.begin(), held[cell].ranges.end());
-        elements = embed.Count() - shared;
-      }
-      weights_[cell] = elements * graph_.blocks[b].bytes_per_elem.value;
+    for (const WeightShard& shard : ShardsOf(plan_, graph_)) {
+      const bool as_head = graph_.tied && shard.block.value == 0 &&
+                           !embeds[static_cast<size_t>(shard.device.value + 1)];
+      const BlockId block = as_head ? graph_.head() : shard.block;
+      weights_[Cell(shard.device, block)] +=
+          uint64_t{shard.end - shard.begin} * graph_.at(block).bytes_per_elem.value;
     }
     // The block's own norm where it is applied, its heads' norms where any unit runs.
     std::vector<bool> norm(weights_.size()), head_norm(weights_.size());
@@ -112,107 +91,39 @@ class Needs {
     }
   }
 
-  // Sequence slots whose number is c modulo `classes`.
-  uint64_t SlotsInClass(uint32_t c, uint32_t classes) const {
-    uint32_t n = limits_.max_sequences;
-    return c < n ? (n - c - 1) / classes + 1 : 0;
-  }
-
   void AddKv(uint32_t lane) {
-    const Program& prefill = plan_.program(ProgramKind::kPrefill, lane);
-    const Program& decode = plan_.program(ProgramKind::kDecode, lane);
-    uint32_t classes = KvClasses(prefill, decode).value_or(1);
-    // homes[cell][class * units + unit]
-    std::vector<std::vector<bool>> homes(kv_.size());
-    for (const Program* program : {&prefill, &decode}) {
-      bool by_sequence = program->microbatch_kind == MicrobatchKind::kBySequence;
-      for (const Op& op : program->ops) {
-        bool attends = op.kind == OpKind::kRun && graph_.at(op.block).kind == BlockKind::kAttention;
+    std::vector<std::vector<bool>> homes(kv_.size());  // [cell][unit]
+    for (ProgramKind kind : {ProgramKind::kPrefill, ProgramKind::kDecode}) {
+      for (const Op& op : plan_.program(kind, lane).ops) {
+        const bool attends =
+            op.kind == OpKind::kRun && graph_.at(op.block).kind == BlockKind::kAttention;
         if (!attends && op.kind != OpKind::kKvMove) continue;
-        uint32_t units = graph_.at(op.block).units;
-        auto& home = homes[Cell(op.devices.back(), op.block)];
-        home.resize(size_t{classes} * units);
-        for (uint32_t c = 0; c < classes; ++c) {
-          if (by_sequence && c % program->microbatches != op.microbatch) continue;
-          for (uint32_t u = op.units.begin; u < op.units.end; ++u) home[c * units + u] = true;
+        for (DeviceId device : op.devices) {
+          auto& home = homes[Cell(device, op.block)];
+          home.resize(graph_.at(op.block).units);
+          for (uint32_t u = op.units.begin; u < op.units.end; ++u) home[u] = true;
         }
       }
     }
-    uint64_t tokens = KvTokensPerSlot(limits_);
+    const uint64_t tokens = uint64_t{limits_.max_sequences} * KvTokensPerSlot(limits_);
     for (size_t cell = 0; cell < homes.size(); ++cell) {
-      if (homes[cell].empty()) continue;
       const Block& block = graph_.blocks[cell % graph_.size()];
-      for (size_t i = 0; i < homes[cell].size(); ++i) {
-        if (!homes[cell][i]) continue;
-        auto u = static_cast<uint32_t>(i % block.units);
-        auto c = static_cast<uint32_t>(i / block.units);
-        kv_[cell] += tokens * SlotsInClass(c, classes) * block.KvBytesPerToken({u, u + 1}).value;
+      for (uint32_t u = 0; u < homes[cell].size(); ++u) {
+        if (homes[cell][u]) kv_[cell] += tokens * block.KvBytesPerToken({u, u + 1}).value;
       }
     }
-  }
-
-  struct Rows {
-    uint32_t all = 0;
-    uint32_t sampled = 0;
-  };
-  // The most rows that microbatch m of a program can have.
-  Rows MostRows(const Program& program, uint32_t m) const {
-    uint32_t sequences = limits_.max_sequences;
-    uint32_t step = program.kind == ProgramKind::kPrefill ? limits_.max_step_tokens : sequences;
-    Rows rows{step, sequences};
-    if (program.microbatch_kind == MicrobatchKind::kBySequence) {
-      rows.sampled = static_cast<uint32_t>(SlotsInClass(m, program.microbatches));
-      if (program.kind == ProgramKind::kDecode) rows.all = rows.sampled;
-    } else {
-      // Chunks are cut at floors, so any of them may have the larger count.
-      uint32_t n = program.microbatches;
-      rows.all = (step + n - 1) / n;
-    }
-    rows.sampled = std::min(rows.sampled, rows.all);
-    return rows;
-  }
-
-  // One program's peak of live bytes by device. A prefill by sequence may put all its rows into any
-  // one microbatch, so there the peak is over microbatches, not their sum.
-  std::vector<uint64_t> PeakOf(const Program& program, const ProgramInfo& info) const {
-    bool one_at_a_time = program.microbatch_kind == MicrobatchKind::kBySequence &&
-                         program.kind == ProgramKind::kPrefill;
-    uint32_t columns = one_at_a_time ? program.microbatches : 1;
-    std::vector<uint64_t> live(size_t{plan_.n_devices} * columns), peak(plan_.n_devices);
-    std::vector<Rows> rows;
-    for (uint32_t m = 0; m < program.microbatches; ++m) rows.push_back(MostRows(program, m));
-    auto bytes = [&](const ValueInfo& v) {
-      return ValueBytes(graph_, v, rows[v.microbatch].all, rows[v.microbatch].sampled).value;
-    };
-    auto cell = [&](const ValueInfo& v) {
-      return static_cast<size_t>(v.device.value) * columns + (one_at_a_time ? v.microbatch : 0);
-    };
-    for (uint32_t i = 0; i < program.ops.size(); ++i) {
-      const Op& op = program.ops[i];
-      for (ValueId id : op.out) {
-        const ValueInfo& v = info.values[id];
-        live[cell(v)] += bytes(v);
-        uint64_t& most = peak[static_cast<size_t>(v.device.value)];
-        most = std::max(most, live[cell(v)]);
-      }
-      for (const auto* ids : {&op.in, &op.out}) {
-        for (ValueId id : *ids) {
-          const ValueInfo& v = info.values[id];
-          if (v.last_use == i) live[cell(v)] -= bytes(v);
-        }
-      }
-    }
-    return peak;
   }
 
   // Steps of one lane follow each other, those of different lanes may be under way at once.
   void AddActivations() {
     std::vector<uint64_t> lanes(size_t{plan_.n_lanes} * plan_.n_devices);
     for (size_t p = 0; p < plan_.programs.size(); ++p) {
-      std::vector<uint64_t> peak = PeakOf(plan_.programs[p], programs_[p]);
+      const Program& program = plan_.programs[p];
+      const ValueLayout layout =
+          LargestLayout(programs_[p], graph_, LargestShapes(program, limits_), plan_.n_devices);
       for (uint32_t d = 0; d < plan_.n_devices; ++d) {
-        uint64_t& most = lanes[plan_.programs[p].lane * plan_.n_devices + d];
-        most = std::max(most, peak[d]);
+        uint64_t& most = lanes[program.lane * plan_.n_devices + d];
+        most = std::max(most, layout.peak[d]);
       }
     }
     for (size_t i = 0; i < lanes.size(); ++i) {
@@ -221,12 +132,46 @@ class Needs {
   }
 
   void AddWorkspace() {
-    Bytes scratch =
-        WorkspaceBytes(graph_, std::max(limits_.max_step_tokens, limits_.max_sequences));
+    const uint32_t most = std::max(limits_.max_step_tokens, limits_.max_sequences);
+    const Bytes scratch = WorkspaceBytes(graph_, most);
+    for (uint32_t d = 0; d < plan_.n_devices; ++d) rows_[1 + d].workspace = Bytes{kSmallWorkspace};
+    rows_[0].workspace = Bytes{most * sizeof(int32_t)};
+    std::vector<bool> moves(rows_.size());
     for (const Program& program : plan_.programs) {
       for (const Op& op : program.ops) {
         if (op.kind == OpKind::kRun) RowOf(op.devices[0]).workspace = scratch;
+        if (op.devices.size() < 2) continue;
+        for (DeviceId device : op.devices) moves[static_cast<size_t>(device.value + 1)] = true;
+        const bool staged =
+            !op.devices[0].IsHost() && rig_.ResolvePath(op.path) == PathKind::kHostStaged;
+        if (staged) rows_[0].workspace = Bytes{most * sizeof(int32_t) + kHostStagingBytes};
       }
+    }
+    AddPacking();
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      const Bytes total = rows_[i].total();
+      if (moves[i] && total.value < kSelfTestBytes) {
+        rows_[i].workspace += Bytes{kSelfTestBytes} - total;
+      }
+    }
+  }
+
+  // Padding that packed weights take beyond what the columns `weights` and `slots` say.
+  void AddPacking() {
+    for (const WeightShard& shard : ShardsOf(plan_, graph_)) {
+      RowOf(shard.device).workspace += PackingBytes(graph_, shard.block, shard.begin, shard.end);
+    }
+    std::vector<Bytes> room(plan_.slots.size());  // of the largest fetch into each slot, packed
+    for (const Op* fetch : FetchesOf(plan_)) {
+      const Block& block = graph_.at(fetch->block);
+      const Bytes packed = block.UnitBytes(fetch->units) +
+                           PackingBytes(graph_, fetch->block, block.ElemBegin(fetch->units),
+                                        block.ElemEnd(fetch->units));
+      room[*fetch->slot] = std::max(room[*fetch->slot], packed);
+    }
+    for (size_t i = 0; i < room.size(); ++i) {
+      const Slot& slot = plan_.slots[i];
+      if (room[i] > slot.bytes) RowOf(slot.device).workspace += room[i] - slot.bytes;
     }
   }
 
@@ -239,6 +184,18 @@ class Needs {
   std::vector<uint64_t> kv_;       // the same
   std::vector<MemoryRow> rows_;    // [device + 1]
 };
+
+bool SampledOnly(const BlockGraph& graph, const ValueInfo& value) {
+  return value.meaning == Meaning::kLogits ||
+         (value.meaning == Meaning::kN && value.block == graph.head());
+}
+
+uint64_t RowBytesOf(const BlockGraph& graph, const ValueInfo& value) {
+  const uint64_t width = value.meaning == Meaning::kLogits
+                             ? graph.at(value.block).ElemCount(value.units)
+                             : graph.config.hidden;
+  return sizeof(float) * width;
+}
 
 std::string NameOfBlock(const BlockGraph& graph, BlockId id) {
   const Block& block = graph.at(id);
@@ -254,7 +211,7 @@ Bytes WorkspaceBytes(const BlockGraph& graph, uint32_t max_step_tokens) {
   uint64_t rows = max_step_tokens;
   uint64_t widest = std::max({c.hidden, c.q_dim(), c.ffn});
   uint64_t floats = 2 * uint64_t{c.q_dim()} + 2 * uint64_t{c.kv_dim()} + 2 * uint64_t{c.ffn};
-  return Bytes{4 * rows * floats + 8 * rows * widest + 65536};
+  return Bytes{4 * rows * floats + 8 * rows * widest + kSmallWorkspace};
 }
 
 uint32_t KvTokensPerSlot(const PlanLimits& limits) {
@@ -268,12 +225,14 @@ uint32_t ShardRows(uint32_t rows, uint32_t shard, uint32_t shards) {
 }
 
 Bytes ValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t rows, uint32_t sampled) {
-  uint64_t width = graph.config.hidden;
-  if (value.meaning == Meaning::kLogits) width = graph.at(value.block).ElemCount(value.units);
-  bool sampled_only = value.meaning == Meaning::kLogits ||
-                      (value.meaning == Meaning::kN && value.block == graph.head());
-  uint64_t n = ShardRows(sampled_only ? sampled : rows, value.shard, value.shards);
-  return Bytes{4 * width * n};
+  const uint32_t n = SampledOnly(graph, value) ? sampled : rows;
+  return Bytes{RowBytesOf(graph, value) * ShardRows(n, value.shard, value.shards)};
+}
+
+Bytes MostValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t rows,
+                     uint32_t sampled) {
+  const uint32_t n = SampledOnly(graph, value) ? sampled : rows;
+  return Bytes{RowBytesOf(graph, value) * ((uint64_t{n} + value.shards - 1) / value.shards)};
 }
 
 MemoryTable MemoryNeeds(const Plan& plan, const std::vector<ProgramInfo>& programs,

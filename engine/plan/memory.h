@@ -1,5 +1,6 @@
 // What a plan needs of each device's memory and of the host's, before anything is loaded: the
-// answer to "will it fit, per card".
+// answer to "will it fit, per card". It is a bound: an engine never holds more, by device and in
+// sum, than its table says (a test holds it to that for every plan).
 #pragma once
 
 #include <string>
@@ -15,12 +16,13 @@ struct ValueInfo;
 
 struct MemoryRow {
   DeviceId device;
-  Bytes weights;      // resident places, tied weights once, norms included
+  Bytes weights;      // as the model stores them: resident places, tied weights once, norms,
+                      // copies that fetches read
   Bytes slots;        // staging for fetched weights
   Bytes kv;           // f16 keys and values of the units that live there, for the whole context,
                       // rounded up to pages
-  Bytes activations;  // the largest sum of live values of one step
-  Bytes workspace;    // scratch of the kernels
+  Bytes activations;  // the values of the largest step, as LargestLayout places them
+  Bytes workspace;    // scratch of the kernels, padding of packed weights, staging, sampled ids
   Bytes capacity;     // zero: unlimited
   Bytes total() const { return weights + slots + kv + activations + workspace; }
   bool fits() const { return capacity.value == 0 || total() <= capacity; }
@@ -35,7 +37,9 @@ struct MemoryTable {
 //   f32
 //   + 8 * rows * max(hidden, q_dim, ffn)               a product's input rows, prepared (quantised)
 //   + 65536                                            alignment and small things
-// The executor allocates exactly this on every device that runs a block.
+// The executor allocates exactly this on every device that runs a block, and the last summand alone
+// on the others.
+inline constexpr uint64_t kSmallWorkspace = 65536;
 Bytes WorkspaceBytes(const BlockGraph& graph, uint32_t max_step_tokens);
 
 // Tokens of KV that one sequence slot provides for: its share of the context, in whole pages.
@@ -45,12 +49,21 @@ uint32_t KvTokensPerSlot(const PlanLimits& limits);
 // Rows [floor(rows * shard / shards), floor(rows * (shard + 1) / shards)) are a token shard's.
 uint32_t ShardRows(uint32_t rows, uint32_t shard, uint32_t shards);
 
-// Bytes of one value, f32, when its microbatch has `rows` rows of which `sampled` are sampled.
+// Bytes of one value, f32, when its microbatch has `rows` rows of which `sampled` are sampled; and
+// the most when it has so many or fewer (a token shard of fewer rows may be one row larger).
 Bytes ValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t rows, uint32_t sampled);
+Bytes MostValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t rows,
+                     uint32_t sampled);
+
+// The chunk through which the host_staged path moves its bytes, in the host's memory.
+inline constexpr uint64_t kHostStagingBytes = uint64_t{1} << 18;
+// What the self-test of a path takes at each end, before anything else is there.
+inline constexpr uint64_t kSelfTestBytes = kHostStagingBytes + 12346;
 
 // What an accepted plan needs. `programs` is parallel to plan.programs, as the verifier gives it.
-// Every lane provides for limits.max_sequences sequences: which lane a sequence goes to is not
-// known beforehand. With microbatches by sequence, slot s is in microbatch s mod M.
+// Every lane provides for limits.max_sequences sequences, and so does every device of a lane that
+// groups its sequences: pages are numbered over all of them, so a device has room for each page,
+// whichever group fills it.
 MemoryTable MemoryNeeds(const Plan& plan, const std::vector<ProgramInfo>& programs,
                         const BlockGraph& graph, const Rig& rig, const PlanLimits& limits);
 

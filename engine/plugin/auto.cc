@@ -40,7 +40,12 @@ class AutoSearch {
  public:
   AutoSearch(const PlannerOptions& options, const PlanProblem& problem,
              const std::vector<Knob>& fixed)
-      : options_(options), problem_(problem), fixed_(fixed) {}
+      : options_(options),
+        problem_(problem),
+        fixed_(fixed),
+        use_(TakeAutoUse(problem.limits, &fixed_)) {
+    for (const KnobInfo& knob : AutoKnobs()) declared_.push_back(knob.name);
+  }
 
   PlannedRun Search() {
     for (const PluginFile& file : ListPluginFiles(options_.folders)) TryPlugin(file.name);
@@ -56,6 +61,7 @@ class AutoSearch {
     }
     candidates_[best_index_].chosen = true;
     best_.candidates = std::move(candidates_);
+    best_.use = use_;
     return std::move(best_);
   }
 
@@ -67,7 +73,7 @@ class AutoSearch {
       file = FindPlugin(name, options_.folders);
       info = DescribeFile(options_, file);
     } catch (const Error& error) {
-      candidates_.push_back({name, {}, {}, {}, error.what(), false});
+      candidates_.push_back({.plugin = name, .refused = error.what()});
       return;
     }
     for (const KnobInfo& knob : info.knobs) declared_.push_back(knob.name);
@@ -75,13 +81,14 @@ class AutoSearch {
   }
 
   void TryPoint(const PluginFile& file, const std::string& name, const std::vector<Knob>& knobs) {
-    PlannedRun::Candidate candidate{name, knobs, {}, {}, "", false};
+    PlannedRun::Candidate candidate{.plugin = name, .knobs = knobs};
     try {
       PlannedRun run = RunPlugin(options_, file, problem_, knobs);
       auto [known, added] = prices_.try_emplace(run.plan_hash);
-      if (added) known->second = PriceFirstLane(problem_, run.plan, run.verified);
+      if (added) known->second = PriceUse(problem_, run.plan, run.verified, use_);
       candidate.prefill = known->second.prefill;
       candidate.decode = known->second.decode;
+      candidate.seconds = known->second.seconds;
       Consider(std::move(run), known->second, knobs.size());
     } catch (const Error& error) {
       candidate.refused = error.what();
@@ -90,8 +97,8 @@ class AutoSearch {
   }
 
   // The candidate about to be listed.
-  void Consider(PlannedRun run, const StepPrices& prices, size_t n_knobs) {
-    Rank rank{AutoSeconds(prices), TotalMemory(run.verified.memory), n_knobs, run.plugin.name};
+  void Consider(PlannedRun run, const UsePrice& price, size_t n_knobs) {
+    Rank rank{price.seconds, TotalMemory(run.verified.memory), n_knobs, run.plugin.name};
     if (found_ && !rank.Before(best_rank_)) return;
     found_ = true;
     best_ = std::move(run);
@@ -110,10 +117,11 @@ class AutoSearch {
 
   const PlannerOptions& options_;
   const PlanProblem& problem_;
-  const std::vector<Knob>& fixed_;
+  std::vector<Knob> fixed_;
+  AutoUse use_;
   std::vector<PlannedRun::Candidate> candidates_;
   std::vector<std::string> declared_;
-  std::map<std::string, StepPrices> prices_;  // by plan hash
+  std::map<std::string, UsePrice> prices_;  // by plan hash
   bool found_ = false;
   PlannedRun best_;
   Rank best_rank_;

@@ -1,29 +1,42 @@
 #include "engine/plugin/objective.h"
 
-#include <algorithm>
+#include <fmt/format.h>
 
-#include "engine/base/check.h"
+#include <algorithm>
+#include <charconv>
+#include <string>
+
+#include "engine/base/error.h"
 #include "engine/plan/pricer.h"
 
 namespace tandem {
 namespace {
 
-constexpr uint32_t kPromptTokens = 512;
-constexpr uint32_t kDecodeSteps = 128;
+constexpr uint32_t kPromptTokens = 512;  // of price()
+constexpr uint32_t kMostTokens = 1u << 24;
+constexpr uint32_t kMostSequences = 1u << 16;
+
+const char* const kPromptKnob = "prompt_tokens";
+const char* const kOutputKnob = "output_tokens";
+const char* const kSequencesKnob = "sequences";
 
 Nanos PriceProgram(const PlanProblem& problem, const Plan& plan, const VerifyResult& verified,
-                   ProgramKind kind, uint32_t prompt_tokens) {
-  for (size_t p = 0; p < plan.programs.size(); ++p) {
-    const Program& program = plan.programs[p];
-    if (program.kind != kind || program.lane != 0) continue;
-    const StepShape shape = kind == ProgramKind::kPrefill
-                                ? PrefillShape(program, prompt_tokens)
-                                : DecodeShape(program, 1, std::max(1u, problem.limits.context / 2));
-    return PriceStep(*problem.graph, plan, program, verified.programs[p], shape, *problem.rig)
-        .timeline.length;
+                   const Program& program, const StepShape& shape) {
+  const auto index = static_cast<size_t>(&program - plan.programs.data());
+  return PriceStep(*problem.graph, plan, program, verified.programs[index], shape, *problem.rig)
+      .timeline.length;
+}
+
+uint32_t CountOf(const Knob& knob, uint32_t most) {
+  uint32_t value = 0;
+  const char* end = knob.value.data() + knob.value.size();
+  const auto [stop, error] = std::from_chars(knob.value.data(), end, value);
+  if (error != std::errc() || stop != end || value == 0 || value > most) {
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("plugin auto: knob {}={} (want a whole number from 1 to {})", knob.key,
+                     knob.value, most));
   }
-  Check(false, "a verified plan has a prefill and a decode program in lane 0");
-  return {};
+  return value;
 }
 
 }  // namespace
@@ -33,15 +46,67 @@ StepPrices PriceFirstLane(const PlanProblem& problem, const Plan& plan,
   StepPrices prices;
   prices.prompt_tokens = std::max(
       1u, std::min({kPromptTokens, problem.limits.max_step_tokens, problem.limits.context}));
+  const Program& prefill = plan.program(ProgramKind::kPrefill, 0);
+  const Program& decode = plan.program(ProgramKind::kDecode, 0);
   prices.prefill =
-      PriceProgram(problem, plan, verified, ProgramKind::kPrefill, prices.prompt_tokens);
-  prices.decode = PriceProgram(problem, plan, verified, ProgramKind::kDecode, 0);
+      PriceProgram(problem, plan, verified, prefill, PrefillShape(prefill, prices.prompt_tokens));
+  prices.decode = PriceProgram(problem, plan, verified, decode,
+                               DecodeShape(decode, 1, std::max(1u, problem.limits.context / 2)));
   return prices;
 }
 
-double AutoSeconds(const StepPrices& prices) {
-  const double steps = static_cast<double>(kPromptTokens) / prices.prompt_tokens;
-  return prices.prefill.Seconds() * steps + prices.decode.Seconds() * kDecodeSteps;
+std::vector<KnobInfo> AutoKnobs() {
+  const AutoUse use;
+  const auto knob = [](const char* name, const std::string& value, const char* help) {
+    return KnobInfo{name, "int", value, {value}, help};
+  };
+  return {knob(kPromptKnob, std::to_string(use.prompt_tokens), "Tokens of each prompt."),
+          knob(kOutputKnob, std::to_string(use.output_tokens), "Tokens of each answer."),
+          knob(kSequencesKnob, "slots", "Sequences at once; as many as there are slots (-np).")};
+}
+
+AutoUse TakeAutoUse(const PlanLimits& limits, std::vector<Knob>* knobs) {
+  AutoUse use;
+  use.sequences = std::max(1u, limits.max_sequences);
+  for (const Knob& knob : *knobs) {
+    if (knob.key == kPromptKnob) use.prompt_tokens = CountOf(knob, kMostTokens);
+    if (knob.key == kOutputKnob) use.output_tokens = CountOf(knob, kMostTokens);
+    if (knob.key == kSequencesKnob) use.sequences = CountOf(knob, kMostSequences);
+  }
+  std::erase_if(*knobs, [](const Knob& knob) {
+    return knob.key == kPromptKnob || knob.key == kOutputKnob || knob.key == kSequencesKnob;
+  });
+  const uint64_t slot = std::max(2u, limits.context / std::max(1u, limits.max_sequences));
+  const uint64_t wanted = uint64_t{use.prompt_tokens} + use.output_tokens;
+  if (wanted > slot) {
+    const uint64_t prompt = std::max<uint64_t>(1, use.prompt_tokens * slot / wanted);
+    use.prompt_tokens = static_cast<uint32_t>(std::min(prompt, slot - 1));
+    use.output_tokens = static_cast<uint32_t>(slot - use.prompt_tokens);
+  }
+  return use;
+}
+
+UsePrice PriceUse(const PlanProblem& problem, const Plan& plan, const VerifyResult& verified,
+                  const AutoUse& use) {
+  const uint32_t step_tokens =
+      std::max(1u, std::min(use.prompt_tokens, problem.limits.max_step_tokens));
+  const double prompt_steps = static_cast<double>(use.prompt_tokens) / step_tokens;
+  UsePrice worst;
+  for (uint32_t lane = 0; lane < std::min(plan.n_lanes, use.sequences); ++lane) {
+    const uint32_t sequences = (use.sequences + plan.n_lanes - 1 - lane) / plan.n_lanes;
+    const Program& prefill = plan.program(ProgramKind::kPrefill, lane);
+    const Program& decode = plan.program(ProgramKind::kDecode, lane);
+    UsePrice price;
+    price.prefill =
+        PriceProgram(problem, plan, verified, prefill, PrefillShape(prefill, step_tokens));
+    price.decode =
+        PriceProgram(problem, plan, verified, decode,
+                     DecodeShape(decode, sequences, use.prompt_tokens + use.output_tokens / 2));
+    price.seconds = sequences * prompt_steps * price.prefill.Seconds() +
+                    use.output_tokens * price.decode.Seconds();
+    if (price.seconds > worst.seconds) worst = price;
+  }
+  return worst;
 }
 
 }  // namespace tandem

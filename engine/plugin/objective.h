@@ -1,5 +1,5 @@
-// What `auto` and a plugin's price() measure a plan by: the modelled times of one prompt and one
-// decode step of one user.
+// What plans are measured by: a plugin's price() by the modelled times of one prompt and one decode
+// step of one user, `auto` by the time that a whole use takes.
 #pragma once
 
 #include "engine/plugin/planner.h"
@@ -16,8 +16,25 @@ struct StepPrices {
 StepPrices PriceFirstLane(const PlanProblem& problem, const Plan& plan,
                           const VerifyResult& verified);
 
-// What `auto` minimises: seconds of a prompt of 512 tokens (in as many steps as it takes) and 128
-// decode steps.
-double AutoSeconds(const StepPrices& prices);
+// `auto`'s own knobs, which say what use it looks for: prompt_tokens, output_tokens, sequences.
+std::vector<KnobInfo> AutoKnobs();
+
+// The use that knobs ask for; those of auto are taken out of the list. What does not fit a slot's
+// context is shortened in proportion. Throws Error(kInvalidArgument) naming the knob.
+AutoUse TakeAutoUse(const PlanLimits& limits, std::vector<Knob>* knobs);
+
+struct UsePrice {
+  Nanos prefill;       // one step of the busiest lane: min(prompt, max_step_tokens) tokens
+  Nanos decode;        // one step of the busiest lane, with all its sequences
+  double seconds = 0;  // of the busiest lane
+};
+
+// What `auto` minimises. Sequences spread over the plan's lanes as evenly as they go and lanes run
+// side by side; a lane with s of them prefills one prompt after the other and then decodes all s
+// together, half their answers in the cache on average:
+//   seconds = max over lanes of  s * prompt_steps * prefill + output_tokens * decode(s)
+// REQUIRES: verified.ok().
+UsePrice PriceUse(const PlanProblem& problem, const Plan& plan, const VerifyResult& verified,
+                  const AutoUse& use);
 
 }  // namespace tandem

@@ -13,6 +13,7 @@
 #include "engine/plugin/auto.h"
 #include "engine/plugin/discovery.h"
 #include "engine/plugin/helper_run.h"
+#include "engine/plugin/objective.h"
 
 namespace tandem {
 namespace {
@@ -23,6 +24,7 @@ PluginInfo AutoInfo() {
   PluginInfo info;
   info.name = "auto";
   info.summary = "Prices every installed plugin over its knobs and takes the fastest that fits.";
+  info.knobs = AutoKnobs();
   return info;
 }
 

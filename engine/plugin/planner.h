@@ -58,6 +58,14 @@ struct PluginInfo {
   std::vector<KnobInfo> knobs;
 };
 
+// The use that `auto` looks for the best plan for: so many sequences at once, each with a prompt
+// and an answer of this length. It takes the plan that is through with all of them first.
+struct AutoUse {
+  uint32_t prompt_tokens = 512;
+  uint32_t output_tokens = 128;
+  uint32_t sequences = 1;  // default: the slots
+};
+
 struct PlannedRun {
   Plan plan;
   PluginInfo plugin;      // of the plugin that wrote the plan (under auto, the chosen one)
@@ -65,12 +73,14 @@ struct PlannedRun {
   std::string plan_hash;
   VerifyResult verified;
   std::vector<std::string> diagnostics;  // what the plugin said
-  // Under auto: every candidate with its priced decode and prefill step, or why it was refused.
+  // Under auto: what it looked for, and every candidate with its price or why it was refused.
+  std::optional<AutoUse> use;
   struct Candidate {
     std::string plugin;
     std::vector<Knob> knobs;
-    Nanos decode;
-    Nanos prefill;
+    Nanos decode;         // one decode step of the busiest lane
+    Nanos prefill;        // one prefill step there
+    double seconds = 0;   // until every sequence of the use is through
     std::string refused;  // empty when it was priced
     bool chosen = false;
   };

@@ -66,7 +66,7 @@ Json GraphJson(const BlockGraph& graph) {
   for (const Block& b : graph.blocks) {
     blocks.push_back({static_cast<int>(b.kind), b.layer.value, b.units, b.elems_per_unit, b.elems,
                       b.sums, b.norm_bytes.value, b.bytes_per_elem.value, b.params_per_elem,
-                      b.kv_bytes_per_elem_token.value, b.head_norm_bytes.value});
+                      b.kv_bytes_per_elem_token.value, b.head_norm_bytes.value, b.columns});
   }
   return {{"config", ConfigJson(graph.config)}, {"blocks", blocks}, {"tied", graph.tied}};
 }
@@ -88,6 +88,7 @@ BlockGraph GraphFrom(const Json& j) {
     b.params_per_elem = from.at(8);
     b.kv_bytes_per_elem_token.value = from.at(9);
     b.head_norm_bytes.value = from.at(10);
+    b.columns = from.at(11);
     graph.blocks.push_back(b);
   }
   return graph;

@@ -42,6 +42,7 @@ class EngineImpl final : public Engine, private LogitsSink {
 
   // For tests: the devices, d0 first, and the host.
   Device& device(size_t index) { return *devices_[index]; }
+  Device& host() { return *host_; }
 
  private:
   // A step that has run here but has not ended on the virtual clock.

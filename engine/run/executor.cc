@@ -129,16 +129,25 @@ void Executor::SetValueShapes(size_t program_index, std::span<const MicrobatchSh
 void Executor::LayOut(size_t program_index, std::span<const MicrobatchShape> shapes) {
   CachedLayout& cached = layouts_[program_index];
   SetValueShapes(program_index, shapes);
-  if (!SameRows(cached.shapes, shapes)) {
-    LayOutValues(laid_, static_cast<uint32_t>(setup_.devices.size()), cached.layout);
-    cached.shapes.assign(shapes.begin(), shapes.end());
-  }
+  if (SameRows(cached.shapes, shapes)) return;
+  cached.shapes.assign(shapes.begin(), shapes.end());
+  LayOutValues(laid_, static_cast<uint32_t>(setup_.devices.size()), cached.layout);
+  if (FitsArenas(cached.layout)) return;
+  // The tightest gap in turn may need a little more room than the largest step's values did.
+  const std::vector<MicrobatchShape> largest =
+      LargestShapes(*programs_[program_index].program, setup_.limits);
+  const bool within = std::equal(shapes.begin(), shapes.end(), largest.begin(), largest.end(),
+                                 [](const MicrobatchShape& a, const MicrobatchShape& b) {
+                                   return a.rows <= b.rows && a.sampled <= b.sampled;
+                                 });
+  cached.layout = within ? cached.largest : cached.scored;
+}
+
+bool Executor::FitsArenas(const ValueLayout& layout) const {
   for (size_t d = 0; d < arenas_.size(); ++d) {
-    if (cached.layout.peak[d] <= arenas_[d].size()) continue;
-    arenas_[d] = Buffer();
-    arenas_[d] = setup_.devices[d]->Allocate(MemoryUse::kActivations, Bytes{cached.layout.peak[d]},
-                                             "values of a step");
+    if (layout.peak[d] > arenas_[d].size()) return false;
   }
+  return true;
 }
 
 void Executor::BindValues() {

@@ -23,13 +23,13 @@
 #include "engine/link/transport.h"
 #include "engine/model/rope.h"
 #include "engine/plan/cost.h"
+#include "engine/plan/value_layout.h"
 #include "engine/plan/verifier.h"
 #include "engine/run/batch.h"
 #include "engine/run/compiled_program.h"
 #include "engine/run/kv_cache.h"
 #include "engine/run/microbatch.h"
 #include "engine/run/scratch.h"
-#include "engine/run/value_layout.h"
 #include "engine/run/weights.h"
 
 namespace tandem {
@@ -103,7 +103,7 @@ class Executor {
   void SizeArenas();
   void SizeScoring();
   void SumStepWeights();
-  std::vector<std::vector<MicrobatchShape>> CornerShapes(const Program& program) const;
+  bool FitsArenas(const ValueLayout& layout) const;
 
   // A step.
   void LayOut(size_t program_index, std::span<const MicrobatchShape> shapes);
@@ -177,6 +177,8 @@ class Executor {
   struct CachedLayout {
     std::vector<MicrobatchShape> shapes;
     ValueLayout layout;
+    ValueLayout largest;  // for any step
+    ValueLayout scored;   // PREFILL: for any step of one sequence with all its rows sampled
   };
   std::vector<CachedLayout> layouts_;
   StepTrace trace_;

@@ -207,9 +207,12 @@ void Executor::FinishHeads(const CompiledOp& op, const RunPiece& piece, const Kv
 
 void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microbatch& mb,
                       const float* n, float* y) {
-  Check(IsMlp(BlockOf(*op.op)), "executor: an MLP block");
+  const Block& block = BlockOf(*op.op);
+  Check(IsMlp(block), "executor: an MLP block");
   const uint64_t hidden = graph_.config.hidden;
-  const uint64_t columns = piece.end - piece.begin;
+  const uint64_t begin = uint64_t{piece.begin} * block.columns;
+  const uint64_t end = uint64_t{piece.end} * block.columns;
+  const uint64_t columns = end - begin;
   const auto& w = piece.shard->matrices;
   auto bytes = [&](uint64_t rows) {
     return 2 * Scratch::Room(4 * rows * columns) + Scratch::Room(ops_.PreparedBytes(rows, hidden)) +
@@ -222,13 +225,12 @@ void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microba
     Scratch scratch(room);
     auto* gate = scratch.Take<float>(rows * columns);
     auto* up = scratch.Take<float>(rows * columns);
-    std::array<MatMulTask, 2> in{
-        MatMulTask{&w[0], RowsOf(w[0], piece.begin, piece.end), gate, columns},
-        MatMulTask{&w[1], RowsOf(w[1], piece.begin, piece.end), up, columns}};
+    std::array<MatMulTask, 2> in{MatMulTask{&w[0], RowsOf(w[0], begin, end), gate, columns},
+                                 MatMulTask{&w[1], RowsOf(w[1], begin, end), up, columns}};
     Product(n + first * hidden, rows, in, scratch);
     ops_.SwiGlu(gate, up, rows * columns, gate);
     std::array<MatMulTask, 1> out{
-        MatMulTask{&w[2], ColsOf(w[2], piece.begin, piece.end), y + first * hidden, hidden}};
+        MatMulTask{&w[2], ColsOf(w[2], begin, end), y + first * hidden, hidden}};
     Product(gate, rows, out, scratch);
   }
 }

@@ -13,8 +13,6 @@
 namespace tandem {
 namespace {
 
-constexpr uint64_t kMessageScratch = 65536;
-
 // `angles` must outlive the result.
 RopeParams RopeOf(const ModelConfig& config, const RopeAngles& angles) {
   return RopeParams{.rope_dim = config.rope_dim,
@@ -34,15 +32,6 @@ bool Moves(OpKind kind) {
 // The block whose values a movement carries, for the ledger.
 BlockId MovedBlock(const Op& op, const ProgramInfo& info) {
   return op.in.empty() ? op.block : info.values[op.in[0]].block;
-}
-
-// The largest step that a program must take, in each way its rows may fall into microbatches.
-void AppendCorner(uint32_t microbatches, uint32_t m, uint32_t rows, uint32_t sampled,
-                  std::vector<std::vector<MicrobatchShape>>& corners) {
-  std::vector<MicrobatchShape> shapes(microbatches);
-  shapes[m].rows = rows;
-  shapes[m].sampled = std::min(rows, sampled);
-  corners.push_back(std::move(shapes));
 }
 
 }  // namespace
@@ -133,59 +122,21 @@ void Executor::MakeKv() {
   for (CompiledProgram& compiled : programs_) BindKv(*kv_, compiled, graph_);
 }
 
-std::vector<std::vector<MicrobatchShape>> Executor::CornerShapes(const Program& program) const {
-  const PlanLimits& limits = setup_.limits;
-  const bool prefill = program.kind == ProgramKind::kPrefill;
-  const uint32_t rows = prefill ? limits.max_step_tokens : limits.max_sequences;
-  const uint32_t sampled = std::min(rows, limits.max_sequences);
-  const uint32_t count = program.microbatches;
-  std::vector<std::vector<MicrobatchShape>> corners;
-  for (uint32_t m = 0; m < count; ++m) {
-    if (program.microbatch_kind == MicrobatchKind::kBySequence) {
-      // Slots m, m + count, ... of a decode; any share of a prefill.
-      const uint32_t slots = (limits.max_sequences + count - 1 - m) / count;
-      AppendCorner(count, m, prefill ? rows : slots, slots, corners);
-      continue;
-    }
-    // Chunks are as good as even; all sampled rows may stand in one of them.
-    std::vector<MicrobatchShape> shapes(count);
-    for (uint64_t i = 0; i < count; ++i) {
-      shapes[i].rows =
-          static_cast<uint32_t>(uint64_t{rows} * (i + 1) / count - uint64_t{rows} * i / count);
-      shapes[i].sampled = prefill ? 0 : shapes[i].rows;
-    }
-    if (prefill) shapes[m].sampled = std::min(shapes[m].rows, sampled);
-    corners.push_back(std::move(shapes));
-  }
-  // All at once, as even as it gets.
-  std::vector<MicrobatchShape> even(count);
-  for (uint64_t i = 0; i < count; ++i) {
-    auto part = [&](uint64_t n) {
-      return static_cast<uint32_t>(n * (i + 1) / count - n * i / count);
-    };
-    even[i].rows = part(rows);
-    even[i].sampled = std::min(even[i].rows, part(sampled));
-  }
-  corners.push_back(std::move(even));
-  return corners;
-}
-
 void Executor::SizeArenas() {
-  const size_t n_devices = setup_.devices.size();
+  const auto n_devices = static_cast<uint32_t>(setup_.devices.size());
   layouts_.resize(programs_.size());
   std::vector<uint64_t> peak(n_devices, 0);
   for (size_t p = 0; p < programs_.size(); ++p) {
-    for (const auto& shapes : CornerShapes(*programs_[p].program)) {
-      SetValueShapes(p, shapes);
-      LayOutValues(laid_, static_cast<uint32_t>(n_devices), layouts_[p].layout);
-      for (size_t d = 0; d < n_devices; ++d) {
-        peak[d] = std::max(peak[d], layouts_[p].layout.peak[d]);
-      }
+    const std::vector<MicrobatchShape> largest =
+        LargestShapes(*programs_[p].program, setup_.limits);
+    layouts_[p].largest = LargestLayout(*programs_[p].info, graph_, largest, n_devices);
+    for (size_t d = 0; d < n_devices; ++d) {
+      peak[d] = std::max(peak[d], layouts_[p].largest.peak[d]);
     }
   }
   const uint32_t most = std::max(setup_.limits.max_sequences, setup_.limits.max_step_tokens);
   // A device that runs no block needs scratch for messages and ids alone.
-  std::vector<Bytes> scratch(n_devices, Bytes{kMessageScratch});
+  std::vector<Bytes> scratch(n_devices, Bytes{kSmallWorkspace});
   for (const Program& program : setup_.plan->programs) {
     for (const Op& op : program.ops) {
       if (op.kind != OpKind::kRun) continue;
@@ -208,25 +159,21 @@ void Executor::SizeScoring() {
   for (size_t p = 0; p < programs_.size(); ++p) {
     const Program& program = *programs_[p].program;
     if (program.kind != ProgramKind::kPrefill) continue;
-    auto fits = [&](uint32_t rows) {
-      // One sequence of `rows` rows: all in one microbatch, or cut evenly.
-      std::vector<MicrobatchShape> shapes(program.microbatches);
-      for (uint64_t i = 0; i < shapes.size(); ++i) {
-        const uint64_t count = shapes.size();
-        shapes[i].rows = program.microbatch_kind == MicrobatchKind::kBySequence
-                             ? (i == 0 ? rows : 0)
-                             : static_cast<uint32_t>(rows * (i + 1) / count - rows * i / count);
-        shapes[i].sampled = shapes[i].rows;
-      }
-      SetValueShapes(p, shapes);
-      ValueLayout layout;
-      LayOutValues(laid_, static_cast<uint32_t>(setup_.devices.size()), layout);
-      for (size_t d = 0; d < arenas_.size(); ++d) {
-        if (layout.peak[d] > arenas_[d].size()) return false;
-      }
+    const uint32_t count = program.microbatches;
+    const bool by_sequence = program.microbatch_kind == MicrobatchKind::kBySequence;
+    // One sequence of `rows` rows, all sampled: all in one microbatch, or cut evenly.
+    const auto fits = [&](uint32_t rows) {
+      MicrobatchShape shape{.rows = by_sequence ? rows : (rows + count - 1) / count};
+      shape.sampled = shape.rows;
+      const std::vector<MicrobatchShape> shapes(count, shape);
+      ValueLayout layout = LargestLayout(*programs_[p].info, graph_, shapes,
+                                         static_cast<uint32_t>(setup_.devices.size()));
+      if (!FitsArenas(layout)) return false;
+      layouts_[p].scored = std::move(layout);
       return true;
     };
     uint32_t rows = 1;
+    Check(fits(rows), "executor: a step of one row fits where the largest does");
     while (2 * rows <= setup_.limits.max_step_tokens && fits(2 * rows)) rows *= 2;
     max_scored_rows_[program.lane] = rows;
   }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <map>
 #include <set>
 #include <utility>
 
@@ -19,32 +18,6 @@ uint64_t Aligned(uint64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign
 
 uint64_t StoredBytes(const TensorSlice& part) {
   return RowBytes(part.tensor->type, part.slice.cols()) * part.slice.rows();
-}
-
-using ElemRange = std::pair<uint32_t, uint32_t>;
-
-// Sorted, with touching and overlapping ranges joined.
-std::vector<ElemRange> Joined(std::vector<ElemRange> ranges) {
-  std::sort(ranges.begin(), ranges.end());
-  std::vector<ElemRange> joined;
-  for (const ElemRange& range : ranges) {
-    if (!joined.empty() && range.first <= joined.back().second) {
-      joined.back().second = std::max(joined.back().second, range.second);
-    } else {
-      joined.push_back(range);
-    }
-  }
-  return joined;
-}
-
-std::vector<const Op*> Fetches(const Plan& plan) {
-  std::vector<const Op*> fetches;
-  for (const Program& program : plan.programs) {
-    for (const Op& op : program.ops) {
-      if (op.kind == OpKind::kFetch) fetches.push_back(&op);
-    }
-  }
-  return fetches;
 }
 
 }  // namespace
@@ -72,9 +45,11 @@ std::vector<TensorSlice> SlicesOf(const Model& model, BlockId id, uint32_t begin
     }
     case BlockKind::kMlp: {
       const LayerWeights& layer = model.layers()[block.layer.value];
-      return {{&layer.w_gate, {begin, end, 0, hidden}},
-              {&layer.w_up, {begin, end, 0, hidden}},
-              {&layer.w_down, {0, hidden, begin, end}}};
+      const uint64_t c0 = uint64_t{begin} * block.columns;
+      const uint64_t c1 = uint64_t{end} * block.columns;
+      return {{&layer.w_gate, {c0, c1, 0, hidden}},
+              {&layer.w_up, {c0, c1, 0, hidden}},
+              {&layer.w_down, {0, hidden, c0, c1}}};
     }
     case BlockKind::kMoe:
       break;
@@ -98,13 +73,9 @@ std::vector<BiasPart> BiasesOf(const Model& model, BlockId id, uint32_t begin, u
 WeightStore::WeightStore(const Model& model, const Plan& plan,
                          std::span<const std::unique_ptr<Device>> devices, Device& host, Ops& ops)
     : model_(model), graph_(model.blocks()), devices_(devices), host_(host), ops_(ops) {
-  PackPlaces(plan);
-  PrepareFetches(plan);
+  for (const WeightShard& shard : ShardsOf(plan, graph_)) PackShard(shard);
+  PrepareSlots(plan);
   CopyNorms(plan);
-}
-
-BlockId WeightStore::Canonical(BlockId block) const {
-  return graph_.tied && block == graph_.head() ? BlockId{0} : block;
 }
 
 Device& WeightStore::DeviceOf(DeviceId id) const {
@@ -151,17 +122,17 @@ void BindMemory(BlockShard& shard, std::byte* data) {
 
 }  // namespace
 
-void WeightStore::PackShard(DeviceId device, BlockId block, uint32_t begin, uint32_t end,
-                            bool fetch_only) {
+void WeightStore::PackShard(const WeightShard& spec) {
   auto owned = std::make_unique<Owned>();
-  owned->device = device;
-  owned->fetch_only = fetch_only;
-  owned->shard = Shape(block, begin, end);
-  owned->buffer = DeviceOf(device).Allocate(
-      MemoryUse::kWeights, Bytes{owned->shard.bytes},
-      fmt::format("weights of b{} elements [{}, {})", block.value, begin, end));
+  owned->device = spec.device;
+  owned->fetch_only = spec.fetch_only;
+  owned->shard = Shape(spec.block, spec.begin, spec.end);
+  owned->buffer = DeviceOf(spec.device)
+                      .Allocate(MemoryUse::kWeights, Bytes{owned->shard.bytes},
+                                fmt::format("weights of b{} elements [{}, {})", spec.block.value,
+                                            spec.begin, spec.end));
   BindMemory(owned->shard, owned->buffer.data());
-  const std::vector<TensorSlice> parts = SlicesOf(model_, block, begin, end);
+  const std::vector<TensorSlice> parts = SlicesOf(model_, spec.block, spec.begin, spec.end);
   for (uint32_t i = 0; i < owned->shard.n_matrices; ++i) {
     ops_.Pack(*parts[i].tensor, owned->shard.matrices[i]);
   }
@@ -174,64 +145,29 @@ void WeightStore::PackShard(DeviceId device, BlockId block, uint32_t begin, uint
   shards_.push_back(std::move(owned));
 }
 
-void WeightStore::PackPlaces(const Plan& plan) {
-  std::map<std::pair<DeviceId, BlockId>, std::vector<ElemRange>> ranges;
-  for (const Place& place : plan.places) {
-    const Block& block = graph_.at(place.block);
-    const ElemRange range{block.ElemBegin(place.units), block.ElemEnd(place.units)};
-    if (range.first < range.second) {
-      ranges[{place.device, Canonical(place.block)}].push_back(range);
-    }
-  }
-  // The host's shards end where fetches from it begin or end.
-  std::map<BlockId, std::set<uint32_t>> host_cuts;
-  for (const Op* fetch : Fetches(plan)) {
-    if (!fetch->devices[0].IsHost()) continue;
-    const Block& block = graph_.at(fetch->block);
-    host_cuts[Canonical(fetch->block)].insert(block.ElemBegin(fetch->units));
-    host_cuts[Canonical(fetch->block)].insert(block.ElemEnd(fetch->units));
-  }
-  for (const auto& [key, list] : ranges) {
-    for (auto [begin, end] : Joined(list)) {
-      if (key.first.IsHost()) {
-        for (uint32_t cut : host_cuts[key.second]) {
-          if (cut <= begin || cut >= end) continue;
-          PackShard(key.first, key.second, begin, cut, false);
-          begin = cut;
-        }
-      }
-      PackShard(key.first, key.second, begin, end, false);
-    }
-  }
-}
-
-void WeightStore::PrepareFetches(const Plan& plan) {
+void WeightStore::PrepareSlots(const Plan& plan) {
   // Slots first take the room that the plan gives them, or what the packed form of the largest
   // fetch needs where padding makes it more.
   std::vector<uint64_t> room(plan.slots.size());
   for (size_t i = 0; i < plan.slots.size(); ++i) room[i] = plan.slots[i].bytes.value;
-  for (const Op* fetch : Fetches(plan)) {
+  for (const Op* fetch : FetchesOf(plan)) {
     const Block& block = graph_.at(fetch->block);
-    const BlockId id = Canonical(fetch->block);
-    const uint32_t begin = block.ElemBegin(fetch->units);
-    const uint32_t end = block.ElemEnd(fetch->units);
-    if (FindExact(fetch->devices[0], id, begin, end) == nullptr) {
-      PackShard(fetch->devices[0], id, begin, end, true);
-    }
-    room[*fetch->slot] = std::max(room[*fetch->slot], Shape(id, begin, end).bytes);
+    const BlockShard packed = Shape(WeightsOf(graph_, fetch->block), block.ElemBegin(fetch->units),
+                                    block.ElemEnd(fetch->units));
+    room[*fetch->slot] = std::max(room[*fetch->slot], packed.bytes);
   }
   for (size_t i = 0; i < plan.slots.size(); ++i) {
     slot_buffers_.push_back(
         DeviceOf(plan.slots[i].device)
             .Allocate(MemoryUse::kSlots, Bytes{room[i]}, fmt::format("s{}", i)));
   }
-  for (const Op* fetch : Fetches(plan)) {
+  for (const Op* fetch : FetchesOf(plan)) {
     if (InSlot(*fetch->slot, fetch->block, fetch->units) != nullptr) continue;
     const Block& block = graph_.at(fetch->block);
     auto view = std::make_unique<SlotView>();
     view->slot = *fetch->slot;
-    view->shard =
-        Shape(Canonical(fetch->block), block.ElemBegin(fetch->units), block.ElemEnd(fetch->units));
+    view->shard = Shape(WeightsOf(graph_, fetch->block), block.ElemBegin(fetch->units),
+                        block.ElemEnd(fetch->units));
     BindMemory(view->shard, slot_buffers_[*fetch->slot].data());
     slot_views_.push_back(std::move(view));
   }
@@ -295,7 +231,7 @@ const WeightStore::Owned* WeightStore::FindExact(DeviceId device, BlockId block,
 }
 
 const BlockShard* WeightStore::Resident(DeviceId device, BlockId block, uint32_t elem) const {
-  const BlockId id = Canonical(block);
+  const BlockId id = WeightsOf(graph_, block);
   for (const auto& owned : shards_) {
     const BlockShard& shard = owned->shard;
     if (owned->device == device && !owned->fetch_only && shard.block == id && shard.begin <= elem &&
@@ -308,14 +244,15 @@ const BlockShard* WeightStore::Resident(DeviceId device, BlockId block, uint32_t
 
 const BlockShard* WeightStore::FetchSource(DeviceId source, BlockId block, UnitRange units) const {
   const Block& b = graph_.at(block);
-  const Owned* owned = FindExact(source, Canonical(block), b.ElemBegin(units), b.ElemEnd(units));
+  const Owned* owned =
+      FindExact(source, WeightsOf(graph_, block), b.ElemBegin(units), b.ElemEnd(units));
   return owned == nullptr ? nullptr : &owned->shard;
 }
 
 const BlockShard* WeightStore::InSlot(SlotId slot, BlockId block, UnitRange units) const {
   const Block& b = graph_.at(block);
   for (const auto& view : slot_views_) {
-    if (view->slot == slot && view->shard.block == Canonical(block) &&
+    if (view->slot == slot && view->shard.block == WeightsOf(graph_, block) &&
         view->shard.begin == b.ElemBegin(units) && view->shard.end == b.ElemEnd(units)) {
       return &view->shard;
     }

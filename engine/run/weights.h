@@ -2,12 +2,7 @@
 // slots that fetches fill. Norm vectors are copied to every device that applies them, biases go
 // with the rows they belong to.
 //
-// Adjacent places of a block on one device become one shard, so that a run over any part of them is
-// one product. The host runs nothing: its places are cut where fetches begin and end, for a packed
-// matrix can only be moved whole. A fetch whose source shard is larger than what it takes gets a
-// packed copy of its own beside it.
-//
-// With a tied embedding HEAD and EMBED name the same rows of one table, held once a device.
+// Which shards there are is ShardsOf's to say (engine/plan/shards.h).
 //
 // Immutable after construction, except the slots' contents, which the executor copies in.
 #pragma once
@@ -20,6 +15,7 @@
 #include "engine/device/device.h"
 #include "engine/model/model.h"
 #include "engine/plan/plan.h"
+#include "engine/plan/shards.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -104,12 +100,10 @@ class WeightStore {
     Buffer buffer;
   };
 
-  BlockId Canonical(BlockId block) const;
   Device& DeviceOf(DeviceId id) const;
   BlockShard Shape(BlockId block, uint32_t begin, uint32_t end) const;
-  void PackShard(DeviceId device, BlockId block, uint32_t begin, uint32_t end, bool fetch_only);
-  void PackPlaces(const Plan& plan);
-  void PrepareFetches(const Plan& plan);
+  void PackShard(const WeightShard& spec);
+  void PrepareSlots(const Plan& plan);
   void CopyNorms(const Plan& plan);
   void CopyNorm(DeviceId device, BlockId block, const TensorView& norm);
   const float* FindNorm(DeviceId device, BlockId block, const TensorView& norm) const;

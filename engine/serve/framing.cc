@@ -18,7 +18,7 @@ int FramingStatus(const Framing& framing, size_t max_body_bytes) {
   size_t lengths = framing.content_lengths.size();
   if (lengths > 1 || (lengths == 1 && framing.transfer_encoding)) return 400;
   if (LowerCase(framing.content_type).rfind("multipart/", 0) == 0) return 415;
-  if (lengths == 0) return 0;
+  if (lengths == 0) return framing.wants_body && !framing.transfer_encoding ? 411 : 0;
   const std::string& text = framing.content_lengths.front();
   uint64_t length = 0;
   auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), length);
@@ -33,6 +33,8 @@ const char* TransportMessage(int status) {
       return "the HTTP request is malformed";
     case 408:
       return "the request did not arrive in time";
+    case 411:
+      return "a JSON body is wanted, and its Content-Length";
     case 413:
       return "the request's body is too large";
     case 414:

@@ -126,6 +126,7 @@ Framing FramingOf(const httplib::Request& request) {
   auto [begin, end] = request.headers.equal_range("Content-Length");
   for (auto at = begin; at != end; ++at) framing.content_lengths.push_back(at->second);
   framing.transfer_encoding = request.has_header("Transfer-Encoding");
+  framing.wants_body = request.method == "POST";
   framing.content_type = request.get_header_value("Content-Type");
   return framing;
 }

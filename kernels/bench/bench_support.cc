@@ -7,6 +7,8 @@
 #include <cstring>
 #include <random>
 
+#include "engine/model/quant_block.h"
+
 namespace tandem {
 
 BenchRig MakeBenchRig(int threads, ActivationType activations, const std::string& tier) {
@@ -25,8 +27,9 @@ BenchMatrix MakeBenchMatrix(BenchRig& rig, DType type, uint64_t rows, uint64_t c
   for (uint64_t at = 0; at < stored.size(); at += block) {
     if (Traits(type).quantized) {
       for (uint64_t i = 0; i < block; ++i) stored[at + i] = static_cast<std::byte>(random());
-      std::memcpy(&stored[at], &scale, sizeof(scale));
-      if (type == DType::kQ4_1) std::memcpy(&stored[at + 2], &scale, sizeof(scale));
+      const uint64_t d = type == DType::kQ6_K ? 208 : 0;
+      std::memcpy(&stored[at + d], &scale, sizeof(scale));
+      if (HasMinimum(type)) std::memcpy(&stored[at + 2], &scale, sizeof(scale));
     } else {
       const float value = static_cast<float>(random() >> 40) * 0x1p-24f - 0.5f;
       QuantizeRow(type, &value, &stored[at], 1);

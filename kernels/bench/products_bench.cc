@@ -11,21 +11,23 @@
 namespace tandem {
 namespace {
 
-constexpr uint64_t kCols = 576;
+// The default model's width, or where that is no whole block, that of a model of 1.5 G weights.
+uint64_t Cols(DType type) { return Traits(type).block_elems == 256 ? 2048 : 576; }
 constexpr uint64_t kProbeBytes = uint64_t{96} << 20;  // three times the largest cache met so far
 
 // As many rows as make the packed matrix some 96 MiB.
-uint64_t StreamRows(DType type) { return kProbeBytes / RowBytes(type, kCols) / 16 * 16; }
+uint64_t StreamRows(DType type) { return kProbeBytes / RowBytes(type, Cols(type)) / 16 * 16; }
 
 void OneToken(benchmark::State& state, DType type, ActivationType activations, int threads) {
+  const uint64_t cols = Cols(type);
   BenchRig rig = MakeBenchRig(threads, activations);
   const uint64_t rows = StreamRows(type);
-  const BenchMatrix w = MakeBenchMatrix(rig, type, rows, kCols);
+  const BenchMatrix w = MakeBenchMatrix(rig, type, rows, cols);
   ReadProbe probe(rig, kProbeBytes);
-  const std::vector<float> x = BenchRows(1, kCols);
+  const std::vector<float> x = BenchRows(1, cols);
   std::vector<float> y(rows);
-  std::vector<std::byte> scratch(rig.ops->PreparedBytes(1, kCols));
-  const PreparedRows prepared = rig.ops->PrepareRows(x.data(), 1, kCols, type, scratch.data());
+  std::vector<std::byte> scratch(rig.ops->PreparedBytes(1, cols));
+  const PreparedRows prepared = rig.ops->PrepareRows(x.data(), 1, cols, type, scratch.data());
   const MatMulTask task{&w.matrix, w.matrix.slice, y.data(), rows};
   std::vector<double> product_rates, probe_rates;
   for (auto _ : state) {
@@ -43,14 +45,15 @@ void OneToken(benchmark::State& state, DType type, ActivationType activations, i
 }
 
 void ManyTokens(benchmark::State& state, DType type, ActivationType activations, int threads) {
+  const uint64_t cols = Cols(type);
   BenchRig rig = MakeBenchRig(threads, activations);
   const uint64_t rows = 1536;
   const auto n = static_cast<uint64_t>(state.range(0));
-  const BenchMatrix w = MakeBenchMatrix(rig, type, rows, kCols);
-  const std::vector<float> x = BenchRows(n, kCols);
+  const BenchMatrix w = MakeBenchMatrix(rig, type, rows, cols);
+  const std::vector<float> x = BenchRows(n, cols);
   std::vector<float> y(n * rows);
-  std::vector<std::byte> scratch(rig.ops->PreparedBytes(n, kCols));
-  const PreparedRows prepared = rig.ops->PrepareRows(x.data(), n, kCols, type, scratch.data());
+  std::vector<std::byte> scratch(rig.ops->PreparedBytes(n, cols));
+  const PreparedRows prepared = rig.ops->PrepareRows(x.data(), n, cols, type, scratch.data());
   const MatMulTask task{&w.matrix, w.matrix.slice, y.data(), rows};
   std::vector<double> rates;
   for (auto _ : state) {
@@ -58,15 +61,14 @@ void ManyTokens(benchmark::State& state, DType type, ActivationType activations,
     rig.ops->MatMul(prepared, {&task, 1});
     const double seconds = SecondsNow() - begin;
     state.SetIterationTime(seconds);
-    rates.push_back(static_cast<double>(rows * kCols * n) / seconds);
+    rates.push_back(static_cast<double>(rows * cols * n) / seconds);
   }
   state.counters["GMAC/s"] = Median(rates) * 1e-9;
   state.SetLabel(rig.ops->name());
 }
 
 const bool kRegistered = [] {
-  for (DType type :
-       {DType::kQ4_1, DType::kQ4_0, DType::kQ8_0, DType::kF16, DType::kBF16, DType::kF32}) {
+  for (DType type : kAllDTypes) {
     for (ActivationType activations : {ActivationType::kInt8, ActivationType::kF32}) {
       // Plain types meet f32 in either mode.
       if (activations == ActivationType::kInt8 && !Traits(type).quantized) continue;

@@ -6,7 +6,7 @@
 //
 // F32 panels are read in place, F16 and BF16 for one token too; all else is widened into a buffer
 // of the first-level cache, kDepth columns at a time, and shared by all tokens.
-#include "kernels/cpu/avx2_inline.h"
+#include "kernels/cpu/avx2_panel.h"
 #include "kernels/int8_block.h"
 
 namespace tandem::cpu::avx2 {
@@ -76,65 +76,51 @@ void MultiplyTokens(const std::byte* const* panels, const float* x, uint64_t x_s
   }
 }
 
-// A quantised block as 32 columns of f32.  out (32, kLanes)
+// A group of 32 columns as f32.  out (32, kLanes)
 template <DType T>
-[[gnu::always_inline]] inline void WidenBlock(const std::byte* at, float* out) {
-  constexpr bool kEightBit = T == DType::kQ8_0;
-  constexpr uint64_t kFields = kEightBit ? 256 : 128;
-  const __m256 d = LoadHalves(at + kFields);
-  const __m256 m = T == DType::kQ4_1 ? LoadHalves(at + kFields + 16) : _mm256_setzero_ps();
-  const auto put = [&](int column, __m256i q) {
-    _mm256_storeu_ps(out + column * kLanes, _mm256_fmadd_ps(_mm256_cvtepi32_ps(q), d, m));
-  };
-  for (int group = 0; group < (kEightBit ? 8 : 4); ++group) {
-    const __m256i dwords = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at) + group);
+[[gnu::always_inline]] inline void WidenGroup(const std::byte* at, __m256 d, __m256 m,
+                                              const __m256* halves, float* out) {
+  __m256i w[8];
+  UnpackCodes<T>(at, w);
+  const __m256i byte_mask = _mm256_set1_epi32(255);
+  const __m256i offset = _mm256_set1_epi32(Format<T>::k.offset);
+  for (int i = 0; i < 8; ++i) {
+    const __m256 scale = Format<T>::kSixteens ? _mm256_mul_ps(d, halves[i / 4]) : d;
     for (int byte = 0; byte < 4; ++byte) {
-      const int column = 4 * group + byte;
-      if constexpr (kEightBit) {
-        put(column, _mm256_srai_epi32(_mm256_slli_epi32(dwords, 24 - 8 * byte), 24));
+      __m256i q;
+      if constexpr (Format<T>::k.bits == 8) {
+        q = _mm256_srai_epi32(_mm256_slli_epi32(w[i], 24 - 8 * byte), 24);
       } else {
-        const __m256i offset = _mm256_set1_epi32(T == DType::kQ4_0 ? 8 : 0);
-        const __m256i nibble = _mm256_set1_epi32(15);
-        put(column, _mm256_sub_epi32(_mm256_and_si256(_mm256_srli_epi32(dwords, 8 * byte), nibble),
-                                     offset));
-        put(column + 16,
-            _mm256_sub_epi32(_mm256_and_si256(_mm256_srli_epi32(dwords, 8 * byte + 4), nibble),
-                             offset));
+        q = _mm256_and_si256(_mm256_srli_epi32(w[i], 8 * byte), byte_mask);
+        q = _mm256_sub_epi32(q, offset);
       }
+      _mm256_storeu_ps(out + (4 * i + byte) * static_cast<int>(kLanes),
+                       _mm256_fmadd_ps(_mm256_cvtepi32_ps(q), scale, m));
     }
   }
 }
 
-// Columns of one panel as f32.  out (cols, kLanes)
+// Columns [first, first + cols) of one panel as f32; whole groups.  out (cols, kLanes)
 template <DType T>
-void Widen(const std::byte* at, uint64_t cols, float* out) {
+void Widen(const std::byte* panel, uint64_t first, uint64_t cols, float* out) {
   if constexpr (T == DType::kF16 || T == DType::kBF16 || T == DType::kF32) {
     for (uint64_t c = 0; c < cols; ++c) {
-      _mm256_storeu_ps(out + c * kLanes, Plain<T>::Load(at + c * Plain<T>::kBytes));
+      _mm256_storeu_ps(out + c * kLanes, Plain<T>::Load(panel + (first + c) * Plain<T>::kBytes));
     }
   } else {
-    constexpr uint64_t kBytes = T == DType::kQ8_0 ? 272 : T == DType::kQ4_1 ? 160 : 144;
-    for (uint64_t c = 0; c < cols; c += kInt8Block, at += kBytes) {
-      WidenBlock<T>(at, out + c * kLanes);
+    using F = Format<T>;
+    const uint64_t end = (first + cols) / kInt8Block;
+    uint64_t group = first / kInt8Block;
+    while (group < end) {
+      const std::byte* block = panel + group / F::kGroups * F::kBytes;
+      const Scales<T> scales(block);
+      for (uint64_t g = group % F::kGroups; g < F::kGroups && group < end; ++g, ++group) {
+        const __m256 m = F::k.minimum ? scales.m[g] : _mm256_setzero_ps();
+        WidenGroup<T>(block + F::kGroupsAt + g * F::kGroupBytes, scales.d[g], m,
+                      scales.halves[F::kSixteens ? g : 0], out);
+        out += kInt8Block * kLanes;
+      }
     }
-  }
-}
-
-// Where a column of a panel is, in bytes from the panel's start.
-template <DType T>
-constexpr uint64_t ColumnOffset(uint64_t col) {
-  switch (T) {
-    case DType::kF32:
-      return col * 32;
-    case DType::kF16:
-    case DType::kBF16:
-      return col * 16;
-    case DType::kQ8_0:
-      return col / kInt8Block * 272;
-    case DType::kQ4_1:
-      return col / kInt8Block * 160;
-    case DType::kQ4_0:
-      return col / kInt8Block * 144;
   }
 }
 
@@ -151,16 +137,16 @@ void Tile(const PanelJob& job, const PanelSpan* spans, uint64_t begin, uint64_t 
   for (uint64_t c0 = 0; c0 < job.cols; c0 += kDepth) {
     const uint64_t cols = job.cols - c0 < kDepth ? job.cols - c0 : kDepth;
     const std::byte* panels[kPanels];
-    for (int p = 0; p < kPanels; ++p) panels[p] = spans[p].at + ColumnOffset<T>(c0);
     if constexpr (kPlain) {
       if (kInPlace || tokens < 3) {
+        for (int p = 0; p < kPanels; ++p) panels[p] = spans[p].at + c0 * Plain<T>::kBytes;
         MultiplyTokens<T, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
         continue;
       }
     }
     for (int p = 0; p < kPanels; ++p) {
       float* to = wide + static_cast<uint64_t>(p) * kDepth * kLanes;
-      Widen<T>(panels[p], cols, to);
+      Widen<T>(spans[p].at, c0, cols, to);
       panels[p] = reinterpret_cast<const std::byte*>(to);
     }
     MultiplyTokens<DType::kF32, kPanels>(panels, x + c0, job.cols, cols, tokens, acc);
@@ -210,6 +196,16 @@ void MatMulF32(const PanelJob& job) {
       return Run<DType::kQ4_0>(job);
     case DType::kQ4_1:
       return Run<DType::kQ4_1>(job);
+    case DType::kQ5_0:
+      return Run<DType::kQ5_0>(job);
+    case DType::kQ5_1:
+      return Run<DType::kQ5_1>(job);
+    case DType::kQ4_K:
+      return Run<DType::kQ4_K>(job);
+    case DType::kQ5_K:
+      return Run<DType::kQ5_K>(job);
+    case DType::kQ6_K:
+      return Run<DType::kQ6_K>(job);
   }
 }
 

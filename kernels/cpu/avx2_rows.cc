@@ -33,7 +33,7 @@ void Quantize(const float* x, uint64_t blocks, PreparedBlock* out) {
     const float absmax = MaxLanes(top);
     const bool all_finite = _mm256_movemask_ps(finite) == 0xff;
     PreparedBlock& block = out[b];
-    block.unused = 0;
+    block.half_sum = 0;
     if (!all_finite || absmax < kInt8Tiny) {
       _mm256_storeu_si256(reinterpret_cast<__m256i*>(block.q), _mm256_setzero_si256());
       block.sum = 0;
@@ -43,10 +43,11 @@ void Quantize(const float* x, uint64_t blocks, PreparedBlock* out) {
     const __m256 inverse = _mm256_set1_ps(127.0f / absmax);
     __m256i q[4];
     for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(v[i], inverse));
-    const __m256i sums =
-        _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+    const __m256i half = _mm256_add_epi32(q[0], q[1]);
+    const __m256i sums = _mm256_add_epi32(half, _mm256_add_epi32(q[2], q[3]));
     // At most 32 * 127 in magnitude: exact in f32 in any order.
     const auto sum = static_cast<int32_t>(SumLanes(_mm256_cvtepi32_ps(sums)));
+    block.half_sum = static_cast<int32_t>(SumLanes(_mm256_cvtepi32_ps(half)));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(block.q), PackBytes(q));
     block.scale = absmax / 127.0f;
     block.sum = sum;

@@ -47,6 +47,7 @@ void Quantize(const float* x, uint64_t blocks, PreparedBlock* out) {
         const auto q = static_cast<int8_t>(std::nearbyint(x[i] * inverse));
         block.q[i] = q;
         sum += q;
+        if (i < kInt8Block / 2) block.half_sum += q;
       }
       block.scale = absmax / 127.0f;
       block.sum = sum;

@@ -24,7 +24,7 @@ struct alignas(16) PreparedBlock {
   float scale;
   float scaled_sum;  // scale * float(sum)
   int32_t sum;       // of q
-  int32_t unused;
+  int32_t half_sum;  // of the first 16
 };
 static_assert(sizeof(PreparedBlock) == 48);
 

@@ -1,55 +1,33 @@
 // y(n, rows) = x(n, cols) * W^T, with f32 or int8 activations (kernels/int8_block.h).
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
-#include "engine/base/check.h"
+#include "engine/model/quant_block.h"
 #include "kernels/int8_block.h"
 #include "kernels/ref/ref.h"
 
 namespace tandem::ref {
 namespace {
 
-// A stored block of 32 weights: w = d * q + m.
-struct WeightBlock {
-  float d = 0.0f;
-  float m = 0.0f;
-  int q[32];
-};
-
-float ReadF16(const std::byte* at) {
-  uint16_t bits;
-  std::memcpy(&bits, at, sizeof(bits));
-  return F16ToF32(bits);
-}
-
-// Nibbles of ggml's 4-bit blocks: byte i holds element i below and element i + 16 above.
-void ReadNibbles(const std::byte* at, int offset, int* q) {
-  for (int i = 0; i < 16; ++i) {
-    const int byte = std::to_integer<int>(at[i]);
-    q[i] = (byte & 15) - offset;
-    q[i + 16] = (byte >> 4) - offset;
+// Block `sub` of 32 columns within a stored block, met by 32 activations: see int8_block.h.
+float AddBlock(const int8_t* w, const BlockScales& scales, uint32_t sub, bool minimum,
+               const Int8Activations& a, float acc) {
+  int32_t dots[2] = {0, 0};  // of the halves of 16
+  int32_t sum = 0;
+  for (uint32_t i = 0; i < kInt8Block; ++i) {
+    dots[i / kRun] += w[i] * a.q[i];
+    sum += a.q[i];
   }
-}
-
-WeightBlock ReadBlock(DType type, const std::byte* at) {
-  WeightBlock block;
-  block.d = ReadF16(at);
-  switch (type) {
-    case DType::kQ4_0:
-      ReadNibbles(at + 2, 8, block.q);
-      break;
-    case DType::kQ4_1:
-      block.m = ReadF16(at + 2);
-      ReadNibbles(at + 4, 0, block.q);
-      break;
-    case DType::kQ8_0:
-      for (int i = 0; i < 32; ++i) block.q[i] = static_cast<int8_t>(at[2 + i]);
-      break;
-    default:
-      Check(false, "ref: not a quantised type");
+  const int* scale = scales.scale + 2 * sub;
+  if (minimum) {
+    const float d = scales.d * static_cast<float>(scale[0]);
+    acc += (d * a.scale) * static_cast<float>(dots[0] + dots[1]);
+    acc += scales.added[2 * sub] * (a.scale * static_cast<float>(sum));
+  } else {
+    acc += (scales.d * a.scale) * static_cast<float>(scale[0] * dots[0] + scale[1] * dots[1]);
   }
-  return block;
+  return acc;
 }
 
 }  // namespace
@@ -92,26 +70,26 @@ void MatMulF32(const PreparedRows& x, const MatMulTask& task) {
 
 void MatMulInt8(const PreparedRows& x, const MatMulTask& task) {
   const DType type = task.w->type;
-  const uint64_t blocks = x.cols / kInt8Block;
+  const DTypeTraits& traits = Traits(type);
+  const uint64_t row_blocks = x.cols / kInt8Block;
+  const uint32_t subs = traits.block_elems / kInt8Block;
   const auto* rows = reinterpret_cast<const Int8Activations*>(x.quant);
+  std::vector<float> acc(x.n);
   for (uint64_t r = 0; r < task.slice.rows(); ++r) {
     const std::byte* row = PackedRow(*task.w, task.slice.row_begin + r, task.slice.col_begin);
-    for (uint64_t t = 0; t < x.n; ++t) {
-      float acc = 0.0f;
-      for (uint64_t b = 0; b < blocks; ++b) {
-        const WeightBlock w = ReadBlock(type, row + b * Traits(type).block_bytes);
-        const Int8Activations& a = rows[t * blocks + b];
-        int32_t dot = 0;
-        int32_t sum = 0;
-        for (int i = 0; i < 32; ++i) {
-          dot += w.q[i] * a.q[i];
-          sum += a.q[i];
+    std::fill(acc.begin(), acc.end(), 0.0f);
+    for (uint64_t b = 0; b < x.cols / traits.block_elems; ++b) {
+      int8_t w[kMaxBlockElems];
+      ReadCodes(type, row + b * traits.block_bytes, w);
+      const BlockScales scales = ReadScales(type, row + b * traits.block_bytes);
+      for (uint64_t t = 0; t < x.n; ++t) {
+        const Int8Activations* a = rows + t * row_blocks + b * subs;
+        for (uint32_t sub = 0; sub < subs; ++sub) {
+          acc[t] = AddBlock(w + sub * kInt8Block, scales, sub, HasMinimum(type), a[sub], acc[t]);
         }
-        acc += (w.d * a.scale) * static_cast<float>(dot);
-        if (type == DType::kQ4_1) acc += w.m * (a.scale * static_cast<float>(sum));
       }
-      task.y[t * task.y_stride + r] = acc;
     }
+    for (uint64_t t = 0; t < x.n; ++t) task.y[t * task.y_stride + r] = acc[t];
   }
 }
 

@@ -18,8 +18,14 @@
 
 namespace tandem {
 
-inline constexpr DType kAllTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                                      DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+// The least multiple of the type's block that holds `cols`.
+inline uint64_t WholeBlocks(DType type, uint64_t cols) {
+  const uint64_t block = Traits(type).block_elems;
+  return (cols + block - 1) / block * block;
+}
+// How many times longer than 32 columns its block is: what column bounds are multiplied by where a
+// test speaks of blocks of 32.
+inline uint64_t Stretch(DType type) { return Traits(type).block_elems == 256 ? 8 : 1; }
 
 struct Backend {
   std::string tier;  // "ref", "portable", "avx2"

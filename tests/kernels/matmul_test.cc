@@ -60,8 +60,9 @@ bool MeetsInt8(ActivationType activations, DType type) {
 
 TEST_P(MatMulTest, MatchesTheReference) {
   const std::unique_ptr<Ops> ref = MakeRefOps(GetParam().activations);
-  for (DType type : kAllTypes) {
-    for (const Shape& shape : kShapes) {
+  for (DType type : kAllDTypes) {
+    for (Shape shape : kShapes) {
+      shape.cols = WholeBlocks(type, shape.cols);
       SCOPED_TRACE(::testing::Message() << ToString(type) << " rows " << shape.rows << " cols "
                                         << shape.cols << " n " << shape.n);
       const TestTensor w = MakeTensor(type, shape.rows, shape.cols, 11);
@@ -96,8 +97,9 @@ TEST_P(MatMulTest, MatchesTheReference) {
 
 // Quantising a block of activations moves each by at most half a step.
 TEST_P(MatMulTest, Int8StaysWithinHalfAStepOfF32) {
-  for (DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
-    const uint64_t rows = 40, cols = 576;
+  for (DType type : kAllDTypes) {
+    if (!Traits(type).quantized) continue;
+    const uint64_t rows = 40, cols = WholeBlocks(type, 576);
     const TestTensor w = MakeTensor(type, rows, cols, 21);
     const std::vector<float> x = RandomFloats(cols, 22);
     const Packed packed = PackSlice(ops(), w, Whole(w.view));
@@ -164,12 +166,16 @@ TEST_P(MatMulTest, IsExactOnIntegers) {
 }
 
 TEST_P(MatMulTest, ComputesSlicesOfPackedSlices) {
-  for (DType type : kAllTypes) {
-    const TestTensor w = MakeTensor(type, 70, 256, 41);
-    const MatrixSlice held{5, 66, 64, 256};
+  for (DType type : kAllDTypes) {
+    const uint64_t cols = 256 * Stretch(type);
+    const TestTensor w = MakeTensor(type, 70, cols, 41);
+    const MatrixSlice held{5, 66, cols / 4, cols};
     const Packed packed = PackSlice(ops(), w, held);
-    for (const MatrixSlice& slice : {held, MatrixSlice{5, 6, 64, 256}, MatrixSlice{9, 31, 96, 192},
-                                     MatrixSlice{23, 66, 224, 256}, MatrixSlice{13, 21, 64, 96}}) {
+    for (MatrixSlice slice :
+         {MatrixSlice{5, 66, 64, 256}, MatrixSlice{5, 6, 64, 256}, MatrixSlice{9, 31, 96, 192},
+          MatrixSlice{23, 66, 224, 256}, MatrixSlice{13, 21, 64, 96}}) {
+      slice.col_begin *= Stretch(type);
+      slice.col_end *= Stretch(type);
       SCOPED_TRACE(::testing::Message()
                    << ToString(type) << " rows " << slice.row_begin << ".." << slice.row_end
                    << " cols " << slice.col_begin << ".." << slice.col_end);
@@ -183,7 +189,7 @@ TEST_P(MatMulTest, ComputesSlicesOfPackedSlices) {
       for (uint64_t r = 0; r < slice.rows(); ++r) {
         double sum = 0.0, size = 0.0;
         for (uint64_t c = 0; c < slice.cols(); ++c) {
-          const double v = w.values[(slice.row_begin + r) * 256 + slice.col_begin + c];
+          const double v = w.values[(slice.row_begin + r) * cols + slice.col_begin + c];
           sum += v * x[c];
           size += std::abs(v);
         }
@@ -232,12 +238,13 @@ TEST_P(MatMulTest, RunsManyTasksAndLeavesTheGapsAlone) {
 }
 
 TEST_P(MatMulTest, PackedFormTakesTheStoredBytesAndMayBeMoved) {
-  for (DType type : kAllTypes) {
-    const TestTensor w = MakeTensor(type, 48, 128, 61);
+  for (DType type : kAllDTypes) {
+    const uint64_t cols = WholeBlocks(type, 128);
+    const TestTensor w = MakeTensor(type, 48, cols, 61);
     const MatrixSlice slice = Whole(w.view);
     EXPECT_EQ(ops().PackedBytes(type, slice), w.view.bytes()) << ToString(type);
     const Packed packed = PackSlice(ops(), w, slice);
-    const std::vector<float> x = RandomFloats(128, 62);
+    const std::vector<float> x = RandomFloats(cols, 62);
     const std::vector<float> want = Product(ops(), packed.matrix, slice, x, 1);
     Packed moved = packed;
     moved.matrix.data = moved.bytes.data();
@@ -246,8 +253,9 @@ TEST_P(MatMulTest, PackedFormTakesTheStoredBytesAndMayBeMoved) {
 }
 
 TEST_P(MatMulTest, ShowsNanAndInfinityAndKeepsZero) {
-  const uint64_t cols = 64, rows = 9;
-  for (DType type : kAllTypes) {
+  const uint64_t rows = 9;
+  for (DType type : kAllDTypes) {
+    const uint64_t cols = WholeBlocks(type, 64);
     const TestTensor w = MakeTensor(type, rows, cols, 71);
     const Packed packed = PackSlice(ops(), w, Whole(w.view));
     for (float bad :

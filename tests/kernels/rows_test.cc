@@ -21,7 +21,7 @@ class RowsTest : public ::testing::TestWithParam<Backend> {
 };
 
 TEST_P(RowsTest, EmbedsItsRowsAndZeroesTheOthers) {
-  for (DType type : kAllTypes) {
+  for (DType type : kAllDTypes) {
     const uint64_t hidden = 96;
     const TestTensor table = MakeTensor(type, 50, hidden, 1);
     const Packed packed = PackSlice(ops(), table, {10, 45, 0, hidden});

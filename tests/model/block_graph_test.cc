@@ -10,11 +10,13 @@
 namespace tandem {
 namespace {
 
-constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                          DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
-
 ModelConfig DefaultShape() {
   return ParseSyntheticSpec("h=576,l=30,heads=9,kv=3,ffn=1536,vocab=49152,ctx=8192").config;
+}
+
+// Widths of whole blocks of 256, and three heads of 256 columns in all.
+ModelConfig WideConfig() {
+  return ParseSyntheticSpec("h=256,l=2,heads=12,kv=6,hd=64,ffn=768,vocab=331").config;
 }
 
 std::vector<BlockTypes> AllOf(DType type, uint32_t layers) {
@@ -102,13 +104,16 @@ TEST(BlockGraphTest, LeavesTheLastUnitSmaller) {
 }
 
 TEST(BlockGraphTest, UnitsAndNormsAddUpToTheWeightsForEveryType) {
-  for (const DType type : kAll) {
+  for (const DType type : kAllDTypes) {
+    const bool wide = Traits(type).block_elems == 256;
     for (const bool tied : {true, false}) {
       SyntheticSpec spec{.config = TinyConfig(), .type = type, .embedding_type = DType::kQ8_0};
+      if (wide) spec.config = WideConfig();
       spec.config.tied_embedding = tied;
       spec.config.vocab = 331;
       const auto model = MakeShapeOnlyModel(spec);
       EXPECT_EQ(SumOfBlocks(*model), model->weight_bytes()) << ToString(type) << tied;
+      if (wide) continue;
       spec.config = DefaultShape();
       spec.config.tied_embedding = tied;
       const auto shape = MakeShapeOnlyModel(spec);
@@ -148,17 +153,49 @@ TEST(BlockGraphTest, LayersMayDifferInType) {
   EXPECT_EQ(graph.blocks[4].bytes_per_elem.value, 36 + 36 + 64 * 34 / 32);
 }
 
-TEST(BlockGraphTest, RefusesColumnsThatAreNoWholeNumberOfBytes) {
+TEST(BlockGraphTest, UnitsNeverCutALongBlock) {
+  const BlockGraph graph = BuildBlockGraph(WideConfig(), AllOf(DType::kQ4_K, 2));
+  EXPECT_EQ(graph.blocks[1].elems_per_unit, 2u);  // 2 KV heads x 2 query heads x 64 = 256 columns
+  EXPECT_EQ(graph.blocks[1].units, 3u);
+  EXPECT_EQ(graph.blocks[2].elems_per_unit, 256u);
+  EXPECT_EQ(graph.blocks[2].units, 3u);
+  ModelConfig config = WideConfig();
+  config.n_kv_heads = 4;  // 3 query heads, 192 columns a KV head: only all four end on a block
+  EXPECT_EQ(BuildBlockGraph(config, AllOf(DType::kQ4_K, 2)).blocks[1].units, 1u);
+}
+
+// llama-quantize gives the default model's w_down, 1536 columns, a K type beside 576 rows.
+TEST(BlockGraphTest, ElementsAreTheColumnsThatTakeWholeBytes) {
+  std::vector<BlockTypes> types = AllOf(DType::kQ8_0, 30);
+  types[1].down = DType::kQ4_K;
+  types[2].down = DType::kQ6_K;
+  const BlockGraph graph = BuildBlockGraph(DefaultShape(), types);
+  const Block& four = graph.at(BlockGraph::MlpOf(LayerIndex{0}));
+  EXPECT_EQ(four.columns, 1u);
+  EXPECT_EQ(four.bytes_per_elem.value, 612u + 612u + 324u);
+  const Block& six = graph.at(BlockGraph::MlpOf(LayerIndex{1}));
+  EXPECT_EQ(six.columns, 2u);  // 576 x 210 / 256 = 472.5 bytes a column
+  EXPECT_EQ(six.elems, 768u);
+  EXPECT_EQ(six.elems_per_unit, 128u);
+  EXPECT_EQ(six.units, 6u);
+  EXPECT_EQ(six.bytes_per_elem.value, 2 * (612u + 612u) + 945u);
+  EXPECT_EQ(six.params_per_elem, 2 * 3 * 576u);
+  EXPECT_EQ(six.UnitBytes(six.AllUnits()).value, 1536u * (612 + 612) + 576u * 6 * 210);
+}
+
+TEST(BlockGraphTest, RefusesHeadsThatAreNoWholeNumberOfBytes) {
   ModelConfig config = TinyConfig();
-  config.hidden = 20;
+  config.hidden = 21;
+  config.head_dim = 8;
+  config.n_heads = config.n_kv_heads = 4;  // heads of 8 columns: 21 x 8 x 22/32 bytes
   std::vector<BlockTypes> types = AllOf(DType::kF32, 2);
-  types[1].down = DType::kQ4_0;  // 20 rows x 18/32 bytes a column
+  types[1].wo = DType::kQ5_0;
   try {
     BuildBlockGraph(config, types);
     FAIL() << "accepted";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
-    EXPECT_NE(std::string(error.what()).find("layer 0: FFN down"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("layer 0: attention output"), std::string::npos);
   }
 }
 

@@ -17,9 +17,6 @@
 namespace tandem {
 namespace {
 
-constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                          DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
-
 // 8192 values by integer arithmetic and exact f32 steps: 256 blocks of scales 1 to 2^-8, a block of
 // zeros, one of a constant, and one where the extreme has both signs.
 std::vector<float> SampleRow() {
@@ -53,15 +50,16 @@ std::vector<float> Dequantized(DType type, const std::vector<std::byte>& bytes, 
 }
 
 TEST(DTypeTest, FindsTypesByNumberAndName) {
-  for (const DType type : kAll) {
+  for (const DType type : kAllDTypes) {
     EXPECT_EQ(DTypeFromGgml(Traits(type).ggml_type), type);
     EXPECT_EQ(DTypeFromName(ToString(type)), type);
   }
   EXPECT_EQ(DTypeFromName("q4_1"), DType::kQ4_1);
   EXPECT_EQ(DTypeFromName("Bf16"), DType::kBF16);
-  EXPECT_FALSE(DTypeFromName("q5_k"));
+  EXPECT_EQ(DTypeFromName("q5_k"), DType::kQ5_K);
+  EXPECT_FALSE(DTypeFromName("q3_k"));
   EXPECT_FALSE(DTypeFromName(""));
-  EXPECT_FALSE(DTypeFromGgml(13));
+  EXPECT_FALSE(DTypeFromGgml(11));
 }
 
 TEST(DTypeTest, CountsRowBytes) {
@@ -70,6 +68,12 @@ TEST(DTypeTest, CountsRowBytes) {
   EXPECT_EQ(RowBytes(DType::kQ8_0, 576), 612u);
   EXPECT_EQ(RowBytes(DType::kQ4_0, 576), 324u);
   EXPECT_EQ(RowBytes(DType::kQ4_1, 576), 360u);
+  EXPECT_EQ(RowBytes(DType::kQ5_0, 576), 396u);
+  EXPECT_EQ(RowBytes(DType::kQ5_1, 576), 432u);
+  EXPECT_EQ(RowBytes(DType::kQ4_K, 512), 288u);
+  EXPECT_EQ(RowBytes(DType::kQ5_K, 512), 352u);
+  EXPECT_EQ(RowBytes(DType::kQ6_K, 512), 420u);
+  EXPECT_DEATH(RowBytes(DType::kQ6_K, 576), "whole number of blocks");
   EXPECT_DEATH(RowBytes(DType::kQ4_1, 48), "whole number of blocks");
 }
 
@@ -165,6 +169,10 @@ TEST(DTypeTest, QuantizesToTheReferencesBytes) {
        "332c62f26c1eb4f61ab3e4a715e843c2bc9ddac94a1be12af040c9928233ecd5"},
       {DType::kQ4_1, "460ce394bf4f8417d68185b6851a1c78fb344f23674e6a49df8cafc0638f0755",
        "901e3481724b62e1a56fb6abdcc11ca2f3b8b35384fe60f1032a34488096d500"},
+      {DType::kQ5_0, "8caf67f170e94d18f66ba005e1bd415e33f10a261a5b02d29926dc2d7272d2e1",
+       "987c9c1826a03bbc44f8cdcb4c8a8041e8e2d78566261876f99a6a09386e498c"},
+      {DType::kQ5_1, "de982f2b229d293e71ba4da3fed7ed228e8378151aebc8ccc90e3b18c1211c25",
+       "6b98e09ad327400ec20ba688c1b39a5dd553c79ef941b4e773e2c583182f8022"},
   };
   const std::vector<float> row = SampleRow();
   for (const Golden& golden : kGolden) {
@@ -186,12 +194,12 @@ TEST(DTypeTest, QuantizesHostileRowsWithoutHarm) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float tiny = std::numeric_limits<float>::denorm_min();
   for (const float odd : {inf, -inf, nan, tiny, -tiny, std::numeric_limits<float>::max()}) {
-    std::vector<float> row(32, 0.25f);
+    std::vector<float> row(256, 0.25f);
     row[7] = odd;
-    std::vector<float> same(32, odd);
-    for (const DType type : kAll) {
-      EXPECT_EQ(Dequantized(type, Quantized(type, row), 32).size(), 32u);
-      EXPECT_EQ(Dequantized(type, Quantized(type, same), 32).size(), 32u);
+    std::vector<float> same(256, odd);
+    for (const DType type : kAllDTypes) {
+      EXPECT_EQ(Dequantized(type, Quantized(type, row), 256).size(), 256u);
+      EXPECT_EQ(Dequantized(type, Quantized(type, same), 256).size(), 256u);
     }
   }
 }

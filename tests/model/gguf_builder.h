@@ -143,29 +143,30 @@ class GgufBuilder {
   uint64_t Align(uint64_t n) const { return (n + alignment - 1) / alignment * alignment; }
 };
 
-// A llama of one layer that loads: hidden 64, 2 heads of 32 over 1 KV head, FFN 64, vocabulary 8.
-inline GgufBuilder TinyLlamaFile(DType type = DType::kQ4_0) {
+// A llama of one layer that loads: hidden 64, 2 heads of 32 over 1 KV head, FFN 64, vocabulary 8;
+// `width` in place of 64 where a type has longer blocks.
+inline GgufBuilder TinyLlamaFile(DType type = DType::kQ4_0, uint32_t width = 64) {
   GgufBuilder file;
   file.SetString("general.architecture", "llama");
   file.SetString("general.name", "tiny");
   file.SetU32("llama.block_count", 1);
   file.SetU32("llama.context_length", 128);
-  file.SetU32("llama.embedding_length", 64);
-  file.SetU32("llama.feed_forward_length", 64);
+  file.SetU32("llama.embedding_length", width);
+  file.SetU32("llama.feed_forward_length", width);
   file.SetU32("llama.attention.head_count", 2);
   file.SetU32("llama.attention.head_count_kv", 1);
   file.SetF32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
-  file.AddTensor("token_embd.weight", {64, 8}, type);
-  file.AddTensor("blk.0.attn_norm.weight", {64}, DType::kF32);
-  file.AddTensor("blk.0.ffn_down.weight", {64, 64}, type);
-  file.AddTensor("blk.0.ffn_gate.weight", {64, 64}, type);
-  file.AddTensor("blk.0.ffn_up.weight", {64, 64}, type);
-  file.AddTensor("blk.0.ffn_norm.weight", {64}, DType::kF32);
-  file.AddTensor("blk.0.attn_k.weight", {64, 32}, type);
-  file.AddTensor("blk.0.attn_output.weight", {64, 64}, type);
-  file.AddTensor("blk.0.attn_q.weight", {64, 64}, type);
-  file.AddTensor("blk.0.attn_v.weight", {64, 32}, type);
-  file.AddTensor("output_norm.weight", {64}, DType::kF32);
+  file.AddTensor("token_embd.weight", {width, 8}, type);
+  file.AddTensor("blk.0.attn_norm.weight", {width}, DType::kF32);
+  file.AddTensor("blk.0.ffn_down.weight", {width, width}, type);
+  file.AddTensor("blk.0.ffn_gate.weight", {width, width}, type);
+  file.AddTensor("blk.0.ffn_up.weight", {width, width}, type);
+  file.AddTensor("blk.0.ffn_norm.weight", {width}, DType::kF32);
+  file.AddTensor("blk.0.attn_k.weight", {width, width / 2}, type);
+  file.AddTensor("blk.0.attn_output.weight", {width, width}, type);
+  file.AddTensor("blk.0.attn_q.weight", {width, width}, type);
+  file.AddTensor("blk.0.attn_v.weight", {width, width / 2}, type);
+  file.AddTensor("output_norm.weight", {width}, DType::kF32);
   return file;
 }
 

@@ -168,8 +168,10 @@ TEST(GgufHostileTest, RefusesSumsThatOverflow) {
 
 TEST(GgufHostileTest, RefusesForeignTensorTypesByName) {
   const std::string name = "blk.0.attn_q.weight";
-  ExpectRefused([&](auto& f) { f.tensor(name).ggml_type = 13; }, kUnsupported,
-                "tensor type Q5_K (13)");
+  ExpectRefused([&](auto& f) { f.tensor(name).ggml_type = 11; }, kUnsupported,
+                "tensor type Q3_K (11) (tandem reads F32, F16,");
+  ExpectRefused([&](auto& f) { f.tensor(name).ggml_type = 13; }, kBad,
+                "rows of 64 elements (want a multiple of 256 for Q5_K)");
   ExpectRefused([&](auto& f) { f.tensor(name).ggml_type = 39; }, kUnsupported,
                 "tensor type MXFP4 (39)");
   ExpectRefused([&](auto& f) { f.tensor(name).ggml_type = 77; }, kUnsupported,

@@ -34,20 +34,20 @@ class TemporaryFile {
 };
 
 TEST(GgufTest, LoadsEveryTypeInVersionsTwoAndThree) {
-  for (const DType type :
-       {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (const DType type : kAllDTypes) {
     for (const uint32_t version : {2u, 3u}) {
-      GgufBuilder file = TinyLlamaFile(type);
+      const uint32_t width = Traits(type).block_elems == 256 ? 256 : 64;
+      GgufBuilder file = TinyLlamaFile(type, width);
       file.version = version;
       const auto model = Load(file);
       const TensorView& down = model->layers()[0].w_down;
       EXPECT_EQ(down.type, type);
-      EXPECT_EQ(down.rows, 64u);
-      EXPECT_EQ(down.cols, 64u);
+      EXPECT_EQ(down.rows, width);
+      EXPECT_EQ(down.cols, width);
       const std::string& stored = file.tensor("blk.0.ffn_down.weight").data;
       ASSERT_EQ(down.bytes(), stored.size());
       EXPECT_EQ(std::memcmp(down.data, stored.data(), stored.size()), 0);
-      EXPECT_EQ(model->layers()[0].wk.rows, 32u);
+      EXPECT_EQ(model->layers()[0].wk.rows, width / 2);
       EXPECT_TRUE(model->has_data());
     }
   }

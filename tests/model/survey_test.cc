@@ -150,6 +150,32 @@ TEST_F(SurveyTest, FindsNumbersThatAreNoneInEveryType) {
   }
 }
 
+// Row 3 of 4, element 256 on, of a tensor whose bytes are harmless otherwise.
+TEST(VerifyTest, FindsAScaleThatIsNoNumberInEveryQuantisedType) {
+  for (const DType type : {DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1,
+                           DType::kQ4_K, DType::kQ5_K, DType::kQ6_K}) {
+    const DTypeTraits& traits = Traits(type);
+    const uint64_t row = RowBytes(type, 512);
+    std::string data(4 * row, '\1');
+    const size_t block = 3 * row + row / 2;
+    const size_t scale = type == DType::kQ6_K ? traits.block_bytes - sizeof(uint16_t) : 0;
+    const uint16_t nan = F32ToF16(std::numeric_limits<float>::quiet_NaN());
+    std::memcpy(&data[block + scale], &nan, sizeof(nan));
+    const TensorView view{.data = reinterpret_cast<const std::byte*>(data.data()),
+                          .type = type,
+                          .rows = 4,
+                          .cols = 512};
+    const SurveyedTensor tensors[] = {
+        {.name = "t", .type = traits.name, .bytes = view.bytes(), .view = view}};
+    const VerifyReport report = VerifyWeights(tensors, [](uint64_t, uint64_t) {});
+    ASSERT_EQ(report.findings.size(), 1u) << traits.name;
+    EXPECT_EQ(report.findings[0].nans, traits.block_elems) << traits.name;
+    EXPECT_EQ(report.findings[0].infinities, 0u) << traits.name;
+    EXPECT_EQ(report.findings[0].row, 3u) << traits.name;
+    EXPECT_EQ(report.findings[0].column, 256u) << traits.name;
+  }
+}
+
 TEST_F(SurveyTest, WarnsOfTensorsThatAreAllZero) {
   GgufBuilder file = TinyLlamaFile();
   std::string& data = file.tensor("blk.0.ffn_up.weight").data;

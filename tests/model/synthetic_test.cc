@@ -17,8 +17,15 @@
 namespace tandem {
 namespace {
 
-constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                          DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+// The tiny shape, its widths of whole blocks of the type.
+ModelConfig ConfigFor(DType type) {
+  ModelConfig config = TinyConfig();
+  if (Traits(type).block_elems == 256) {
+    config.hidden = config.ffn = 256;
+    config.head_dim = 64;
+  }
+  return config;
+}
 
 std::vector<TensorView> Views(const Model& model) {
   std::vector<TensorView> views = {model.token_embedding(), model.output_norm(), model.output()};
@@ -101,10 +108,17 @@ TEST(SyntheticTest, GivesTheSameBytesOnEveryMachine) {
       {DType::kQ8_0, "92150e876b0cde9661ccf945675d3e295b86452f241bd3aa77859a30179489ae"},
       {DType::kQ4_0, "59f202e2b87522d2c87ebdce017da6e1d674ba08e65135c6a6a064c0cd6edfbe"},
       {DType::kQ4_1, "914954ca5d52307af71f2d8aa7bae7864897ea4bd73065fe6b629d660751a452"},
+      {DType::kQ5_0, "01ea4a01030f0094d71f2bef0cc916b0150e695c682c8e24c1bc952e7943ffd5"},
+      {DType::kQ5_1, "8e4ad7b089435f08c4610f11c604e317a1f94d44a71b89b20395701bb78f0518"},
+      {DType::kQ4_K, "542c805eec42d5b3c93da9dd3a3a4a0a87d48a11ad016b21a4fd5fad568452fc"},
+      {DType::kQ5_K, "c45b553a7d05eb98c1dacc67d129443321adea9c35239df55a52f58c3609fe28"},
+      {DType::kQ6_K, "915d4cbd3d8f159e6acfff8985e162e5c35b1856cc807fd4e27b0b8911d1d065"},
   };
   for (const Golden& golden : kGolden) {
-    const SyntheticSpec spec{
-        .config = TinyConfig(), .type = golden.type, .embedding_type = golden.type, .seed = 7};
+    const SyntheticSpec spec{.config = ConfigFor(golden.type),
+                             .type = golden.type,
+                             .embedding_type = golden.type,
+                             .seed = 7};
     EXPECT_EQ(HashOf(*MakeSyntheticModel(spec)), golden.hash) << ToString(golden.type);
   }
 }
@@ -123,7 +137,7 @@ TEST(SyntheticTest, SeedsAndTensorsDiffer) {
 
 TEST(SyntheticTest, WeightsHaveTheVarianceThatKeepsActivationsOfOrderOne) {
   SyntheticSpec spec = ParseSyntheticSpec("h=256,l=1,heads=4,ffn=512,vocab=512,type=f32,tied=0");
-  for (const DType type : kAll) {
+  for (const DType type : kAllDTypes) {
     spec.type = spec.embedding_type = type;
     const auto model = MakeSyntheticModel(spec);
     // Sampling noise of a variance over n values is about sqrt(2/n); 4-bit rounding adds a little.
@@ -183,9 +197,9 @@ TEST(SyntheticTest, ShapeOnlyModelsHaveShapesAndNoData) {
 
 TEST(SyntheticTest, FilesReadBackToIdenticalWeights) {
   const TemporaryFolder folder;
-  for (const DType type : kAll) {
+  for (const DType type : kAllDTypes) {
     for (const bool tied : {true, false}) {
-      SyntheticSpec spec{.config = TinyConfig(), .type = type, .embedding_type = DType::kQ8_0};
+      SyntheticSpec spec{.config = ConfigFor(type), .type = type, .embedding_type = DType::kQ8_0};
       spec.config.tied_embedding = tied;
       spec.config.rope_theta = 123456.7f;
       spec.config.rope_scale = tied ? 1.0f : 2.5f;
@@ -206,7 +220,7 @@ TEST(SyntheticTest, FilesReadBackToIdenticalWeights) {
       EXPECT_EQ(read->config().rope_theta, spec.config.rope_theta);
       EXPECT_EQ(read->config().rope_scale, spec.config.rope_scale);
       EXPECT_EQ(read->config().rope_dim, 12u);
-      EXPECT_EQ(read->config().head_dim, 16u);
+      EXPECT_EQ(read->config().head_dim, spec.config.head_dim);
       EXPECT_EQ(read->config().context, 256u);
       EXPECT_EQ(read->config().vocab, 320u);
       EXPECT_EQ(read->weight_bytes(), made->weight_bytes());
@@ -322,7 +336,7 @@ TEST(SyntheticTest, RefusesSpecificationsThatCannotBe) {
   ExpectInvalid("h=64,l=1,heads=2,h=64", "'h' is given twice");
   ExpectInvalid("h=64,l=1,heads=2,kv", "'kv' (want key=value)");
   ExpectInvalid("h=64,l=1,heads=2,,", "'' (want key=value)");
-  ExpectInvalid("h=64,l=1,heads=2,type=q5_k", "type=q5_k");
+  ExpectInvalid("h=64,l=1,heads=2,type=q3_k", "type=q3_k");
   ExpectInvalid("h=64,l=1,heads=2,ctx=many", "ctx=many");
   ExpectInvalid("h=64,l=1,heads=2,ctx=99999999999", "ctx=99999999999");
   ExpectInvalid("h=-64,l=1,heads=2", "h=-64");
@@ -335,6 +349,10 @@ TEST(SyntheticTest, RefusesSpecificationsThatCannotBe) {
   ExpectInvalid("h=64,l=1,heads=4,kv=3", "KV heads");
   ExpectInvalid("h=48,l=1,heads=2,type=q4_0", "multiple of 32");
   ExpectInvalid("h=64,l=1,heads=2,ffn=100,type=q4_0", "ffn_down.weight: rows of 100");
+  ExpectInvalid("h=320,l=1,heads=4,ffn=512,type=q4_k",
+                "attn_q.weight: rows of 320 (want a multiple of 256 for Q4_K)");
+  ExpectInvalid("h=256,l=1,heads=4,ffn=480,type=q6_k", "ffn_down.weight: rows of 480");
+  ExpectInvalid("h=192,l=1,heads=4,embed=q5_k", "embedding rows of 192 (want a multiple of 256");
   ExpectInvalid("h=4294967295,l=1,heads=1", "");
   ExpectInvalid("h=64,l=1,heads=2,arch=gemma", "arch=gemma (want llama, qwen2, qwen3)");
   ExpectInvalid("h=64,l=1,heads=2,arch=qwen2,bias=0", "a qwen2 model always has them");

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "engine/plan/shards.h"
 #include "engine/plan/verifier.h"
 #include "tests/support/plan_builders.h"
 
@@ -36,9 +37,14 @@ TEST(MemoryTest, SingleHoldsEverythingOnce) {
   EXPECT_EQ(d0.slots.value, 0u);
   // X, Y and the next X of ADD: three rows of 16 bytes for each of 8 tokens.
   EXPECT_EQ(d0.activations.value, 3u * 8 * 16);
-  EXPECT_EQ(d0.workspace, WorkspaceBytes(graph, 8));
+  // Hidden 4, 6 rows of each head matrix, 5 of the MLP's, 7 of the vocabulary: padded to 16 rows.
+  EXPECT_EQ(d0.workspace, WorkspaceBytes(graph, 8) + PackingBytes(graph, BlockId{0}, 0, 7) +
+                              PackingBytes(graph, BlockId{1}, 0, 3) +
+                              PackingBytes(graph, BlockId{2}, 0, 5) +
+                              PackingBytes(graph, BlockId{3}, 0, 7));
+  EXPECT_EQ(PackingBytes(graph, BlockId{2}, 0, 5).value, 8u * 64 + 11 * 48 + 12 * 5 * 48 / 4);
   EXPECT_EQ(table.rows[1].device, kHost);
-  EXPECT_EQ(table.rows[1].total().value, 0u);
+  EXPECT_EQ(table.rows[1].total().value, 8u * 4) << "sampled ids";
 }
 
 TEST(MemoryTest, WorkspaceFollowsItsFormula) {
@@ -105,16 +111,30 @@ TEST(MemoryTest, OffloadedWeightsAreTheHosts) {
   EXPECT_EQ(table.rows[0].weights.value, 3 * kNorm);
   EXPECT_EQ(table.rows[0].slots.value, 2 * kAttentionBytes);
   EXPECT_EQ(table.rows[1].weights.value, 2 * kVocabBytes + kAttentionBytes + kMlpBytes);
-  EXPECT_EQ(table.rows[1].workspace.value, 0u);
+  EXPECT_EQ(table.rows[1].total().value, kSelfTestBytes) << "no kernel runs there";
 }
 
-TEST(MemoryTest, GroupsOfSequencesKeepTheirKvApart) {
+TEST(MemoryTest, EveryGroupOfSequencesHasRoomForAllPages) {
   BlockGraph graph = TinyGraph(kShape);
-  // Five sequences of 64 tokens: slots 0, 2, 4 on d0 and 1, 3 on d1.
+  // Five sequences of 64 tokens: slots 0, 2, 4 run on d0 and 1, 3 on d1, from one set of pages.
   PlanLimits limits{.max_step_tokens = 8, .max_sequences = 5, .context = 320};
   MemoryTable table = TableOf(graph, testing::WeightGatherPlan(graph, 2), limits);
-  EXPECT_EQ(table.rows[0].kv.value, 3u * 64 * 3 * 8);
-  EXPECT_EQ(table.rows[1].kv.value, 2u * 64 * 3 * 8);
+  EXPECT_EQ(table.rows[0].kv.value, 5u * 64 * 3 * 8);
+  EXPECT_EQ(table.rows[1].kv.value, 5u * 64 * 3 * 8);
+}
+
+TEST(MemoryTest, AFetchOfPartOfAShardHasACopyOfItsOwn) {
+  BlockGraph graph = TinyGraph(kShape);
+  Plan plan = testing::WeightGatherPlan(graph, 2);
+  const Bytes before = TableOf(graph, plan, {}).rows[0].weights;
+  // d0 holds all of the MLP, d1 goes on fetching its own part of it from there.
+  const uint32_t mlp = 2;
+  for (Place& place : plan.places) {
+    if (place.block.value == mlp && place.device.value == 0) place.units = {0, 3};
+  }
+  const VerifyResult result = VerifyPlan(plan, graph, TestRig(2), {});
+  ASSERT_TRUE(result.ok()) << result.refusal->message;
+  EXPECT_GT(result.memory.rows[0].weights.value, before.value + kMlpBytes / 3);
 }
 
 TEST(MemoryTest, KvMovedIsHeldAtBothEnds) {
@@ -165,8 +185,9 @@ TEST(MemoryTest, RefusalNamesDeviceMissingBytesAndBlock) {
 TEST(MemoryTest, TheHostsMemoryCountsToo) {
   BlockGraph graph = TinyGraph(kShape);
   Rig rig = TestRig(1);
-  rig.host_memory = Bytes{kVocabBytes + 10};
-  VerifyResult result = VerifyPlan(testing::OffloadPlan(graph), graph, rig, {});
+  const Plan plan = testing::OffloadPlan(graph);
+  rig.host_memory = TableOf(graph, plan, {}).rows[1].workspace + Bytes{kVocabBytes + 10};
+  VerifyResult result = VerifyPlan(plan, graph, rig, {});
   ASSERT_FALSE(result.ok());
   EXPECT_THAT(result.refusal->message, HasSubstr("host lacks"));
   EXPECT_THAT(result.refusal->message, HasSubstr("b1 (ATTENTION of layer 0)"));

@@ -1,7 +1,6 @@
 // Writes the golden plans anew: golden_plans HELPER PLUGIN_FOLDER, from the repository's root. Read
 // the diff before committing it: a changed golden plan is a changed split.
 #include <cstdio>
-#include <filesystem>
 #include <fstream>
 
 #include "engine/base/error.h"
@@ -20,10 +19,9 @@ int main(int argc, char** argv) {
     const tandem::Planner planner(options);
     for (const tandem::GoldenCase& c : tandem::GoldenCases()) {
       const tandem::TestProblem test(c.shape);
-      const std::filesystem::path path = c.path();
-      std::filesystem::create_directories(path.parent_path());
-      std::ofstream(path) << FormatPlan(planner.MakePlan(c.plugin, test.problem, c.knobs).plan);
-      std::printf("%s\n", path.c_str());
+      std::ofstream(c.path) << c.header
+                            << FormatPlan(planner.MakePlan(c.plugin, test.problem, c.knobs).plan);
+      std::printf("%s\n", c.path.c_str());
     }
   } catch (const tandem::Error& error) {
     std::fprintf(stderr, "%s\n", error.what());

@@ -244,7 +244,7 @@ TEST(PlannerTest, APlanFileTakesThePathThatIsAskedFor) {
 TEST(PlannerTest, AutoTakesTheFastestThatFits) {
   TestProblem test;
   const Planner planner(Options(kPlugins));
-  const PlannedRun run = planner.MakePlan("auto", test.problem, {});
+  const PlannedRun run = planner.MakePlan("auto", test.problem, {{"sequences", "1"}});
   EXPECT_EQ(run.requested, "auto");
   size_t chosen = 0;
   for (const PlannedRun::Candidate& c : run.candidates) {
@@ -258,6 +258,37 @@ TEST(PlannerTest, AutoTakesTheFastestThatFits) {
   EXPECT_EQ(chosen, 1u);
   // A tiny model over any link is fastest on one card.
   EXPECT_EQ(run.plugin.name, "single");
+}
+
+TEST(PlannerTest, AutoMinimisesTheTimeOfTheUseItIsAskedFor) {
+  TestProblem test;
+  test.problem.limits = PlanLimits{.max_step_tokens = 64, .max_sequences = 8, .context = 8 * 128};
+  const Planner planner(Options(kPlugins));
+  // Eight users on two cards: each card serves four of them.
+  const PlannedRun many = planner.MakePlan("auto", test.problem, {});
+  ASSERT_TRUE(many.use.has_value());
+  EXPECT_EQ(many.use->sequences, 8u);
+  EXPECT_EQ(many.use->prompt_tokens + many.use->output_tokens, 128u) << "what a slot holds";
+  EXPECT_EQ(many.plugin.name, "replicas");
+  const PlannedRun one = planner.MakePlan("auto", test.problem, {{"sequences", "1"}});
+  EXPECT_EQ(one.plugin.name, "single");
+  for (const PlannedRun* run : {&many, &one}) {
+    double chosen = 0;
+    for (const PlannedRun::Candidate& c : run->candidates) chosen = c.chosen ? c.seconds : chosen;
+    EXPECT_GT(chosen, 0);
+    for (const PlannedRun::Candidate& c : run->candidates) {
+      if (!c.refused.empty()) continue;
+      EXPECT_GE(c.seconds, chosen) << c.plugin;
+    }
+  }
+  const PlannedRun longer = planner.MakePlan(
+      "auto", test.problem, {{"prompt_tokens", "16"}, {"output_tokens", "32"}, {"sequences", "3"}});
+  EXPECT_EQ(longer.use->prompt_tokens, 16u);
+  EXPECT_EQ(longer.use->output_tokens, 32u);
+  EXPECT_EQ(longer.use->sequences, 3u);
+  for (const char* bad : {"0", "-1", "2x", "", "99999999999"}) {
+    EXPECT_THROW(planner.MakePlan("auto", test.problem, {{"sequences", bad}}), Error) << bad;
+  }
 }
 
 TEST(PlannerTest, AutoLeavesOutWhatDoesNotFitAndSaysSo) {

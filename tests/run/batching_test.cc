@@ -5,9 +5,9 @@
 #include <random>
 
 #include "engine/device/cpu/cpu_device.h"
+#include "engine/plan/value_layout.h"
 #include "engine/run/microbatch.h"
 #include "engine/run/scheduler.h"
-#include "engine/run/value_layout.h"
 #include "tests/run/engine_fixture.h"
 
 namespace tandem {

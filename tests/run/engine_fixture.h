@@ -33,10 +33,21 @@ inline ModelConfig TinyConfig() {
   return config;
 }
 
+// The same for types whose blocks are longer: three KV heads of 256 columns, three MLP units.
+inline ModelConfig TinyConfigFor(DType type) {
+  ModelConfig config = TinyConfig();
+  if (Traits(type).block_elems == 256) {
+    config.hidden = 256;
+    config.ffn = 768;
+    config.head_dim = 128;
+  }
+  return config;
+}
+
 inline std::shared_ptr<const Model> TinyModel(DType type = DType::kQ4_1, bool tied = true,
                                               uint64_t seed = 7) {
   SyntheticSpec spec;
-  spec.config = TinyConfig();
+  spec.config = TinyConfigFor(type);
   spec.config.tied_embedding = tied;
   spec.type = type;
   spec.embedding_type = type == DType::kF32 ? DType::kF32 : DType::kQ8_0;

@@ -40,7 +40,7 @@ void ExpectSame(const Recorder& a, const Recorder& b, const std::string& what) {
 }
 
 TEST(InvarianceTest, BatchDoesNotMatter) {
-  for (DType type : {DType::kF32, DType::kQ4_1}) {
+  for (DType type : {DType::kF32, DType::kQ4_1, DType::kQ5_0, DType::kQ4_K, DType::kQ6_K}) {
     const auto model = TinyModel(type);
     for (const Plan& plan : Plans(model->blocks())) {
       const auto alone = RunOne(TinyOptions(model, plan), Sampled(23, 5));

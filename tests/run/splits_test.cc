@@ -17,9 +17,6 @@ using testing::RunOne;
 using testing::TinyModel;
 using testing::TinyOptions;
 
-constexpr DType kTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                            DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
-
 struct Split {
   const char* name;
   Plan plan;
@@ -54,7 +51,7 @@ std::shared_ptr<Recorder> Score(std::shared_ptr<const Model> model, Plan plan,
 }
 
 TEST(SplitsTest, PlansWithoutAReduceMatchSingleToTheBit) {
-  for (DType type : kTypes) {
+  for (DType type : kAllDTypes) {
     for (bool tied : {true, false}) {
       const auto model = TinyModel(type, tied);
       const auto single = Score(model, testing::SinglePlan(model->blocks()), ActivationType::kInt8);
@@ -83,7 +80,7 @@ double Tolerance(const ModelConfig& config, const std::vector<float>& logits) {
 }
 
 TEST(SplitsTest, PlansWithAReduceStayWithinTheSumsTolerance) {
-  for (DType type : kTypes) {
+  for (DType type : kAllDTypes) {
     const auto model = TinyModel(type);
     const auto single = Score(model, testing::SinglePlan(model->blocks()), ActivationType::kF32);
     const double tolerance = Tolerance(model->config(), single->prompt_logits);

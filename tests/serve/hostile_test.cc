@@ -56,6 +56,7 @@ TEST_F(HostileTest, BadFramingIsRefused) {
   ExpectError(Exchange(local + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"), 400);
   ExpectError(Exchange(local + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
               400);
+  ExpectError(Exchange(local + "\r\n"), 411);  // at once: no body is on its way
   ExpectError(Exchange(local + "Content-Length: 99999999999999999999\r\n\r\n"), 413);
   ExpectError(Exchange(local + "Content-Length: 104857600\r\n\r\n"), 413);
   ExpectError(Exchange(local + "Content-Type: multipart/form-data; boundary=x\r\n"

@@ -339,6 +339,8 @@ TEST(AccessTest, LetsListedOriginsRead) {
 
 TEST(FramingTest, RefusesAmbiguousAndOversizedBodies) {
   EXPECT_EQ(FramingStatus({}, 100), 0);
+  EXPECT_EQ(FramingStatus({.wants_body = true}, 100), 411);
+  EXPECT_EQ(FramingStatus({.transfer_encoding = true, .wants_body = true}, 100), 0);
   EXPECT_EQ(FramingStatus({.content_lengths = {"100"}}, 100), 0);
   EXPECT_EQ(FramingStatus({.content_lengths = {"101"}}, 100), 413);
   EXPECT_EQ(FramingStatus({.content_lengths = {"99999999999999999999999"}}, 100), 413);

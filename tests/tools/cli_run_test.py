@@ -2,8 +2,10 @@
 
 usage: cli_run_test.py PATH_OF_TANDEM
 """
+import fcntl
 import json
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -71,6 +73,30 @@ class Sweep(unittest.TestCase):
         self.assertIn("Does the tiny sweep work?", page)
         self.assertIn("EMULATED", page)
         self.assertIn("link share of the step against model size", page)
+
+    def test_parts_of_a_measured_step_add_up(self):
+        wall = SCENARIO.replace("rig: 2x3090-nvlink\nlink: [nvlink3-bridge, ideal]", "rig: cpu\ndevices: 2")
+        wall = wall.replace("[single, tensor_split]", "[single, replicas, layer_split, tensor_split]")
+        self.scenario.write_text(wall.replace("clock: virtual\nop_times: modelled", "clock: wall"))
+        done = self.sweep()
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for r in self.records():
+            self.assertEqual((r["fidelity"], r["clock"]), ("measured", "wall"))
+            for phase in ["prefill", "decode"]:
+                step, where = r[phase], (r["cell"], phase)
+                self.assertEqual(sum(step["step_ns"]), step["time_ns"], where)
+                for device in step["attribution"]:
+                    parts = {k: v for k, v in device.items() if k != "device"}
+                    self.assertTrue(all(v >= 0 for v in parts.values()), (where, parts))
+                    self.assertLessEqual(abs(sum(parts.values()) - step["time_ns"]), 0.02 * step["time_ns"], where)
+                self.assertTrue(any(d["compute_ns"] > 0 for d in step["attribution"]), where)
+
+    def test_a_rig_of_the_catalogue_has_no_wall_clock_phases(self):
+        self.scenario.write_text(SCENARIO.replace("clock: virtual\nop_times: modelled", "clock: wall"))
+        done = self.sweep()
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("2x3090-nvlink", done.stderr)
+        self.assertIn("clock: virtual", done.stderr)
 
     def test_modelled_times_repeat_to_the_byte(self):
         self.sweep()
@@ -149,6 +175,37 @@ class Sweep(unittest.TestCase):
         self.results.write_text(text)
         self.assertNotEqual(self.sweep("--resume").returncode, 0)
         self.assertEqual(self.results.read_text(), text)
+
+    def test_a_results_file_in_use_is_left_alone(self):
+        self.assertEqual(self.sweep("--set", "repetitions=1").returncode, 0)
+        before = self.results.read_text()
+        with self.results.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            done = self.sweep("--resume")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("in use", done.stderr)
+        self.assertEqual(self.results.read_text(), before)
+
+    def test_a_full_disk_leaves_whole_records_and_can_be_resumed(self):
+        def full():  # a write past the limit fails as on a full disk
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+        done = subprocess.run([TANDEM, "run", str(self.scenario), "--out", str(self.out)], capture_output=True, text=True,
+                              timeout=300, preexec_fn=full)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("tiny.jsonl", done.stderr)
+        kept = self.keys()  # every line is a whole record
+        self.assertTrue(0 < len(kept) < RECORDS, len(kept))
+        self.assertEqual(self.sweep("--resume").returncode, 0)
+        self.assertEqual(self.keys()[:len(kept)], kept)
+        self.assertEqual(len(set(self.keys())), RECORDS)
+        self.assertEqual(len(self.keys()), RECORDS)
+
+    def test_a_folder_that_cannot_be_written(self):
+        done = self.run_tandem("run", self.scenario, "--out", "/proc/tandem")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("/proc/tandem", done.stderr)
 
     def test_a_cell_that_does_not_fit_is_recorded_as_refused(self):
         done = self.sweep("--set", "model=llama-3.1-70b", "--set", "fidelity=predicted", "--set", "plugin=[single, layer_split]")

@@ -17,6 +17,9 @@ PLUGINS = ["single", "replicas", "layer_split", "tensor_split", "offload"]
 # A shape with 3 KV heads, so that two devices get 2 and 1.
 TINY = "synthetic:h=96,l=3,heads=6,kv=3,hd=32,ffn=192,vocab=640,ctx=512,seed=5,type="
 
+# The same in blocks of 256.
+WIDE = "synthetic:h=256,l=2,heads=6,kv=3,hd=128,ffn=768,vocab=640,ctx=512,seed=5,type="
+
 
 def tandem(*args, timeout=120):
     return subprocess.run([TANDEM, *map(str, args)], capture_output=True, text=True, timeout=timeout)
@@ -41,11 +44,17 @@ class ExitCodes(unittest.TestCase):
         self.assertIn("Examples:", done.stdout)
         self.assertEqual(tandem("--version").returncode, 0)
 
-    def test_every_command_has_help_with_an_example(self):
-        for command in ["serve", "run", "report", "predict", "bench", "generate"]:
-            done = tandem(command, "--help")
+    def test_every_command_has_help_that_leads_with_examples(self):
+        commands = ["serve", "run", "report", "rig", "plan", "predict", "bench", "generate", "models", "plugins"]
+        for command in [[], *([c] for c in commands), ["plan", "show"], ["plan", "check"]]:
+            done = tandem(*command, "--help")
             self.assertEqual(done.returncode, 0, command)
-            self.assertIn("Example", done.stdout, command)
+            example, usage = done.stdout.find("Example"), done.stdout.find("Usage:")
+            self.assertTrue(0 <= example < usage, (command, done.stdout))
+
+    def test_unknown_commands_are_named(self):
+        self.expect(2, "genrate", text="no command 'genrate' (did you mean 'generate'?)")
+        self.expect(2, "plan", "chek", text="no command 'chek' (did you mean 'check'?)")
 
     def test_usage(self):
         self.expect(2)
@@ -143,11 +152,12 @@ class Generate(unittest.TestCase):
         return shown["token_ids"]
 
     def test_every_weight_type_and_split_gives_the_same_tokens(self):
-        for weight_type in ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1"]:
-            want = self.generate(TINY + weight_type, "single", 1)
+        for weight_type in ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]:
+            model = (WIDE if weight_type.endswith("_k") else TINY) + weight_type
+            want = self.generate(model, "single", 1)
             for plugin in PLUGINS:
                 for devices in [1, 2]:
-                    self.assertEqual(self.generate(TINY + weight_type, plugin, devices), want, (weight_type, plugin, devices))
+                    self.assertEqual(self.generate(model, plugin, devices), want, (weight_type, plugin, devices))
 
     def test_auto_names_the_chosen_plugin(self):
         shown = tandem_json("generate", "-m", TINY + "f32", "--prompt-ids", "1,2", "-n", 2, "--plugin", "auto", "--devices", 2)
@@ -175,7 +185,7 @@ class Generate(unittest.TestCase):
 class Bench(unittest.TestCase):
     def test_rows(self):
         rows = tandem_json("bench", "-m", TINY + "q4_1", "-p", 32, "-n", 8, "-npl", "1,2", "-r", 2)
-        self.assertEqual([(r["n_prompt"], r["n_gen"], r["n_seq"]) for r in rows], [(32, 0, 1), (0, 8, 1), (32, 0, 2), (0, 8, 2)])
+        self.assertEqual([(r["n_prompt"], r["n_gen"], r["n_parallel"]) for r in rows], [(32, 0, 1), (0, 8, 1), (32, 0, 2), (0, 8, 2)])
         for row in rows:
             self.assertGreater(row["avg_ts"], 0)
             self.assertEqual(len(row["samples_ns"]), 2)

@@ -111,7 +111,7 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
           {"fidelity", ToString(info.fidelity)},
           {"n_prompt", row.n_prompt},
           {"n_gen", row.n_gen},
-          {"n_seq", row.n_seq},
+          {"n_parallel", row.n_seq},
           {"avg_ns", Mean(row.samples_ns)},
           {"stddev_ns", SampleStdDev(row.samples_ns)},
           {"avg_ts", Mean(rates)},
@@ -164,7 +164,8 @@ int Bench(const BenchFlags& flags) {
   }
   bool json = flags.json || flags.output == "json";
   nlohmann::json array = nlohmann::json::array();
-  std::vector<std::vector<std::string>> table{{"test", "n_seq", "plugin", "threads", "tokens/s"}};
+  std::vector<std::vector<std::string>> table{
+      {"test", "n_parallel", "plugin", "threads", "tokens/s"}};
   for (const BenchRow& row : rows) {
     array.push_back(RowJson(row, *engine, flags.engine.model));
     std::vector<double> rates = RatesOf(row);

@@ -5,6 +5,7 @@
 #include <array>
 #include <csignal>
 #include <exception>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,6 +29,17 @@ constexpr std::string_view kExamples = R"(Examples:
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 model, 4 plan refused or does not fit, 5 plugin,
 6 device or link, 7 port in use, 8 run incomplete (resume it), 130 interrupted.)";
+
+// What people want of --help is an example: it stands before usage and options.
+class ExamplesFirst : public CLI::Formatter {
+ public:
+  std::string make_usage(const CLI::App* app, std::string name) const override {
+    const std::string examples = app->get_footer();
+    return (examples.empty() ? "" : "\n" + examples + "\n\n") +
+           CLI::Formatter::make_usage(app, std::move(name));
+  }
+  std::string make_footer(const CLI::App*) const override { return ""; }
+};
 
 // llama.cpp spells some flags with one dash and several letters; the parser wants two dashes.
 std::string NormalizeFlag(const std::string& arg) {
@@ -59,28 +71,36 @@ std::vector<std::string> KnownWords(const CLI::App& app) {
   return words;
 }
 
-const CLI::App& DeepestParsed(const CLI::App& app) {
+// The command that was understood, and how many words named it.
+const CLI::App& DeepestParsed(const CLI::App& app, size_t* words) {
   const CLI::App* deepest = &app;
   for (auto chosen = app.get_subcommands(); !chosen.empty(); chosen = deepest->get_subcommands()) {
     deepest = chosen.back();
+    ++*words;
   }
   return *deepest;
 }
 
 int UsageError(const CLI::App& root, const CLI::ParseError& error,
                const std::vector<std::string>& args) {
-  const CLI::App& app = DeepestParsed(root);
+  size_t named = 0;
+  const CLI::App& app = DeepestParsed(root, &named);
+  const bool wants_command = !app.get_subcommands(nullptr).empty();
+  const bool unknown_command =
+      wants_command && named < args.size() && !args[named].starts_with("-");
   std::vector<std::string> words = KnownWords(app);
   std::string hint;
   for (const std::string& arg : args) {
     std::string word = arg.substr(0, arg.find('='));
     bool known = std::find(words.begin(), words.end(), word) != words.end();
-    // The parser names unknown flags; where it misses a command, the first word is the wrong one.
+    // The parser names unknown flags; where it misses a command, the next word is the wrong one.
     bool blamed = std::string(error.what()).find(word) != std::string::npos ||
-                  (&app == &root && !word.starts_with("-"));
+                  (unknown_command && word == args[named]);
     if (!known && blamed && hint.empty()) hint = DidYouMean(word, words);
   }
-  fmt::print(stderr, "error: {}{}\nSee: {} --help\n", error.what(), hint,
+  std::string what = error.what();
+  if (unknown_command) what = fmt::format("no command '{}'", args[named]);
+  fmt::print(stderr, "error: {}{}\nSee: {} --help\n", what, hint,
              &app == &root ? "tandem" : "tandem " + app.get_name());
   return kExitUsage;
 }
@@ -90,6 +110,7 @@ int Main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
   CLI::App root{"One transformer on two GPUs, split by loadable plugins; what the link costs."};
   root.name("tandem");
+  root.formatter(std::make_shared<ExamplesFirst>());  // commands inherit it
   root.footer(std::string(kExamples));
   root.set_version_flag("--version", TandemVersion());
   root.require_subcommand(1);

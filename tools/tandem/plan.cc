@@ -50,34 +50,25 @@ nlohmann::json PlanJson(const Planned& planned, const std::vector<TrafficRow>& t
   const PlannedRun& run = planned.run;
   nlohmann::json knobs = nlohmann::json::object();
   for (const Knob& knob : run.plan.knobs) knobs[knob.key] = knob.value;
-  nlohmann::json candidates = nlohmann::json::array();
-  for (const PlannedRun::Candidate& c : run.candidates) {
-    nlohmann::json entry{{"plugin", c.plugin}, {"chosen", c.chosen}};
-    if (c.refused.empty()) {
-      entry["decode_step_ns"] = c.decode.value;
-      entry["prefill_step_ns"] = c.prefill.value;
-    } else {
-      entry["refused"] = c.refused;
-    }
-    candidates.push_back(entry);
-  }
-  return {{"plan_hash", run.plan_hash},
-          {"plugin", run.plan.plugin},
-          {"plugin_requested", run.requested},
-          {"plugin_version", run.plan.plugin_version},
-          {"knobs", knobs},
-          {"rig", planned.options.rig.name},
-          {"devices", run.plan.n_devices},
-          {"lanes", run.plan.n_lanes},
-          {"wire", ToString(run.plan.wire)},
-          {"context", planned.options.limits.context},
-          {"slots", planned.options.limits.max_sequences},
-          {"memory", MemoryJson(run.verified.memory)},
-          {"traffic", TrafficJson(traffic)},
-          {"warnings", run.verified.warnings},
-          {"diagnostics", run.diagnostics},
-          {"candidates", candidates},
-          {"plan", FormatPlan(run.plan)}};
+  nlohmann::json json{{"plan_hash", run.plan_hash},
+                      {"plugin", run.plan.plugin},
+                      {"plugin_requested", run.requested},
+                      {"plugin_version", run.plan.plugin_version},
+                      {"knobs", knobs},
+                      {"rig", planned.options.rig.name},
+                      {"devices", run.plan.n_devices},
+                      {"lanes", run.plan.n_lanes},
+                      {"wire", ToString(run.plan.wire)},
+                      {"context", planned.options.limits.context},
+                      {"slots", planned.options.limits.max_sequences},
+                      {"memory", MemoryJson(run.verified.memory)},
+                      {"traffic", TrafficJson(traffic)},
+                      {"warnings", run.verified.warnings},
+                      {"diagnostics", run.diagnostics},
+                      {"candidates", CandidatesJson(run)},
+                      {"plan", FormatPlan(run.plan)}};
+  if (run.use) json["auto_use"] = AutoUseJson(*run.use);
+  return json;
 }
 
 int Show(const PlanFlags& flags) {
@@ -97,6 +88,7 @@ int Show(const PlanFlags& flags) {
   PrintLine(fmt::format("\nplan {}  plugin {}  rig {}  wire {}\n",
                         planned.run.plan_hash.substr(0, 16), planned.run.plan.plugin,
                         planned.options.rig.name, ToString(planned.run.plan.wire)));
+  if (planned.run.use) PrintLine(CandidatesText(planned.run));
   PrintLine(MemoryText(planned.run.verified.memory));
   PrintLine("A prefill of 512 tokens with one row sampled, and one decode step of one sequence:");
   PrintOut(TrafficText(traffic));
@@ -148,6 +140,11 @@ int Diff(const PlanFlags& flags) {
 void AddPlanCommand(CLI::App& root, Action& action) {
   CLI::App* app = root.add_subcommand("plan", "Show, check or compare plans without running them");
   app->require_subcommand(1);
+  app->footer(
+      "Examples:\n"
+      "  tandem plan show --plugin auto --rig 2x3090-nvlink -c 8192 -np 8\n"
+      "  tandem plan check --plugin file --plan my.plan --devices 2\n"
+      "  tandem plan diff my.plan other.plan");
   auto flags = std::make_shared<PlanFlags>();
   CLI::App* show = app->add_subcommand(
       "show", "The plan, the memory per device, the bytes per token on each link");

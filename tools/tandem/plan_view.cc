@@ -11,6 +11,17 @@ namespace {
 
 constexpr uint32_t kPrefillTokens = 512;
 
+double TokensPerSecond(const AutoUse& use, const PlannedRun::Candidate& candidate) {
+  const double tokens = double{1} * use.sequences * use.output_tokens;
+  return candidate.seconds > 0 ? tokens / candidate.seconds : 0;
+}
+
+std::string KnobsText(const std::vector<Knob>& knobs) {
+  std::string text;
+  for (const Knob& knob : knobs) text += (text.empty() ? "" : " ") + knob.key + "=" + knob.value;
+  return text;
+}
+
 }  // namespace
 
 std::vector<TrafficRow> StandardTraffic(const PlannedRun& planned, const BlockGraph& graph,
@@ -85,6 +96,51 @@ std::string TrafficText(const std::vector<TrafficRow>& traffic) {
                      row.rows == 0 ? 0.0 : static_cast<double>(row.bytes.value) / row.rows)});
   }
   return rows.size() == 1 ? std::string("no traffic between devices\n") : FormatTable(rows);
+}
+
+nlohmann::json AutoUseJson(const AutoUse& use) {
+  return {{"prompt_tokens", use.prompt_tokens},
+          {"output_tokens", use.output_tokens},
+          {"sequences", use.sequences}};
+}
+
+nlohmann::json CandidatesJson(const PlannedRun& run) {
+  nlohmann::json candidates = nlohmann::json::array();
+  for (const PlannedRun::Candidate& c : run.candidates) {
+    nlohmann::json knobs = nlohmann::json::object();
+    for (const Knob& knob : c.knobs) knobs[knob.key] = knob.value;
+    nlohmann::json entry{{"plugin", c.plugin}, {"knobs", knobs}, {"chosen", c.chosen}};
+    if (c.refused.empty()) {
+      entry["decode_step_ns"] = c.decode.value;
+      entry["prefill_step_ns"] = c.prefill.value;
+      entry["seconds"] = c.seconds;
+    } else {
+      entry["refused"] = c.refused;
+    }
+    candidates.push_back(entry);
+  }
+  return candidates;
+}
+
+std::string CandidatesText(const PlannedRun& run) {
+  const AutoUse& use = *run.use;
+  std::vector<std::vector<std::string>> rows{
+      {"plugin", "knobs", "prefill step", "decode step", "all done", "tokens/s", ""}};
+  for (const PlannedRun::Candidate& c : run.candidates) {
+    if (!c.refused.empty()) {
+      rows.push_back({c.plugin, KnobsText(c.knobs), "-", "-", "-", "-",
+                      c.refused.substr(0, c.refused.find('\n'))});
+      continue;
+    }
+    rows.push_back({c.plugin, KnobsText(c.knobs), fmt::format("{:.3f} ms", c.prefill.Millis()),
+                    fmt::format("{:.3f} ms", c.decode.Millis()), fmt::format("{:.3f} s", c.seconds),
+                    fmt::format("{:.1f}", TokensPerSecond(use, c)), c.chosen ? "chosen" : ""});
+  }
+  return fmt::format(
+             "PREDICTED by auto, for {} sequence{} of {} prompt and {} output tokens at once\n"
+             "(--knob sequences=N, prompt_tokens=N, output_tokens=N look for another use):\n",
+             use.sequences, use.sequences == 1 ? "" : "s", use.prompt_tokens, use.output_tokens) +
+         FormatTable(rows);
 }
 
 }  // namespace tandem

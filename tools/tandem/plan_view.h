@@ -21,4 +21,9 @@ nlohmann::json TrafficJson(const std::vector<TrafficRow>& traffic);
 std::string MemoryText(const MemoryTable& memory);
 std::string TrafficText(const std::vector<TrafficRow>& traffic);
 
+// What `auto` looked for and what it found.
+nlohmann::json AutoUseJson(const AutoUse& use);
+nlohmann::json CandidatesJson(const PlannedRun& run);
+std::string CandidatesText(const PlannedRun& run);
+
 }  // namespace tandem

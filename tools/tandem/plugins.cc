@@ -59,8 +59,10 @@ int Show(const PluginsFlags& flags) {
     PrintJson(PluginJson(info));
     return kExitOk;
   }
-  PrintLine(fmt::format("{} {}\n{}\nfile {}\nsha256 {}", info.name, info.version, info.summary,
-                        info.path, info.sha256));
+  PrintLine(info.version.empty() ? info.name : info.name + " " + info.version);
+  PrintLine(info.summary);
+  // auto and file are the engine's own.
+  if (!info.path.empty()) PrintLine(fmt::format("file {}\nsha256 {}", info.path, info.sha256));
   std::vector<std::vector<std::string>> rows{{"knob", "type", "default", "help"}};
   for (const KnobInfo& knob : info.knobs)
     rows.push_back({knob.name, knob.type, knob.default_value, knob.help});
@@ -74,6 +76,10 @@ void AddPluginsCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<PluginsFlags>();
   CLI::App* app = root.add_subcommand("plugins", "Which splits are installed, and their knobs");
   app->require_subcommand(1);
+  app->footer(
+      "Examples:\n"
+      "  tandem plugins list\n"
+      "  tandem plugins show layer_split");
   CLI::App* list = app->add_subcommand("list", "Every installed plugin");
   list->add_flag("--json", flags->json);
   list->callback([flags, &action] { action = [flags] { return List(*flags); }; });

@@ -169,6 +169,11 @@ void AddRigCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<RigFlags>();
   CLI::App* app = root.add_subcommand("rig", "Rigs of the catalogue, and this machine");
   app->require_subcommand(1);
+  app->footer(
+      "Examples:\n"
+      "  tandem rig list\n"
+      "  tandem rig show 2x3090-nvlink\n"
+      "  tandem rig show            # this machine");
   CLI::App* list = app->add_subcommand("list", "Every rig and link profile");
   list->callback([flags, &action] { action = [flags] { return List(*flags); }; });
   CLI::App* show = app->add_subcommand("show", "One rig, or this machine when no name is given");

@@ -182,10 +182,10 @@ typedef struct tandem_block {
   uint32_t kind;
   uint32_t layer;  // of ATTENTION, MLP, MOE
   uint32_t units;
-  uint32_t
-      elems_per_unit;  // KV heads, FFN columns or vocabulary rows; the last unit may have fewer
-  uint32_t elems;      // of the whole block
-  uint32_t sums;       // 1: partial outputs are summed; 0: concatenated
+  uint32_t elems_per_unit;  // KV heads, (some) FFN columns, vocabulary rows; the last unit may have
+                            // fewer
+  uint32_t elems;           // of the whole block
+  uint32_t sums;            // 1: partial outputs are summed; 0: concatenated
   uint32_t reserved;
   uint64_t bytes_per_elem;
   uint64_t params_per_elem;          // multiply-adds an element costs for one token

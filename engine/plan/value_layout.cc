@@ -1,7 +1,9 @@
-#include "engine/run/value_layout.h"
+#include "engine/plan/value_layout.h"
 
 #include <algorithm>
 #include <numeric>
+
+#include "engine/plan/memory.h"
 
 namespace tandem {
 namespace {
@@ -30,6 +32,11 @@ uint64_t TightestGap(const std::vector<Live>& live, uint64_t bytes) {
   return best_size == UINT64_MAX ? cursor : best;
 }
 
+// Slot numbers below n that are m modulo `groups`.
+uint32_t SlotsOf(uint32_t m, uint32_t groups, uint32_t n) {
+  return m < n ? (n - m - 1) / groups + 1 : 0;
+}
+
 }  // namespace
 
 void LayOutValues(std::span<const LaidValue> values, uint32_t n_devices, ValueLayout& layout) {
@@ -54,6 +61,43 @@ void LayOutValues(std::span<const LaidValue> values, uint32_t n_devices, ValueLa
                                    [](const Live& a, const Live& b) { return a.begin < b.begin; }),
                   range);
   }
+}
+
+std::vector<MicrobatchShape> LargestShapes(const Program& program, const PlanLimits& limits) {
+  const bool prefill = program.kind == ProgramKind::kPrefill;
+  const uint32_t step = prefill ? limits.max_step_tokens : limits.max_sequences;
+  const uint32_t count = program.microbatches;
+  std::vector<MicrobatchShape> shapes(count);
+  for (uint32_t m = 0; m < count; ++m) {
+    MicrobatchShape& shape = shapes[m];
+    if (program.microbatch_kind == MicrobatchKind::kBySequence) {
+      const uint32_t slots = SlotsOf(m, count, limits.max_sequences);
+      shape.rows = prefill ? step : slots;
+      shape.sampled = std::min(shape.rows, slots);
+    } else {
+      // Chunks are cut at floors, so any of them may have the larger count.
+      shape.rows = (step + count - 1) / count;
+      shape.sampled = std::min(shape.rows, limits.max_sequences);
+    }
+  }
+  return shapes;
+}
+
+ValueLayout LargestLayout(const ProgramInfo& info, const BlockGraph& graph,
+                          std::span<const MicrobatchShape> shapes, uint32_t n_devices) {
+  std::vector<LaidValue> values;
+  values.reserve(info.values.size());
+  for (const ValueInfo& value : info.values) {
+    const MicrobatchShape& shape = shapes[value.microbatch];
+    values.push_back(
+        LaidValue{.device = static_cast<uint32_t>(value.device.value),
+                  .bytes = MostValueBytes(graph, value, shape.rows, shape.sampled).value,
+                  .def_op = value.def_op,
+                  .last_use = value.last_use});
+  }
+  ValueLayout layout;
+  LayOutValues(values, n_devices, layout);
+  return layout;
 }
 
 }  // namespace tandem

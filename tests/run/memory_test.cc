@@ -1,0 +1,111 @@
+// The table of memory that the verifier shows and refuses by is a bound: whatever the engine holds,
+// by device and use, stays within it, for every plan, plugin and workload.
+#include <gtest/gtest.h>
+
+#include "engine/base/error.h"
+#include "engine/run/engine_impl.h"
+#include "tests/run/engine_fixture.h"
+
+namespace tandem {
+namespace {
+
+using testing::MakeRequest;
+using testing::Prompt;
+using testing::Recorder;
+using testing::RunAll;
+using testing::TinyModel;
+using testing::TinyOptions;
+
+// Prompts of uneven lengths that come and go in uneven company, one of them scored.
+void RunWorkload(Engine& engine) {
+  for (int32_t i = 0; i < 9; ++i) {
+    engine.Submit(MakeRequest(Prompt(static_cast<size_t>(1 + 11 * i), i),
+                              static_cast<uint32_t>(1 + 3 * i), i == 4),
+                  std::make_shared<Recorder>());
+  }
+  RunAll(engine);
+}
+
+void ExpectWithinTable(EngineImpl& engine, const std::string& what) {
+  const MemoryTable& table = engine.info().planned.verified.memory;
+  const size_t n_devices = engine.info().planned.plan.n_devices;
+  ASSERT_EQ(table.rows.size(), n_devices + 1) << what;
+  for (size_t i = 0; i < table.rows.size(); ++i) {
+    const MemoryRow& row = table.rows[i];
+    const MemoryLedger& ledger = (i < n_devices ? engine.device(i) : engine.host()).ledger();
+    const auto expect = [&](MemoryUse use, Bytes bound) {
+      EXPECT_LE(ledger.used(use).value, bound.value)
+          << what << ": " << ToString(use) << " of " << (i < n_devices ? "device " : "host ") << i;
+    };
+    expect(MemoryUse::kKv, row.kv);
+    expect(MemoryUse::kActivations, row.activations);
+    // The table counts the padding of packed weights as workspace.
+    const Bytes padding = row.workspace - ledger.used(MemoryUse::kWorkspace);
+    EXPECT_LE(ledger.used(MemoryUse::kWorkspace).value, row.workspace.value) << what;
+    expect(MemoryUse::kWeights, row.weights + padding);
+    expect(MemoryUse::kSlots, row.slots + padding);
+    EXPECT_LE(ledger.peak().value, row.total().value) << what << ": peak, row " << i;
+  }
+}
+
+void TryPlan(const std::shared_ptr<const Model>& model, const Plan& plan, const std::string& what) {
+  EngineImpl engine(TinyOptions(model, plan));
+  ExpectWithinTable(engine, what + ", loaded");
+  RunWorkload(engine);
+  ExpectWithinTable(engine, what + ", after its work");
+}
+
+TEST(MemoryTest, NoPlanHoldsMoreThanItsTableSays) {
+  const auto model = TinyModel(DType::kQ4_1);
+  const BlockGraph& graph = model->blocks();
+  for (uint32_t devices : {1u, 2u, 3u}) {
+    const std::string on = " on " + std::to_string(devices);
+    TryPlan(model, testing::ReplicasPlan(graph, devices), "replicas" + on);
+    TryPlan(model, testing::WeightGatherPlan(graph, devices), "weight gather" + on);
+    for (uint32_t microbatches : {1u, 2u, 3u, 4u}) {
+      TryPlan(model, testing::LayerSplitPlan(graph, devices, microbatches),
+              "layer split" + on + " in " + std::to_string(microbatches));
+    }
+    if (devices == 1) continue;
+    const std::vector<double> even(devices, 1.0);
+    TryPlan(model, testing::TensorSplitPlan(graph, even), "tensor split" + on);
+    TryPlan(model, testing::SequenceParallelPlan(graph, even), "sequence parallel" + on);
+    TryPlan(model, testing::ReplicatedAttentionPlan(graph, devices, 2),
+            "replicated attention" + on);
+  }
+  TryPlan(model, testing::SinglePlan(graph), "single");
+  TryPlan(model, testing::OffloadPlan(graph), "offload");
+  TryPlan(model, testing::DisaggregatePlan(graph), "disaggregate");
+}
+
+TEST(MemoryTest, NoPluginHoldsMoreThanItsTableSays) {
+  for (DType type : {DType::kF32, DType::kQ4_1}) {
+    const auto model = TinyModel(type);
+    for (const char* plugin : {TANDEM_PLUGIN_NAMES}) {
+      for (uint32_t devices : {1u, 2u, 3u}) {
+        for (uint32_t slots : {1u, 4u, 5u}) {
+          EngineOptions options;
+          options.model = model;
+          options.rig = testing::TestRig(devices);
+          options.plugin = plugin;
+          options.planner = PlannerOptions{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
+          options.limits = {.max_step_tokens = 32, .max_sequences = slots, .context = slots * 160};
+          options.threads = 1;
+          std::unique_ptr<EngineImpl> engine;
+          try {
+            engine = std::make_unique<EngineImpl>(options);
+          } catch (const Error& error) {
+            EXPECT_EQ(devices, 1u) << plugin << " wants two devices at most: " << error.what();
+            continue;
+          }
+          RunWorkload(*engine);
+          ExpectWithinTable(*engine, std::string(plugin) + " on " + std::to_string(devices) +
+                                         " with " + std::to_string(slots) + " slots");
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace tandem
