@@ -3,7 +3,9 @@
 usage: cli_test.py PATH_OF_TANDEM. The default model's file is taken from TANDEM_TEST_MODEL; tests that need it
 skip with their reason when it is unset.
 """
+import array
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -45,7 +47,8 @@ class ExitCodes(unittest.TestCase):
         self.assertEqual(tandem("--version").returncode, 0)
 
     def test_every_command_has_help_that_leads_with_examples(self):
-        commands = ["serve", "run", "report", "rig", "plan", "predict", "bench", "generate", "models", "plugins"]
+        commands = ["serve", "run", "report", "rig", "plan", "predict", "bench", "perplexity",
+                    "generate", "models", "plugins"]
         for command in [[], *([c] for c in commands), ["plan", "show"], ["plan", "check"]]:
             done = tandem(*command, "--help")
             self.assertEqual(done.returncode, 0, command)
@@ -191,6 +194,78 @@ class Bench(unittest.TestCase):
             self.assertEqual(len(row["samples_ns"]), 2)
         only = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1)
         self.assertEqual([(r["n_prompt"], r["n_gen"]) for r in only], [(0, 4)])
+
+
+    def test_a_probe_gives_generation_rows_their_share(self):
+        prompt, generation = tandem_json("bench", "-m", TINY + "q4_1", "-p", 16, "-n", 16, "-r", 1, "--probe")
+        self.assertNotIn("read_share", prompt)
+        self.assertGreater(generation["read_probe_bytes_per_s"], 1e6)
+        # Weights, and keys and values of 3 layers and 3 heads of 32 in f16 at the mean context of 8.5 tokens.
+        self.assertEqual(generation["step_bytes"], generation["model_size"] + 8.5 * 2 * 3 * 3 * 32 * 2)
+        achieved = generation["step_bytes"] * 16 / (generation["samples_ns"][0] * 1e-9)
+        self.assertAlmostEqual(generation["read_share"], achieved / generation["read_probe_bytes_per_s"], places=6)
+
+
+class Perplexity(unittest.TestCase):
+    SEQUENCES = [[7, 8, 9, 300, 11, 639, 0, 5, 5, 5], [1, 2], [3]]
+
+    def score(self, folder, *extra, sequences=SEQUENCES):
+        ids = pathlib.Path(folder) / "ids.txt"
+        ids.write_text("".join(" ".join(map(str, s)) + "\n" for s in sequences))
+        return tandem_json("perplexity", "-m", TINY + "q8_0", "--ids", ids, *extra)
+
+    def test_it_is_the_perplexity_of_the_logits_it_writes(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "logits.f32"
+            shown = self.score(folder, "--logits-out", path)
+            logits = array.array("f", path.read_bytes())
+        vocab, tokens = shown["vocab"], sum(self.SEQUENCES, [])
+        self.assertEqual(len(logits), vocab * len(tokens))
+        nll, at = [], 0
+        for sequence in self.SEQUENCES:
+            for i in range(len(sequence) - 1):
+                row = logits[(at + i) * vocab:(at + i + 1) * vocab]
+                nll.append(math.log(sum(math.exp(x) for x in row)) - row[sequence[i + 1]])
+            at += len(sequence)
+        mean = sum(nll) / len(nll)
+        variance = sum((x - mean) ** 2 for x in nll) / (len(nll) - 1)
+        self.assertEqual((shown["scored"], shown["sequences"], shown["tokens"]), (10, 3, 13))
+        self.assertAlmostEqual(shown["nll_mean"], mean, places=6)
+        self.assertAlmostEqual(shown["nll_stderr"], math.sqrt(variance / len(nll)), places=6)
+        self.assertAlmostEqual(shown["perplexity"], math.exp(mean), delta=1e-6 * math.exp(mean))
+
+    def test_steps_and_splits_do_not_change_it(self):
+        with tempfile.TemporaryDirectory() as folder:
+            long = [[(i * 37) % 640 for i in range(100)]]
+            want = self.score(folder, sequences=long)["nll_mean"]
+            self.assertEqual(self.score(folder, "-ub", 16, sequences=long)["nll_mean"], want)
+            self.assertEqual(self.score(folder, "--plugin", "layer_split", "--devices", 2, sequences=long)["nll_mean"], want)
+            self.assertEqual(self.score(folder, "--chunks", 1)["scored"], 9)
+
+    def test_bad_input_says_what_was_wanted(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "in.txt"
+            for text, wanted in [("1 2\n3 640\n", ":2:"), ("1 x\n", "'x'"), ("1 -2\n", "'-2'"), ("5\n", "nothing to score"),
+                                 ("\n\n", "no token ids"), ("", "empty")]:
+                path.write_text(text)
+                done = tandem("perplexity", "-m", TINY + "q8_0", "--ids", path)
+                self.assertNotEqual(done.returncode, 0, text)
+                self.assertIn(wanted, done.stderr)
+            done = tandem("perplexity", "-m", TINY + "q8_0", "-f", path)
+            self.assertIn("--ids", done.stderr)
+            self.assertEqual(tandem("perplexity", "-m", TINY + "q8_0").returncode, 2)
+            self.assertEqual(tandem("perplexity", "-m", TINY + "q8_0", "-f", path, "--ids", path).returncode, 2)
+            self.assertNotEqual(tandem("perplexity", "-m", TINY + "q8_0", "--ids", folder + "/none").returncode, 0)
+
+    @unittest.skipUnless(MODEL, "TANDEM_TEST_MODEL is unset: the default model is not here")
+    def test_a_text_in_chunks(self):
+        text = pathlib.Path(__file__).parent.parent / "golden/text/opticks.txt"
+        shown = tandem_json("perplexity", "-m", MODEL, "-f", text, "-c", 128, "--chunks", 4)
+        # The second half of each chunk: tokens 65 to 127.
+        self.assertEqual((shown["sequences"], shown["tokens"], shown["scored"]), (4, 512, 4 * 63))
+        self.assertTrue(5 < shown["perplexity"] < 60, shown)
+        short = tandem("perplexity", "-m", MODEL, "-f", pathlib.Path(__file__).parent / "CMakeLists.txt", "-c", 8000)
+        self.assertIn("fewer than one chunk", short.stderr)
 
 
 class Catalogue(unittest.TestCase):

@@ -2,7 +2,9 @@
 //
 // A prompt row times the prefill of n_prompt random tokens in each of n_seq sequences; a generation
 // row times n_gen single-token steps of n_seq sequences from an empty context. Rates total all
-// sequences; tokenising and text are not part of it, sampling (greedy) is.
+// sequences; tokenising and text are not part of it, sampling (greedy) is. With --probe a
+// generation row also says how near it came to the rate at which the same threads read as many
+// bytes.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -12,12 +14,14 @@
 #include <random>
 
 #include "engine/base/error.h"
+#include "engine/device/cpu/thread_pool.h"
 #include "engine/run/engine.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/engine_flags.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
+#include "tools/tandem/read_probe.h"
 
 namespace tandem {
 namespace {
@@ -29,6 +33,7 @@ struct BenchFlags {
   std::vector<uint32_t> sequences{1};
   uint32_t repetitions = 5;
   bool no_warmup = false;
+  bool probe = false;
   bool json = false;
   std::string output;  // llama-bench's -o: md or json
 };
@@ -36,13 +41,28 @@ struct BenchFlags {
 struct BenchRow {
   uint32_t n_prompt = 0, n_gen = 0, n_seq = 1;
   std::vector<double> samples_ns;
+  double step_bytes = 0;                  // what one step must read; 0: not asked for
+  std::vector<double> probe_bytes_per_s;  // of passes over as many bytes, among the steps
   uint64_t tokens() const { return uint64_t{n_seq} * (n_prompt + n_gen); }
 };
 
+// Adds up the steps' lengths; with a probe, reads memory once every few steps, between them.
 class StepTimer final : public StepObserver {
  public:
-  void OnStep(const StepReport& report) override { total += report.end - report.start; }
+  explicit StepTimer(ReadProbe* probe) : probe_(probe) {}
+  void OnStep(const StepReport& report) override {
+    total += report.end - report.start;
+    if (probe_ != nullptr && ++steps_ % kStepsPerProbe == 0) {
+      probe_rates.push_back(probe_->BytesPerSecond());
+    }
+  }
   Nanos total;
+  std::vector<double> probe_rates;
+
+ private:
+  static constexpr uint32_t kStepsPerProbe = 8;
+  ReadProbe* probe_;
+  uint32_t steps_ = 0;
 };
 
 class Ignore final : public RequestListener {
@@ -53,10 +73,9 @@ class Ignore final : public RequestListener {
   }
 };
 
-// Runs `n_seq` requests of `prompt` tokens generating `gen`, and returns the time of all steps.
-Nanos TimeRequests(Engine& engine, uint32_t n_seq, uint32_t prompt, uint32_t gen,
-                   std::mt19937& random) {
-  StepTimer timer;
+// Runs `n_seq` requests of `prompt` tokens generating `gen`; `timer` is told of all steps.
+void RunRequests(Engine& engine, uint32_t n_seq, uint32_t prompt, uint32_t gen,
+                 std::mt19937& random, StepTimer& timer) {
   engine.AddObserver(&timer);
   std::uniform_int_distribution<int32_t> token(
       0, static_cast<int32_t>(engine.model().config().vocab) - 1);
@@ -69,14 +88,38 @@ Nanos TimeRequests(Engine& engine, uint32_t n_seq, uint32_t prompt, uint32_t gen
   }
   while (engine.HasWork()) engine.Step();
   engine.RemoveObserver(&timer);
-  return timer.total;
 }
 
-Nanos TimeRow(Engine& engine, const BenchRow& row, std::mt19937& random) {
+void RunRow(Engine& engine, const BenchRow& row, std::mt19937& random, StepTimer& timer) {
   // A prompt row ends with the one token its last row samples; a generation row starts from the one
   // token that a sequence must begin with, so its n_gen steps are all of one token.
-  return row.n_gen == 0 ? TimeRequests(engine, row.n_seq, row.n_prompt, 1, random)
-                        : TimeRequests(engine, row.n_seq, 1, row.n_gen, random);
+  if (row.n_gen == 0) {
+    RunRequests(engine, row.n_seq, row.n_prompt, 1, random, timer);
+  } else {
+    RunRequests(engine, row.n_seq, 1, row.n_gen, random, timer);
+  }
+}
+
+// The weights as stored, less an embedding of which a step looks up a few rows only, and the keys
+// and values at the row's mean context.
+double StepBytes(const Model& model, const BenchRow& row) {
+  double weights = static_cast<double>(model.weight_bytes().value);
+  if (!model.config().tied_embedding) {
+    weights -= static_cast<double>(model.token_embedding().bytes());
+  }
+  double kv_per_token = 0;
+  for (const Block& block : model.blocks().blocks) {
+    kv_per_token += static_cast<double>(block.KvBytesPerToken(block.AllUnits()).value);
+  }
+  return weights + kv_per_token * row.n_seq * (row.n_gen + 1) / 2;
+}
+
+void TimeRow(Engine& engine, BenchRow& row, ReadProbe* probe, std::mt19937& random) {
+  StepTimer timer(row.n_gen == 0 ? nullptr : probe);
+  RunRow(engine, row, random, timer);
+  row.samples_ns.push_back(static_cast<double>(timer.total.value));
+  row.probe_bytes_per_s.insert(row.probe_bytes_per_s.end(), timer.probe_rates.begin(),
+                               timer.probe_rates.end());
 }
 
 double Mean(const std::vector<double>& v) {
@@ -96,28 +139,48 @@ std::vector<double> RatesOf(const BenchRow& row) {
   return rates;
 }
 
+double MedianOf(std::vector<double> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// The median step's share of the median pass of the probe; 0 without one.
+double ReadShare(const BenchRow& row) {
+  const double read = MedianOf(row.probe_bytes_per_s);
+  const double step_s = MedianOf(row.samples_ns) * 1e-9 / std::max(row.n_gen, 1u);
+  return read > 0 ? row.step_bytes / step_s / read : 0;
+}
+
 nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::string& model_name) {
   std::vector<double> rates = RatesOf(row);
   const EngineInfo& info = engine.info();
-  return {{"model", model_name},
-          {"model_filename", engine.model().source()},
-          {"model_size", engine.model().weight_bytes().value},
-          {"plugin", info.planned.plan.plugin},
-          {"plan_hash", info.planned.plan_hash},
-          {"n_devices", info.planned.plan.n_devices},
-          {"backends", info.ops_name},
-          {"activations", ToString(info.activations)},
-          {"n_threads", info.threads},
-          {"fidelity", ToString(info.fidelity)},
-          {"n_prompt", row.n_prompt},
-          {"n_gen", row.n_gen},
-          {"n_parallel", row.n_seq},
-          {"avg_ns", Mean(row.samples_ns)},
-          {"stddev_ns", SampleStdDev(row.samples_ns)},
-          {"avg_ts", Mean(rates)},
-          {"stddev_ts", SampleStdDev(rates)},
-          {"samples_ns", row.samples_ns},
-          {"samples_ts", rates}};
+  nlohmann::json json = {{"model", model_name},
+                         {"model_filename", engine.model().source()},
+                         {"model_size", engine.model().weight_bytes().value},
+                         {"plugin", info.planned.plan.plugin},
+                         {"plan_hash", info.planned.plan_hash},
+                         {"n_devices", info.planned.plan.n_devices},
+                         {"backends", info.ops_name},
+                         {"activations", ToString(info.activations)},
+                         {"n_threads", info.threads},
+                         {"fidelity", ToString(info.fidelity)},
+                         {"n_prompt", row.n_prompt},
+                         {"n_gen", row.n_gen},
+                         {"n_parallel", row.n_seq},
+                         {"avg_ns", Mean(row.samples_ns)},
+                         {"stddev_ns", SampleStdDev(row.samples_ns)},
+                         {"avg_ts", Mean(rates)},
+                         {"stddev_ts", SampleStdDev(rates)},
+                         {"samples_ns", row.samples_ns},
+                         {"samples_ts", rates}};
+  if (!row.probe_bytes_per_s.empty()) {
+    json["step_bytes"] = row.step_bytes;
+    json["read_probe_bytes_per_s"] = MedianOf(row.probe_bytes_per_s);
+    json["read_share"] = ReadShare(row);
+  }
+  return json;
 }
 
 std::vector<BenchRow> RowsOf(const BenchFlags& flags) {
@@ -154,9 +217,18 @@ int Bench(const BenchFlags& flags) {
   ProgressBar progress;
   size_t done = 0, total = rows.size() * flags.repetitions;
   for (BenchRow& row : rows) {
-    if (!flags.no_warmup) TimeRow(*engine, row, random);
+    std::unique_ptr<ReadProbe> probe;
+    if (flags.probe && row.n_gen > 0) {
+      row.step_bytes = StepBytes(engine->model(), row);
+      probe =
+          std::make_unique<ReadProbe>(engine->info().threads, static_cast<size_t>(row.step_bytes));
+    }
+    if (!flags.no_warmup) {
+      BenchRow warmup = row;
+      TimeRow(*engine, warmup, nullptr, random);
+    }
     for (uint32_t r = 0; r < flags.repetitions; ++r) {
-      row.samples_ns.push_back(static_cast<double>(TimeRow(*engine, row, random).value));
+      TimeRow(*engine, row, probe.get(), random);
       progress.Update(
           ++done, total,
           row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen));
@@ -166,6 +238,7 @@ int Bench(const BenchFlags& flags) {
   nlohmann::json array = nlohmann::json::array();
   std::vector<std::vector<std::string>> table{
       {"test", "n_parallel", "plugin", "threads", "tokens/s"}};
+  if (flags.probe) table.front().insert(table.front().end(), {"read GB/s", "of probe"});
   for (const BenchRow& row : rows) {
     array.push_back(RowJson(row, *engine, flags.engine.model));
     std::vector<double> rates = RatesOf(row);
@@ -174,6 +247,13 @@ int Bench(const BenchFlags& flags) {
          fmt::format("{}", row.n_seq), engine->info().planned.plan.plugin,
          fmt::format("{}", engine->info().threads),
          fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
+    if (flags.probe && row.n_gen > 0) {
+      const double read = MedianOf(row.probe_bytes_per_s);
+      table.back().push_back(fmt::format("{:.1f}", ReadShare(row) * read * 1e-9));
+      table.back().push_back(fmt::format("{:.2f}", ReadShare(row)));
+    } else if (flags.probe) {
+      table.back().insert(table.back().end(), {"-", "-"});
+    }
   }
   if (json) {
     PrintJson(array);
@@ -209,6 +289,8 @@ void AddBenchCommand(CLI::App& root, Action& action) {
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
   app->add_flag("--no-warmup", flags->no_warmup, "Time the first run too");
+  app->add_flag("--probe", flags->probe,
+                "Read as many bytes as a generation step does, between steps, and say the share");
   app->add_option("-o,--output", flags->output, "md or json")->check(CLI::IsMember({"md", "json"}));
   app->add_flag("--json", flags->json, "A JSON array on stdout");
   app->callback([flags, &action] { action = [flags] { return Bench(*flags); }; });

@@ -18,6 +18,7 @@ void AddRigCommand(CLI::App& root, Action& action);
 void AddPlanCommand(CLI::App& root, Action& action);
 void AddPredictCommand(CLI::App& root, Action& action);
 void AddBenchCommand(CLI::App& root, Action& action);
+void AddPerplexityCommand(CLI::App& root, Action& action);
 void AddGenerateCommand(CLI::App& root, Action& action);
 void AddModelsCommand(CLI::App& root, Action& action);
 void AddPluginsCommand(CLI::App& root, Action& action);

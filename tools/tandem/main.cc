@@ -122,6 +122,7 @@ int Main(int argc, char** argv) {
   AddPlanCommand(root, action);
   AddPredictCommand(root, action);
   AddBenchCommand(root, action);
+  AddPerplexityCommand(root, action);
   AddGenerateCommand(root, action);
   AddModelsCommand(root, action);
   AddPluginsCommand(root, action);
