@@ -55,6 +55,14 @@ std::string Sha256Hex(std::span<const std::byte> bytes) {
   return hasher.Hex();
 }
 
+std::string Sha256Hex(std::span<const std::span<const std::byte>> pieces) {
+  Hasher hasher;
+  for (const std::span<const std::byte> piece : pieces) {
+    hasher.Update(piece.data(), piece.size());
+  }
+  return hasher.Hex();
+}
+
 std::string Sha256HexOfFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) {

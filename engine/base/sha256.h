@@ -11,6 +11,8 @@ namespace tandem {
 
 std::string Sha256Hex(std::string_view text);
 std::string Sha256Hex(std::span<const std::byte> bytes);
+// Of the pieces one after the other.
+std::string Sha256Hex(std::span<const std::span<const std::byte>> pieces);
 // Throws Error(kIo) when the file cannot be read.
 std::string Sha256HexOfFile(const std::string& path);
 

@@ -1,152 +1,65 @@
-// From GGUF bytes to a Model: finds the architecture's table, checks every tensor against the file
-// and the configuration, fills the views.
+// From GGUF bytes to a Model: checks the parts against each other and every tensor against its
+// file; the architecture's table takes the rest from there.
 #include "engine/model/gguf_load.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-#include <map>
+#include <filesystem>
 #include <optional>
+#include <system_error>
 
 #include "engine/base/error.h"
 #include "engine/base/sha256.h"
 #include "engine/model/arch/architecture.h"
+#include "engine/model/assemble.h"
 #include "engine/model/gguf.h"
+#include "engine/model/gguf_split.h"
 #include "engine/model/gguf_vocabulary.h"
 #include "engine/model/mapped_file.h"
 #include "engine/model/stored_model.h"
+#include "engine/model/tensor_table.h"
 #include "engine/model/tokenizer.h"
 
 namespace tandem {
 namespace {
 
-// The tensors of a file, handed out by name. What nobody takes is an error: a tensor that is not
-// used means arithmetic that is not done.
-class TensorTable {
- public:
-  TensorTable(const GgufHeader& header, std::span<const std::byte> file)
-      : source_(header.metadata.source()) {
-    std::vector<Range> ranges;
-    ranges.reserve(header.tensors.size());
-    for (const GgufTensor& tensor : header.tensors) {
-      const TensorView view = Locate(tensor, header, file);
-      ranges.push_back({tensor.offset, tensor.offset + view.bytes(), tensor.name});
-      views_.emplace(tensor.name, view);
-    }
-    RefuseOverlaps(ranges);
-  }
-
-  bool Has(std::string_view name) const { return views_.contains(name); }
-
-  // At most 2^32 - 1; 0 when there is no such tensor.
-  uint32_t RowsOf(std::string_view name) const {
-    const auto it = views_.find(name);
-    return it == views_.end()
-               ? 0
-               : static_cast<uint32_t>(std::min<uint64_t>(it->second.rows, UINT32_MAX));
-  }
-
-  TensorView Take(const std::string& name, uint64_t rows, uint64_t cols) {
-    const auto it = views_.find(name);
-    if (it == views_.end()) {
-      Refuse(name, fmt::format("missing (want {} x {})", rows, cols));
-    }
-    const TensorView view = it->second;
-    if (view.cols != cols || view.rows != rows) {
-      Refuse(name, fmt::format("has {} rows of {} (want {} rows of {})", view.rows, view.cols, rows,
-                               cols));
-    }
-    views_.erase(it);
-    return view;
-  }
-
-  // Norms, biases, rotary factors.
-  TensorView TakeVector(const std::string& name, uint64_t width) {
-    const TensorView view = Take(name, 1, width);
-    if (view.type != DType::kF32) {
-      Fail(ErrorCode::kUnsupported,
-           fmt::format("gguf: {}: tensor {}: vector of type {} (want F32)", source_,
-                       QuoteForMessage(name), ToString(view.type)));
-    }
-    return view;
-  }
-
-  void RefuseRest(const Architecture& arch) const {
-    if (!views_.empty()) {
-      const std::string_view name = views_.begin()->first;
-      Fail(ErrorCode::kUnsupported,
-           fmt::format("gguf: {}: tensor {}: {}", source_, QuoteForMessage(name),
-                       arch.reason_unsupported(name)));
-    }
-  }
-
- private:
-  struct Range {
-    uint64_t begin;
-    uint64_t end;
-    std::string_view name;
-  };
-
-  [[noreturn]] void Refuse(std::string_view name, const std::string& problem) const {
-    Fail(ErrorCode::kModelFile,
-         fmt::format("gguf: {}: tensor {}: {}", source_, QuoteForMessage(name), problem));
-  }
-
-  TensorView Locate(const GgufTensor& tensor, const GgufHeader& header,
-                    std::span<const std::byte> file) const {
-    const std::optional<DType> type = DTypeFromGgml(tensor.ggml_type);
-    if (!type) {
-      Fail(ErrorCode::kUnsupported,
-           fmt::format("gguf: {}: tensor {}: tensor type {} ({}) (tandem reads {})", source_,
-                       QuoteForMessage(tensor.name), GgmlTypeName(tensor.ggml_type),
-                       tensor.ggml_type, DTypeNames()));
-    }
-    if (tensor.dims[2] != 1 || tensor.dims[3] != 1) {
-      Refuse(tensor.name, "has more than two dimensions");
-    }
-    const DTypeTraits& traits = Traits(*type);
-    if (tensor.dims[0] % traits.block_elems != 0) {
-      Refuse(tensor.name, fmt::format("rows of {} elements (want a multiple of {} for {})",
-                                      tensor.dims[0], traits.block_elems, traits.name));
-    }
-    uint64_t size = 0;
-    if (__builtin_mul_overflow(tensor.dims[0] / traits.block_elems, uint64_t{traits.block_bytes},
-                               &size) ||
-        __builtin_mul_overflow(size, tensor.dims[1], &size)) {
-      Refuse(tensor.name, "its size overflows 64 bits");
-    }
-    if (tensor.offset % header.alignment != 0) {
-      Refuse(tensor.name, fmt::format("offset {} (want a multiple of the alignment {})",
-                                      tensor.offset, header.alignment));
-    }
-    const uint64_t available =
-        header.data_begin < file.size() ? file.size() - header.data_begin : 0;
-    if (tensor.offset > available || size > available - tensor.offset) {
-      Refuse(tensor.name,
-             fmt::format("{} bytes at offset {} of the data, which has {}: the file is "
-                         "truncated or corrupt",
-                         size, tensor.offset, available));
-    }
-    return {.data = file.data() + header.data_begin + tensor.offset,
-            .type = *type,
-            .rows = tensor.dims[1],
-            .cols = tensor.dims[0]};
-  }
-
-  void RefuseOverlaps(std::vector<Range>& ranges) const {
-    std::sort(ranges.begin(), ranges.end(),
-              [](const Range& a, const Range& b) { return a.begin < b.begin; });
-    for (size_t i = 1; i < ranges.size(); ++i) {
-      if (ranges[i].begin < ranges[i - 1].end) {
-        Refuse(ranges[i].name, "shares bytes with tensor " + QuoteForMessage(ranges[i - 1].name));
-      }
-    }
-  }
-
-  std::string source_;
-  std::map<std::string_view, TensorView> views_;  // ordered, so that messages are stable
+struct Range {
+  uint64_t begin;
+  uint64_t end;
+  std::string_view name;
 };
+
+[[noreturn]] void RefuseTensor(const GgufHeader& header, std::string_view name,
+                               const std::string& problem) {
+  Fail(ErrorCode::kModelFile, fmt::format("gguf: {}: tensor {}: {}", header.metadata.source(),
+                                          QuoteForMessage(name), problem));
+}
+
+void RefuseOverlaps(const GgufHeader& header, std::vector<Range>& ranges) {
+  std::sort(ranges.begin(), ranges.end(),
+            [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  for (size_t i = 1; i < ranges.size(); ++i) {
+    if (ranges[i].begin < ranges[i - 1].end) {
+      RefuseTensor(header, ranges[i].name,
+                   "shares bytes with tensor " + QuoteForMessage(ranges[i - 1].name));
+    }
+  }
+}
+
+void AddTensors(const GgufHeader& header, std::span<const std::byte> file, TensorTable& tensors) {
+  std::vector<Range> ranges;
+  ranges.reserve(header.tensors.size());
+  for (const GgufTensor& tensor : header.tensors) {
+    const TensorView view = LocateGgufTensor(tensor, header, file);
+    ranges.push_back({tensor.offset, tensor.offset + view.bytes(), tensor.name});
+    if (tensors.Has(tensor.name)) {
+      RefuseTensor(header, tensor.name, "an earlier part of the model holds it as well");
+    }
+    tensors.Add(tensor.name, view);
+  }
+  RefuseOverlaps(header, ranges);
+}
 
 // Null when the file has no vocabulary.
 std::unique_ptr<Tokenizer> ReadTokenizer(const GgufMetadata& metadata, uint32_t vocab) {
@@ -165,80 +78,120 @@ const Architecture& ArchitectureOf(const GgufMetadata& metadata) {
   return *arch;
 }
 
-// What a family's models may have or not is there when the first layer has a tensor of it.
-void DetectOptions(const Architecture& arch, const TensorTable& tensors, ModelConfig& config) {
-  for (const LayerTensor& tensor : arch.layer_tensors) {
-    if (!tensor.IsIn(config) && tensors.Has(arch.layer_prefix(LayerIndex{0}) + tensor.name)) {
-      config.*tensor.when = true;
+void RequirePartsExist(const std::vector<std::string>& paths) {
+  for (size_t no = 0; no < paths.size(); ++no) {
+    std::error_code error;
+    if (!std::filesystem::exists(paths[no], error)) {
+      Fail(ErrorCode::kModelFile,
+           fmt::format("gguf: {}: part {} of {} is missing (want every part in one folder)",
+                       paths[no], no + 1, paths.size()));
     }
   }
 }
 
-void TakeRopeFactors(const Architecture& arch, TensorTable& tensors, ModelConfig& config) {
-  if (arch.rope_factors == nullptr || !tensors.Has(arch.rope_factors)) {
-    return;
-  }
-  const TensorView view = tensors.TakeVector(arch.rope_factors, config.rope_dim / 2);
-  config.rope_factors.resize(view.cols);
-  std::memcpy(config.rope_factors.data(), view.data, view.bytes());
-}
+// Headers and files of one model, in order.
+std::shared_ptr<const Model> LoadParts(std::vector<GgufHeader> headers,
+                                       std::vector<std::span<const std::byte>> files,
+                                       std::shared_ptr<const void> owner) {
+  RequireOneModel(headers);
+  const GgufMetadata& metadata = headers[0].metadata;
+  const Architecture& arch = ArchitectureOf(metadata);
+  ModelParts parts;
+  parts.source = metadata.source();
+  parts.memory = std::move(owner);
+  parts.hash = [files] { return Sha256Hex(files); };
+  parts.config = arch.read_config(arch, metadata);
 
-void TakeLayers(const Architecture& arch, TensorTable& tensors, ModelParts& parts) {
-  for (uint32_t i = 0; i < parts.config.n_layers; ++i) {
-    const std::string prefix = arch.layer_prefix(LayerIndex{i});
-    LayerWeights& layer = parts.layers.emplace_back();
-    for (const LayerTensor& tensor : arch.layer_tensors) {
-      if (!tensor.IsIn(parts.config)) {
-        continue;
-      }
-      const uint64_t rows = ExtentOf(tensor.rows, parts.config);
-      const uint64_t cols = ExtentOf(tensor.cols, parts.config);
-      layer.*tensor.slot = tensor.IsVector() ? tensors.TakeVector(prefix + tensor.name, cols)
-                                             : tensors.Take(prefix + tensor.name, rows, cols);
-    }
+  TensorTable tensors("gguf", parts.source);
+  for (size_t i = 0; i < headers.size(); ++i) {
+    AddTensors(headers[i], files[i], tensors);
   }
+  TakeWeights(arch, tensors, parts);
+  parts.tokenizer = ReadTokenizer(metadata, parts.config.vocab);
+  parts.chat_template = metadata.FindString("tokenizer.chat_template").value_or("");
+  return MakeStoredModel(std::move(parts));
 }
 
 }  // namespace
 
+TensorView LocateGgufTensor(const GgufTensor& tensor, const GgufHeader& header,
+                            std::span<const std::byte> file) {
+  const std::optional<DType> type = DTypeFromGgml(tensor.ggml_type);
+  if (!type) {
+    Fail(ErrorCode::kUnsupported,
+         fmt::format("gguf: {}: tensor {}: tensor type {} ({}) (tandem reads {})",
+                     header.metadata.source(), QuoteForMessage(tensor.name),
+                     GgmlTypeName(tensor.ggml_type), tensor.ggml_type, DTypeNames()));
+  }
+  if (tensor.dims[2] != 1 || tensor.dims[3] != 1) {
+    RefuseTensor(header, tensor.name, "has more than two dimensions");
+  }
+  const DTypeTraits& traits = Traits(*type);
+  if (tensor.dims[0] % traits.block_elems != 0) {
+    RefuseTensor(header, tensor.name,
+                 fmt::format("rows of {} elements (want a multiple of {} for {})", tensor.dims[0],
+                             traits.block_elems, traits.name));
+  }
+  uint64_t size = 0;
+  if (__builtin_mul_overflow(tensor.dims[0] / traits.block_elems, uint64_t{traits.block_bytes},
+                             &size) ||
+      __builtin_mul_overflow(size, tensor.dims[1], &size)) {
+    RefuseTensor(header, tensor.name, "its size overflows 64 bits");
+  }
+  if (tensor.offset % header.alignment != 0) {
+    RefuseTensor(header, tensor.name,
+                 fmt::format("offset {} (want a multiple of the alignment {})", tensor.offset,
+                             header.alignment));
+  }
+  const uint64_t available = header.data_begin < file.size() ? file.size() - header.data_begin : 0;
+  if (tensor.offset > available || size > available - tensor.offset) {
+    RefuseTensor(header, tensor.name,
+                 fmt::format("{} bytes at offset {} of the data, which has {}: the file is "
+                             "truncated or corrupt",
+                             size, tensor.offset, available));
+  }
+  return {.data = file.data() + header.data_begin + tensor.offset,
+          .type = *type,
+          .rows = tensor.dims[1],
+          .cols = tensor.dims[0]};
+}
+
+std::shared_ptr<const Model> LoadGgufFiles(std::span<const GgufFile> files,
+                                           std::shared_ptr<const void> owner) {
+  std::vector<GgufHeader> headers;
+  std::vector<std::span<const std::byte>> bytes;
+  for (const GgufFile& file : files) {
+    headers.push_back(ReadGgufHeader(file.bytes, file.source));
+    bytes.push_back(file.bytes);
+  }
+  return LoadParts(std::move(headers), std::move(bytes), std::move(owner));
+}
+
 std::shared_ptr<const Model> LoadGgufBytes(std::span<const std::byte> bytes,
                                            std::shared_ptr<const void> owner,
                                            const std::string& source) {
-  const GgufHeader header = ReadGgufHeader(bytes, source);
-  const Architecture& arch = ArchitectureOf(header.metadata);
-  ModelParts parts;
-  parts.source = source;
-  parts.memory = std::move(owner);
-  parts.hash = [bytes] { return Sha256Hex(bytes); };
-  parts.config = arch.read_config(arch, header.metadata);
-
-  TensorTable tensors(header, bytes);
-  if (parts.config.vocab == 0) {
-    parts.config.vocab = tensors.RowsOf(arch.token_embedding);
-  }
-  ValidateConfig(parts.config, source);
-  DetectOptions(arch, tensors, parts.config);
-  TakeRopeFactors(arch, tensors, parts.config);
-  ValidateConfig(parts.config, source);
-  parts.token_embedding =
-      tensors.Take(arch.token_embedding, parts.config.vocab, parts.config.hidden);
-  TakeLayers(arch, tensors, parts);
-  parts.output_norm = tensors.TakeVector(arch.output_norm, parts.config.hidden);
-  parts.config.tied_embedding = !tensors.Has(arch.output);
-  parts.output = parts.config.tied_embedding
-                     ? parts.token_embedding
-                     : tensors.Take(arch.output, parts.config.vocab, parts.config.hidden);
-  tensors.RefuseRest(arch);
-
-  parts.tokenizer = ReadTokenizer(header.metadata, parts.config.vocab);
-  parts.chat_template = header.metadata.FindString("tokenizer.chat_template").value_or("");
-  return MakeStoredModel(std::move(parts));
+  return LoadGgufFiles(std::vector<GgufFile>{{bytes, source}}, std::move(owner));
 }
 
 std::shared_ptr<const Model> LoadGguf(const std::string& path) {
-  std::shared_ptr<const MappedFile> file = MappedFile::Open(path);
-  const std::span<const std::byte> bytes = file->bytes();
-  return LoadGgufBytes(bytes, std::move(file), path);
+  auto owner = std::make_shared<std::vector<std::shared_ptr<const MappedFile>>>();
+  std::vector<GgufHeader> headers;
+  std::vector<std::span<const std::byte>> bytes;
+  const auto open = [&](const std::string& part) {
+    owner->push_back(MappedFile::Open(part));
+    bytes.push_back(owner->back()->bytes());
+    headers.push_back(ReadGgufHeader(bytes.back(), part));
+  };
+  open(path);
+  if (const std::optional<GgufSplit> split = ReadSplit(headers[0].metadata)) {
+    const std::vector<std::string> paths = PathsOfParts(path, *split);
+    RequirePartsExist(paths);
+    owner->clear();
+    bytes.clear();
+    headers.clear();
+    std::for_each(paths.begin(), paths.end(), open);
+  }
+  return LoadParts(std::move(headers), std::move(bytes), std::move(owner));
 }
 
 }  // namespace tandem

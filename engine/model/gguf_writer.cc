@@ -14,7 +14,7 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/model/arch/architecture.h"
-#include "engine/model/gguf.h"
+#include "engine/model/gguf_split.h"
 
 namespace tandem {
 namespace {
@@ -106,19 +106,19 @@ class PendingFile {
 
 }  // namespace
 
-void GgufWriter::AddU32(std::string_view key, uint32_t value) {
+template <typename T>
+void GgufWriter::Add(std::string_view key, GgufType type, T value) {
   AppendString(metadata_, key);
-  Append(metadata_, static_cast<uint32_t>(GgufType::kUint32));
+  Append(metadata_, static_cast<uint32_t>(type));
   Append(metadata_, value);
   ++keys_;
 }
 
-void GgufWriter::AddF32(std::string_view key, float value) {
-  AppendString(metadata_, key);
-  Append(metadata_, static_cast<uint32_t>(GgufType::kFloat32));
-  Append(metadata_, value);
-  ++keys_;
+void GgufWriter::AddU32(std::string_view key, uint32_t value) {
+  Add(key, GgufType::kUint32, value);
 }
+
+void GgufWriter::AddF32(std::string_view key, float value) { Add(key, GgufType::kFloat32, value); }
 
 void GgufWriter::AddString(std::string_view key, std::string_view value) {
   AppendString(metadata_, key);
@@ -132,14 +132,14 @@ void GgufWriter::AddTensor(std::string_view name, const TensorView& view) {
   tensors_.push_back({std::string(name), view});
 }
 
-std::string GgufWriter::Header() const {
+std::string GgufWriter::Header(std::span<const Entry> tensors) const {
   std::string header = "GGUF";
   Append(header, kVersion);
-  Append(header, static_cast<uint64_t>(tensors_.size()));
+  Append(header, static_cast<uint64_t>(tensors.size()));
   Append(header, keys_);
   header += metadata_;
   uint64_t offset = 0;
-  for (const Entry& tensor : tensors_) {
+  for (const Entry& tensor : tensors) {
     const bool is_vector = tensor.view.rows == 1;
     AppendString(header, tensor.name);
     Append(header, uint32_t{is_vector ? 1u : 2u});
@@ -154,19 +154,55 @@ std::string GgufWriter::Header() const {
   return header;
 }
 
-void GgufWriter::WriteTo(const std::string& path) const {
+void GgufWriter::Write(std::span<const Entry> tensors, const std::string& path) const {
   PendingFile file(path);
-  const std::string header = Header();
+  const std::string header = Header(tensors);
   file.Write(header.data(), header.size());
   file.PadToAlignment();
-  for (const Entry& tensor : tensors_) {
+  for (const Entry& tensor : tensors) {
     file.Write(tensor.view.data, tensor.view.bytes());
     file.PadToAlignment();
   }
   file.Commit();
 }
 
-void WriteGguf(const Model& model, const std::string& path) {
+void GgufWriter::WriteTo(const std::string& path) const { Write(tensors_, path); }
+
+std::vector<std::string> GgufWriter::WriteParts(const std::string& stem, uint32_t count) const {
+  if (count < 2 || count > kMaxGgufParts || count > tensors_.size()) {
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("gguf: {}: {} parts (want 2 to {}, and at most one for each of the {} "
+                     "tensors)",
+                     stem, count, kMaxGgufParts, tensors_.size()));
+  }
+  uint64_t total = 0;
+  for (const Entry& tensor : tensors_) {
+    total += tensor.view.bytes();
+  }
+  std::vector<std::string> paths;
+  size_t begin = 0;
+  uint64_t written = 0;
+  for (uint32_t no = 0; no < count; ++no) {
+    // Up to this part's share of the bytes, one tensor at least, and one left for each later part.
+    const size_t most = tensors_.size() - (count - 1 - no);
+    size_t end = begin;
+    do {
+      written += tensors_[end++].view.bytes();
+    } while (end < most && (no + 1 == count || written < total / count * (no + 1)));
+    GgufWriter part = no == 0 ? GgufWriter(*this) : GgufWriter();
+    part.Add("split.no", GgufType::kUint16, static_cast<uint16_t>(no));
+    part.Add("split.count", GgufType::kUint16, static_cast<uint16_t>(count));
+    part.Add("split.tensors.count", GgufType::kInt32, static_cast<int32_t>(tensors_.size()));
+    paths.push_back(PathOfPart(stem, no, count));
+    part.Write(std::span(tensors_).subspan(begin, end - begin), paths.back());
+    begin = end;
+  }
+  return paths;
+}
+
+namespace {
+
+GgufWriter WriterOf(const Model& model) {
   Check(model.has_data(), "gguf: a model of shapes only cannot be written");
   const ModelConfig& config = model.config();
   const Architecture* arch = FindArchitecture(config.architecture);
@@ -203,7 +239,20 @@ void WriteGguf(const Model& model, const std::string& path) {
   if (!config.tied_embedding) {
     writer.AddTensor(arch->output, model.output());
   }
-  writer.WriteTo(path);
+  return writer;
+}
+
+}  // namespace
+
+void WriteGguf(const Model& model, const std::string& path) { WriterOf(model).WriteTo(path); }
+
+std::vector<std::string> WriteGgufParts(const Model& model, const std::string& path,
+                                        uint32_t count) {
+  std::string_view stem = path;
+  if (stem.ends_with(".gguf")) {
+    stem.remove_suffix(5);
+  }
+  return WriterOf(model).WriteParts(std::string(stem), count);
 }
 
 }  // namespace tandem

@@ -8,10 +8,12 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/model/gguf.h"
 #include "engine/model/model.h"
 
 namespace tandem {
@@ -27,13 +29,19 @@ class GgufWriter {
   // The file appears whole or not at all: it is written beside `path`, synced, and renamed over it.
   // Throws Error(kIo).
   void WriteTo(const std::string& path) const;
+  // The same as `count` parts of about as many bytes each, `stem`-00001-of-0000N.gguf; returns
+  // their paths. Throws Error(kInvalidArgument) for more parts than tensors.
+  std::vector<std::string> WriteParts(const std::string& stem, uint32_t count) const;
 
  private:
   struct Entry {
     std::string name;
     TensorView view;
   };
-  std::string Header() const;
+  template <typename T>
+  void Add(std::string_view key, GgufType type, T value);
+  std::string Header(std::span<const Entry> tensors) const;
+  void Write(std::span<const Entry> tensors, const std::string& path) const;
 
   std::string metadata_;
   uint64_t keys_ = 0;
@@ -42,5 +50,8 @@ class GgufWriter {
 
 // Writes a model with data, but not its tokenizer. Throws Error(kIo | kUnsupported).
 void WriteGguf(const Model& model, const std::string& path);
+// As `count` parts named after `path`, "dir/tiny.gguf" or "dir/tiny"; returns their paths.
+std::vector<std::string> WriteGgufParts(const Model& model, const std::string& path,
+                                        uint32_t count);
 
 }  // namespace tandem

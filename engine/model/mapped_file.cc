@@ -57,7 +57,7 @@ std::shared_ptr<const MappedFile> MappedFile::Open(const std::string& path) {
                      S_ISDIR(status.st_mode) ? "is a directory" : "is not a regular file"));
   }
   if (status.st_size <= 0) {
-    Fail(ErrorCode::kModelFile, fmt::format("model file: {}: is empty (want a GGUF file)", path));
+    Fail(ErrorCode::kModelFile, fmt::format("model file: {}: is empty (want a model file)", path));
   }
   const auto size = static_cast<size_t>(status.st_size);
   void* base = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd.get(), 0);

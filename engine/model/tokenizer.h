@@ -93,6 +93,9 @@ struct VocabularyData {
   // depends on the family (SentencePiece's, Llama 3's and Tekken add BOS, the others do not).
   std::optional<bool> add_bos;
   std::optional<SpacePrefix> space_prefix;  // "llama"; empty: kEachPiece
+  // "llama": a stretch that begins with a space as it is gets no other, as tokenizer.json's
+  // Metaspace has it.
+  bool space_prefix_where_missing = false;
   // "gpt2": whether a word that is a token skips the merges; empty: what the pre-tokenizer says.
   std::optional<bool> ignore_merges;
   // Added tokens that take the white space before, or after, them in the text with them.

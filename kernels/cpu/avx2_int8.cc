@@ -26,7 +26,7 @@ constexpr uint64_t kPrefetchAhead = 1536;    // bytes
 
 // Vectors of products that a 16-bit cell can sum.
 template <DType T>
-constexpr int kSpan = Format<T>::k.bits == 4   ? 8
+constexpr int kSpan = Format<T>::k.bits == 4   ? 4
                       : Format<T>::k.bits == 5 ? 4
                       : Format<T>::k.bits == 6 ? 2
                                                : 1;

@@ -1,11 +1,5 @@
-// libFuzzer entry: any bytes as a chat template, parsed and rendered over a short conversation.
-// Errors are fine; crashes, hangs and runaway memory are what it looks for.
-//
-//   cmake --preset fuzz && cmake --build --preset fuzz --target chat_template_fuzz
-//   build/fuzz/bin/chat_template_fuzz -max_len=4096 -timeout=10
-//
-// A corpus: the templates and snippets of tests/golden/chat_template/cases.json, one a file.
-
+// Fuzz target: any bytes as a chat template, parsed and rendered over a short conversation. Errors
+// are fine; crashes, hangs and runaway memory are what it looks for.
 #include <cstddef>
 #include <cstdint>
 #include <string_view>

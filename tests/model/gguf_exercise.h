@@ -9,6 +9,7 @@
 #include "engine/base/error.h"
 #include "engine/model/gguf_load.h"
 #include "engine/model/inspect.h"
+#include "engine/model/stored_model.h"
 #include "engine/model/tokenizer.h"
 
 namespace tandem {
@@ -31,11 +32,12 @@ inline Bytes SumOfBlocks(const Model& model) {
   return sum;
 }
 
-// False when refused with an Error; anything else that goes wrong ends the process.
-inline bool LoadAndReadAll(std::span<const std::byte> bytes) {
+// False when `load` refuses with an Error; anything else that goes wrong ends the process.
+template <typename Load>
+bool ReadWhatLoads(const Load& load) {
   std::shared_ptr<const Model> model;
   try {
-    model = LoadGgufBytes(bytes, nullptr, "mutant.gguf");
+    model = load();
   } catch (const Error&) {
     return false;
   }
@@ -43,10 +45,8 @@ inline bool LoadAndReadAll(std::span<const std::byte> bytes) {
   ReadAll(model->output_norm());
   ReadAll(model->output());
   for (const LayerWeights& layer : model->layers()) {
-    for (const TensorView& view :
-         {layer.attn_norm, layer.wq, layer.wk, layer.wv, layer.wo, layer.ffn_norm, layer.w_gate,
-          layer.w_up, layer.w_down, layer.bq, layer.bk, layer.bv, layer.q_norm, layer.k_norm}) {
-      ReadAll(view);
+    for (const auto slot : kLayerSlots) {
+      ReadAll(layer.*slot);
     }
   }
   Check(SumOfBlocks(*model) == model->weight_bytes(), "blocks must add up to the weights");
@@ -58,6 +58,10 @@ inline bool LoadAndReadAll(std::span<const std::byte> bytes) {
     model->tokenizer()->Encode("abc <s>", {.parse_special = true});
   }
   return true;
+}
+
+inline bool LoadAndReadAll(std::span<const std::byte> bytes) {
+  return ReadWhatLoads([&] { return LoadGgufBytes(bytes, nullptr, "mutant.gguf"); });
 }
 
 }  // namespace tandem

@@ -272,8 +272,6 @@ TEST(GgufHostileTest, NamesWhatItDoesNotSupport) {
                 "llama.logit_scale");
   ExpectRefused([](auto& f) { f.SetBool("llama.attention.causal", false); }, kUnsupported,
                 "llama.attention.causal");
-  ExpectRefused([](auto& f) { f.Set("split.count", 2, Raw(uint16_t{3})); }, kUnsupported,
-                "split.count");
   ExpectRefused([](auto& f) { f.SetU32("llama.attention.value_length", 16); }, kUnsupported,
                 "llama.attention.value_length");
   const auto with = [](const std::string& name) {

@@ -52,7 +52,9 @@ def with_vocabulary(path):
     data = path.read_bytes()
     version, tensors, pairs = struct.unpack_from("<IQQ", data, 4)
     header = b"GGUF" + struct.pack("<IQQ", version, tensors, pairs + len(entries))
-    path.write_bytes(header + b"".join(entries) + data[24:])
+    # The file says that it has no vocabulary; a key of the same length takes that one's place.
+    rest = data[24:].replace(b"tokenizer.ggml.model", b"tokenizer.test.model", 1)
+    path.write_bytes(header + b"".join(entries) + rest)
 
 
 def tandem(*args, stdin=""):

@@ -62,10 +62,9 @@ uint32_t CountDevices(const std::string& devices) {
 }  // namespace
 
 void EngineFlags::AddModel(CLI::App& app) {
-  app.add_option(
-         "-m,--model", model,
-         "Model: a name (smollm2-135m), a path to a GGUF file, synthetic:..., or a shape of the "
-         "catalogue")
+  app.add_option("-m,--model", model,
+                 "Model: a name (smollm2-135m), a path to a GGUF file or a safetensors folder, "
+                 "synthetic:..., or a shape of the catalogue")
       ->capture_default_str();
   app.add_flag("-v,--verbose", verbose, "Say more on stderr");
 }

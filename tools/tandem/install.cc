@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <regex>
 #include <sstream>
 
 #include "engine/base/error.h"
 #include "engine/base/suggest.h"
+#include "engine/model/huggingface/directory.h"
+#include "engine/model/load_model.h"
 #include "engine/model/synthetic.h"
 
 namespace tandem {
@@ -34,7 +37,20 @@ std::vector<std::string> EnvironmentFolders(const char* name) {
 constexpr std::string_view kSyntheticPrefix = "synthetic:";
 
 bool LooksLikePath(const std::string& name) {
-  return name.find('/') != std::string::npos || name.ends_with(".gguf");
+  return name.find('/') != std::string::npos || name.ends_with(".gguf") ||
+         IsHuggingFaceFolder(name);
+}
+
+// The name of a model found in a model folder; empty for what is none. Parts of a split file go by
+// their first.
+std::string NameOfEntry(const fs::path& path) {
+  if (IsHuggingFaceFolder(path.string())) return path.filename().string();
+  if (path.extension() != ".gguf") return "";
+  std::string stem = path.stem().string();
+  static const std::regex part("(.*)-([0-9]{5})-of-[0-9]{5}");
+  std::smatch match;
+  if (!std::regex_match(stem, match, part)) return stem;
+  return match[2] == "00001" ? match[1].str() : "";
 }
 
 }  // namespace
@@ -81,9 +97,8 @@ std::vector<std::pair<std::string, std::string>> InstalledModels() {
   for (const std::string& folder : ModelFolders()) {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error)) {
-      if (entry.path().extension() == ".gguf") {
-        models.emplace_back(entry.path().stem().string(), entry.path().string());
-      }
+      std::string name = NameOfEntry(entry.path());
+      if (!name.empty()) models.emplace_back(name, entry.path().string());
     }
   }
   std::stable_sort(models.begin(), models.end(),
@@ -100,10 +115,10 @@ std::string ModelPath(const std::string& name) {
   }
   std::string searched;
   for (const std::string& folder : ModelFolders()) searched += "\n  " + folder;
-  Fail(ErrorCode::kModelFile,
-       fmt::format("model '{}' not found{}; searched for {}.gguf in:{}\n"
-                   "Give a path to a GGUF file, or get the default model with tools/quickstart.",
-                   name, DidYouMean(name, names), name, searched));
+  Fail(ErrorCode::kModelFile, fmt::format("model '{}' not found{}; searched for {}.gguf in:{}\n"
+                                          "Give a path to a GGUF file or a safetensors folder, or "
+                                          "get the default model with tools/quickstart.",
+                                          name, DidYouMean(name, names), name, searched));
 }
 
 std::shared_ptr<const Model> OpenModel(const std::string& value, bool shape_only) {
@@ -120,7 +135,7 @@ std::shared_ptr<const Model> OpenModel(const std::string& value, bool shape_only
       if (spec.starts_with(kSyntheticPrefix)) spec = spec.substr(kSyntheticPrefix.size());
     }
   }
-  if (spec.empty()) return LoadGguf(ModelPath(value));
+  if (spec.empty()) return LoadModel(ModelPath(value));
   SyntheticSpec parsed = ParseSyntheticSpec(spec);
   return shape_only ? MakeShapeOnlyModel(parsed) : MakeSyntheticModel(parsed);
 }

@@ -22,11 +22,13 @@ PlannerOptions DefaultPlannerOptions();
 // scenarios folder.
 std::vector<std::string> CatalogueRoots();
 
-// Folders searched for <name>.gguf: TANDEM_MODELS, the installed share/, the user's data folder.
+// Folders searched for <name>.gguf, <name>-00001-of-0000N.gguf and <name>/config.json:
+// TANDEM_MODELS, the installed share/, the user's data folder.
 std::vector<std::string> ModelFolders();
 
-// The path a model name stands for: a path with a '/' or ending in .gguf as it is, else
-// <name>.gguf in the model folders. Throws Error(kNotFound) with near names and what to do.
+// The path a model name stands for: a path with a '/', ending in .gguf, or of a folder with a
+// config.json as it is, else the model of that name in the model folders. Throws Error(kNotFound)
+// with near names and what to do.
 std::string ModelPath(const std::string& name);
 
 // Every model found by name, as (name, path).

@@ -1,10 +1,11 @@
-// tandem models list | path | show | synthesize.
+// tandem models list | path | show | synthesize; models_check.cc has inspect and verify.
 #include <fmt/core.h>
 
 #include <filesystem>
 #include <memory>
 
 #include "engine/base/error.h"
+#include "engine/model/gguf_writer.h"
 #include "engine/model/inspect.h"
 #include "engine/model/synthetic.h"
 #include "engine/rig/rig.h"
@@ -12,6 +13,7 @@
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
+#include "tools/tandem/models_check.h"
 
 namespace tandem {
 namespace {
@@ -20,6 +22,7 @@ struct ModelsFlags {
   std::string name;
   std::string spec;
   std::string out;
+  uint32_t split = 1;
   bool json = false;
 };
 
@@ -67,13 +70,23 @@ int Show(const ModelsFlags& flags) {
 int Synthesize(const ModelsFlags& flags) {
   std::string spec = flags.spec.starts_with("synthetic:") ? flags.spec.substr(10) : flags.spec;
   SyntheticSpec parsed = ParseSyntheticSpec(spec);
-  WriteSyntheticGguf(parsed, flags.out);
-  auto size = std::filesystem::file_size(flags.out);
-  if (flags.json) {
-    PrintJson({{"path", flags.out}, {"bytes", size}, {"spec", FormatSyntheticSpec(parsed)}});
+  std::vector<std::string> paths{flags.out};
+  if (flags.split > 1) {
+    paths = WriteGgufParts(*MakeSyntheticModel(parsed), flags.out, flags.split);
   } else {
-    PrintLine(fmt::format("{}: {} ({})", flags.out, HumanBytes(Bytes{size}),
-                          FormatSyntheticSpec(parsed)));
+    WriteSyntheticGguf(parsed, flags.out);
+  }
+  uint64_t size = 0;
+  for (const std::string& path : paths) size += std::filesystem::file_size(path);
+  if (flags.json) {
+    PrintJson({{"path", paths[0]},
+               {"paths", paths},
+               {"bytes", size},
+               {"spec", FormatSyntheticSpec(parsed)}});
+  } else {
+    PrintLine(fmt::format("{}{}: {} ({})", paths[0],
+                          paths.size() > 1 ? fmt::format(" and {} more", paths.size() - 1) : "",
+                          HumanBytes(Bytes{size}), FormatSyntheticSpec(parsed)));
   }
   return kExitOk;
 }
@@ -106,7 +119,10 @@ void AddModelsCommand(CLI::App& root, Action& action) {
                    "h=...,l=...,heads=...,kv=...,ffn=...,vocab=...,type=...,seed=...")
       ->required();
   synthesize->add_option("-o,--out", flags->out, "File to write")->required();
+  synthesize->add_option("--split", flags->split, "Write as this many parts, -00001-of-0000N.gguf")
+      ->check(CLI::Range(1, 99999));
   synthesize->callback([flags, &action] { action = [flags] { return Synthesize(*flags); }; });
+  AddModelCheckCommands(*app, action);
   for (CLI::App* sub : {list, path, show, synthesize})
     sub->add_flag("--json", flags->json, "JSON on stdout");
 }

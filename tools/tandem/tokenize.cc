@@ -6,7 +6,7 @@
 #include <memory>
 
 #include "engine/base/error.h"
-#include "engine/model/gguf_vocabulary.h"
+#include "engine/model/load_model.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/engine_flags.h"
@@ -98,7 +98,7 @@ int Show(const Tokenizer& tokenizer, const TokenizeFlags& flags) {
 }
 
 int Tokenize(const TokenizeFlags& flags) {
-  const StoredVocabulary stored = LoadVocabulary(ModelPath(flags.model));
+  const StoredVocabulary stored = LoadModelVocabulary(ModelPath(flags.model));
   if (stored.tokenizer == nullptr) {
     Fail(ErrorCode::kModelFile, fmt::format("tokenize: {} has no vocabulary", flags.model));
   }
@@ -119,7 +119,8 @@ void AddTokenizeCommand(CLI::App& root, Action& action) {
       "  tandem tokenize --decode 504,2905,355\n"
       "  echo '[\"one text\", \"another\"]' | tandem tokenize --batch");
   app->add_option("-m,--model", flags->model,
-                  "A name or a GGUF file; only its vocabulary is read, a file without weights will "
+                  "A name, a GGUF file or a safetensors folder; only its vocabulary is read, a "
+                  "file without weights will "
                   "do")
       ->capture_default_str();
   app->add_option("text,-p,--prompt", flags->text, "The text; '-' reads standard input");

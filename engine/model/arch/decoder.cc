@@ -59,10 +59,6 @@ class Keys {
     if (!metadata_.FindBool(Name("attention.causal")).value_or(true)) {
       Unsupported(Name("attention.causal"), "false (want true)");
     }
-    // Shards come with general.* of their own and only a part of the tensors.
-    if (metadata_.FindU32("split.count").value_or(1) > 1) {
-      Unsupported("split.count", "the model is split over several files (want one file)");
-    }
   }
 
  private:

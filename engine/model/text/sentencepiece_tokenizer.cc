@@ -60,7 +60,8 @@ class SentencePieceTokenizer final : public Tokenizer {
         ids.push_back(stretch.id);
         space_before = prefix_ == SpacePrefix::kEachPiece;
       } else {
-        const std::string escaped = Escaped(stretch.text, space_before);
+        const std::string escaped =
+            Escaped(stretch.text, space_before && !HasItsSpace(stretch.text));
         by_merges_ ? EncodeByMerges(escaped, ids) : EncodeByScores(escaped, ids);
         space_before = false;
       }
@@ -94,6 +95,11 @@ class SentencePieceTokenizer final : public Tokenizer {
   bool adds_leading_space() const override { return prefix_ != SpacePrefix::kNone; }
 
  private:
+  bool HasItsSpace(std::string_view plain) const {
+    return vocabulary_.data().space_prefix_where_missing &&
+           (plain.starts_with(' ') || plain.starts_with(kSpaceMark));
+  }
+
   // Plain text never becomes a control, unknown or byte token, even when spelled like one.
   static bool IsPiece(int32_t type) {
     return type != kTypeControl && type != kTypeUnknown && type != kTypeByte;
