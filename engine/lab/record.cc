@@ -5,6 +5,7 @@
 
 #include "engine/base/device_name.h"
 #include "engine/base/error.h"
+#include "engine/plan/memory_json.h"
 
 namespace tandem {
 namespace {
@@ -190,20 +191,6 @@ ModelRecord ModelFrom(const json& j) {
   m.config.vocab = shape.at("vocab");
   m.config.context = shape.at("context");
   return m;
-}
-
-json MemoryJson(const MemoryTable& memory) {
-  json rows = json::array();
-  for (const MemoryRow& r : memory.rows) {
-    rows.push_back({{"device", DeviceName(r.device)},
-                    {"weights", r.weights.value},
-                    {"slots", r.slots.value},
-                    {"kv", r.kv.value},
-                    {"activations", r.activations.value},
-                    {"workspace", r.workspace.value},
-                    {"capacity", r.capacity.value}});
-  }
-  return rows;
 }
 
 MemoryTable MemoryFrom(const json& rows) {

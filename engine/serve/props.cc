@@ -1,6 +1,7 @@
 // GET /props, /v1/models and /health: what is served, on what, and by which plan.
 #include <fmt/format.h>
 
+#include "engine/plan/memory_json.h"
 #include "engine/serve/api_error.h"
 #include "engine/serve/handlers.h"
 #include "engine/serve/step_totals.h"
@@ -62,20 +63,6 @@ json PluginJson(const PlannedRun& planned) {
   return {{"name", planned.plugin.name},     {"version", planned.plugin.version},
           {"requested", planned.requested},  {"summary", planned.plugin.summary},
           {"sha256", planned.plugin.sha256}, {"knobs", std::move(knobs)}};
-}
-
-json MemoryJson(const MemoryTable& table) {
-  json rows = json::array();
-  for (const MemoryRow& row : table.rows) {
-    rows.push_back({{"device", DeviceName(row.device)},
-                    {"weights", row.weights.value},
-                    {"slots", row.slots.value},
-                    {"kv", row.kv.value},
-                    {"activations", row.activations.value},
-                    {"workspace", row.workspace.value},
-                    {"capacity", row.capacity.value}});
-  }
-  return rows;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "engine/base/error.h"
+#include "engine/plan/memory_json.h"
 #include "engine/plan/text.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"

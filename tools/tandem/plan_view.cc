@@ -43,20 +43,6 @@ std::vector<TrafficRow> StandardTraffic(const PlannedRun& planned, const BlockGr
   return rows;
 }
 
-nlohmann::json MemoryJson(const MemoryTable& memory) {
-  nlohmann::json rows = nlohmann::json::array();
-  for (const MemoryRow& row : memory.rows) {
-    rows.push_back({{"device", DeviceName(row.device)},
-                    {"weights", row.weights.value},
-                    {"slots", row.slots.value},
-                    {"kv", row.kv.value},
-                    {"activations", row.activations.value},
-                    {"workspace", row.workspace.value},
-                    {"capacity", row.capacity.value}});
-  }
-  return rows;
-}
-
 nlohmann::json TrafficJson(const std::vector<TrafficRow>& traffic) {
   nlohmann::json rows = nlohmann::json::array();
   for (const TrafficRow& row : traffic) {

@@ -16,7 +16,6 @@ namespace tandem {
 std::vector<TrafficRow> StandardTraffic(const PlannedRun& planned, const BlockGraph& graph,
                                         const Rig& rig, const PlanLimits& limits);
 
-nlohmann::json MemoryJson(const MemoryTable& memory);
 nlohmann::json TrafficJson(const std::vector<TrafficRow>& traffic);
 std::string MemoryText(const MemoryTable& memory);
 std::string TrafficText(const std::vector<TrafficRow>& traffic);

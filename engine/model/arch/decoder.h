@@ -18,6 +18,17 @@ std::string DecoderLayerPrefix(LayerIndex layer);  // "blk.3."
 // Of a tensor outside the tables.
 const char* DecoderReasonUnsupported(std::string_view tensor_name);
 
+// A family whose files follow all of the above: what its own file does not set.
+inline constexpr Architecture kDecoder = {
+    .read_config = ReadDecoderConfig,
+    .write_config = WriteDecoderConfig,
+    .layer_prefix = DecoderLayerPrefix,
+    .token_embedding = "token_embd.weight",
+    .output_norm = "output_norm.weight",
+    .output = "output.weight",
+    .reason_unsupported = DecoderReasonUnsupported,
+};
+
 // The nine tensors of any layer, for a family's list.
 inline constexpr LayerTensor kAttnNorm = {"attn_norm.weight", &LayerWeights::attn_norm,
                                           Extent::kOne, Extent::kHidden, TensorRole::kNorm};
@@ -55,5 +66,9 @@ inline constexpr LayerTensor kQNorm = {"attn_q_norm.weight", &LayerWeights::q_no
 inline constexpr LayerTensor kKNorm = {"attn_k_norm.weight", &LayerWeights::k_norm,
                                        Extent::kOne,         Extent::kHeadDim,
                                        TensorRole::kNorm,    &ModelConfig::qk_norm};
+
+// A layer whose q, k and v may have biases.
+inline constexpr LayerTensor kBiasedLayer[] = {kAttnNorm, kWq, kWk,      kWv,   kBq, kBk,
+                                               kBv,       kWo, kFfnNorm, kGate, kUp, kDown};
 
 }  // namespace tandem

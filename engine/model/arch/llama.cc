@@ -5,27 +5,16 @@
 #include "engine/model/arch/decoder.h"
 
 namespace tandem {
-namespace {
-
-constexpr LayerTensor kLayerTensors[] = {kAttnNorm, kWq, kWk,      kWv,   kBq, kBk,
-                                         kBv,       kWo, kFfnNorm, kGate, kUp, kDown};
-
-}  // namespace
 
 const Architecture& LlamaArchitecture() {
-  static constexpr Architecture kLlama = {
-      .name = "llama",
-      .rope_interleaved = true,
-      .read_config = ReadDecoderConfig,
-      .write_config = WriteDecoderConfig,
-      .layer_prefix = DecoderLayerPrefix,
-      .layer_tensors = kLayerTensors,
-      .token_embedding = "token_embd.weight",
-      .output_norm = "output_norm.weight",
-      .output = "output.weight",
-      .rope_factors = "rope_freqs.weight",
-      .reason_unsupported = DecoderReasonUnsupported,
-  };
+  static constexpr Architecture kLlama = [] {
+    Architecture arch = kDecoder;
+    arch.name = "llama";
+    arch.rope_interleaved = true;
+    arch.layer_tensors = kBiasedLayer;
+    arch.rope_factors = "rope_freqs.weight";
+    return arch;
+  }();
   return kLlama;
 }
 

@@ -3,26 +3,15 @@
 #include "engine/model/arch/decoder.h"
 
 namespace tandem {
-namespace {
-
-constexpr LayerTensor kLayerTensors[] = {kAttnNorm, kWq, kWk,      kWv,   kBq, kBk,
-                                         kBv,       kWo, kFfnNorm, kGate, kUp, kDown};
-
-}  // namespace
 
 const Architecture& Qwen2Architecture() {
-  static constexpr Architecture kQwen2 = {
-      .name = "qwen2",
-      .attention_bias = true,
-      .read_config = ReadDecoderConfig,
-      .write_config = WriteDecoderConfig,
-      .layer_prefix = DecoderLayerPrefix,
-      .layer_tensors = kLayerTensors,
-      .token_embedding = "token_embd.weight",
-      .output_norm = "output_norm.weight",
-      .output = "output.weight",
-      .reason_unsupported = DecoderReasonUnsupported,
-  };
+  static constexpr Architecture kQwen2 = [] {
+    Architecture arch = kDecoder;
+    arch.name = "qwen2";
+    arch.attention_bias = true;
+    arch.layer_tensors = kBiasedLayer;
+    return arch;
+  }();
   return kQwen2;
 }
 

@@ -5,24 +5,19 @@
 namespace tandem {
 namespace {
 
-constexpr LayerTensor kLayerTensors[] = {kAttnNorm, kWq,      kWk,   kWv, kQNorm, kKNorm,
-                                         kWo,       kFfnNorm, kGate, kUp, kDown};
+constexpr LayerTensor kNormedHeadsLayer[] = {kAttnNorm, kWq,      kWk,   kWv, kQNorm, kKNorm,
+                                             kWo,       kFfnNorm, kGate, kUp, kDown};
 
 }  // namespace
 
 const Architecture& Qwen3Architecture() {
-  static constexpr Architecture kQwen3 = {
-      .name = "qwen3",
-      .qk_norm = true,
-      .read_config = ReadDecoderConfig,
-      .write_config = WriteDecoderConfig,
-      .layer_prefix = DecoderLayerPrefix,
-      .layer_tensors = kLayerTensors,
-      .token_embedding = "token_embd.weight",
-      .output_norm = "output_norm.weight",
-      .output = "output.weight",
-      .reason_unsupported = DecoderReasonUnsupported,
-  };
+  static constexpr Architecture kQwen3 = [] {
+    Architecture arch = kDecoder;
+    arch.name = "qwen3";
+    arch.qk_norm = true;
+    arch.layer_tensors = kNormedHeadsLayer;
+    return arch;
+  }();
   return kQwen3;
 }
 

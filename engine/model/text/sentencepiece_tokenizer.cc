@@ -5,7 +5,7 @@
 
 #include "engine/model/text/score_merge.h"
 #include "engine/model/text/utf8.h"
-#include "engine/model/text/vocabulary.h"
+#include "engine/model/text/vocabulary_tokenizer.h"
 
 namespace tandem::text {
 namespace {
@@ -34,28 +34,23 @@ std::string Unescaped(std::string_view spelling) {
   return plain;
 }
 
-class SentencePieceTokenizer final : public Tokenizer {
+class SentencePieceTokenizer final : public VocabularyTokenizer {
  public:
   SentencePieceTokenizer(VocabularyData data, const std::string& source)
-      : vocabulary_(std::move(data), source),
-        by_merges_(!vocabulary_.data().merges.empty()),
-        prefix_(vocabulary_.data().space_prefix.value_or(SpacePrefix::kEachPiece)),
-        adds_bos_(bos() && vocabulary_.data().add_bos.value_or(true)) {
-    if (by_merges_) merges_ = vocabulary_.TakeMerges(source);
+      : VocabularyTokenizer(std::move(data), source),
+        by_merges_(!vocabulary().data().merges.empty()),
+        prefix_(vocabulary().data().space_prefix.value_or(SpacePrefix::kEachPiece)) {
+    if (by_merges_) merges_ = vocabulary().TakeMerges(source);
     IndexPieces();
   }
 
-  uint32_t vocab_size() const override { return static_cast<uint32_t>(vocabulary_.size()); }
+  bool adds_leading_space() const override { return prefix_ != SpacePrefix::kNone; }
 
-  std::vector<int32_t> Encode(std::string_view input, const EncodeOptions& options) const override {
-    std::vector<int32_t> ids;
-    std::string repaired;
-    if (!IsValidUtf8(input)) {
-      repaired = ReplaceInvalidUtf8(input);
-      input = repaired;
-    }
+ private:
+  void EncodeStretches(std::span<const Stretch> stretches,
+                       std::vector<int32_t>& ids) const override {
     bool space_before = prefix_ != SpacePrefix::kNone;
-    for (const Stretch& stretch : vocabulary_.Cut(input, options.parse_special)) {
+    for (const Stretch& stretch : stretches) {
       if (stretch.id >= 0) {
         ids.push_back(stretch.id);
         space_before = prefix_ == SpacePrefix::kEachPiece;
@@ -66,37 +61,14 @@ class SentencePieceTokenizer final : public Tokenizer {
         space_before = false;
       }
     }
-    if (options.add_bos) vocabulary_.PutBos(ids);
-    return ids;
   }
-
-  std::string TokenBytes(int32_t id, bool render_special) const override {
-    const std::string& spelling = vocabulary_.Spelling(id);
-    switch (vocabulary_.Type(id)) {
-      case kTypeControl:
-      case kTypeUnknown:
-        return render_special ? spelling : "";
-      case kTypeUserDefined:
-        return spelling;
-      case kTypeByte:
-        if (const auto byte = ByteOfHex(spelling)) return std::string(1, static_cast<char>(*byte));
-        return spelling;
-      default:
-        return Unescaped(spelling);
-    }
+  std::string BytesOfPiece(const std::string& spelling) const override {
+    return Unescaped(spelling);
   }
+  bool AddsBosByDefault() const override { return true; }
 
-  std::string TokenText(int32_t id) const override { return vocabulary_.Spelling(id); }
-  std::optional<int32_t> bos() const override { return vocabulary_.data().bos; }
-  std::optional<int32_t> eos() const override { return vocabulary_.data().eos; }
-  bool IsEndOfGeneration(int32_t id) const override { return vocabulary_.IsEndOfGeneration(id); }
-  bool IsSpecial(int32_t id) const override { return vocabulary_.IsSpecial(id); }
-  bool adds_bos() const override { return adds_bos_; }
-  bool adds_leading_space() const override { return prefix_ != SpacePrefix::kNone; }
-
- private:
   bool HasItsSpace(std::string_view plain) const {
-    return vocabulary_.data().space_prefix_where_missing &&
+    return vocabulary().data().space_prefix_where_missing &&
            (plain.starts_with(' ') || plain.starts_with(kSpaceMark));
   }
 
@@ -106,12 +78,12 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   void IndexPieces() {
-    const VocabularyData& data = vocabulary_.data();
+    const VocabularyData& data = vocabulary().data();
     byte_ids_.fill(-1);
     if (!by_merges_) pieces_.Reserve(data.tokens.size());
-    for (int32_t id = 0; id < vocabulary_.size(); ++id) {
+    for (int32_t id = 0; id < vocabulary().size(); ++id) {
       const std::string& spelling = data.tokens[id];
-      const int32_t type = vocabulary_.Type(id);
+      const int32_t type = vocabulary().Type(id);
       if (type == kTypeByte) {
         if (const auto byte = ByteOfHex(spelling)) byte_ids_[*byte] = id;
       } else if (!by_merges_ && IsPiece(type) && !spelling.empty()) {
@@ -139,8 +111,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::vector<std::string_view> without_piece;  // in text order, as the -1 in `symbols`
     for (size_t at = 0; at < escaped.size();) {
       const std::string_view character = escaped.substr(at, NextUtf8(escaped, at).bytes);
-      const int32_t id = vocabulary_.IdOf(character);
-      const bool known = id >= 0 && IsPiece(vocabulary_.Type(id));
+      const int32_t id = vocabulary().IdOf(character);
+      const bool known = id >= 0 && IsPiece(vocabulary().Type(id));
       symbols.push_back(known ? id : -1);
       if (!known) without_piece.push_back(character);
       at += character.size();
@@ -166,7 +138,7 @@ class SentencePieceTokenizer final : public Tokenizer {
       const int32_t id = byte_ids_[static_cast<uint8_t>(byte)];
       if (id < 0) {
         ids.resize(before);
-        const std::optional<int32_t> unknown = vocabulary_.data().unk;
+        const std::optional<int32_t> unknown = vocabulary().data().unk;
         if (unknown && !after_unknown) ids.push_back(*unknown);
         return true;
       }
@@ -175,10 +147,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     return false;
   }
 
-  Vocabulary vocabulary_;
   bool by_merges_;
   SpacePrefix prefix_;
-  bool adds_bos_;
   MergeTable merges_;
   PieceTable pieces_;                    // empty when merging by rank
   std::array<int32_t, 256> byte_ids_{};  // -1: the vocabulary lacks this byte
