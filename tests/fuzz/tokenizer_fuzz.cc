@@ -1,9 +1,6 @@
 // libFuzzer entry: any bytes as a vocabulary and a text (tests/model/text/tokenizer_exercise.h).
 // Errors are fine; crashes, hangs, runaway memory and ids outside the vocabulary are what it looks
 // for.
-//
-//   cmake --preset fuzz && cmake --build --preset fuzz --target tokenizer_fuzz
-//   build/fuzz/bin/tokenizer_fuzz -max_len=4096 -timeout=10 CORPUS_FOLDER
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
