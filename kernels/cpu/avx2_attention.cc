@@ -7,25 +7,12 @@
 // A head_dim that is no multiple of 8 is left to the portable tier.
 #include "kernels/cpu/avx2_inline.h"
 #include "kernels/cpu/portable.h"
+#include "kernels/cpu/tier_folds.h"
 
 namespace tandem::cpu::avx2 {
 namespace {
 
 constexpr uint32_t kTile = 3;  // queries side by side
-
-// How many of a page's positions lie before position `end` of the fold.
-uint32_t InPage(uint32_t end, uint32_t page) {
-  const uint32_t first = page * kPageTokens;
-  if (end <= first) return 0;
-  return end - first < kPageTokens ? end - first : kPageTokens;
-}
-
-// A page's keys or values of one head.
-struct Page {
-  const uint16_t* rows;  // (kPageTokens, head_dim) f16
-  uint32_t head_dim;
-  const uint16_t* row(uint32_t position) const { return rows + uint64_t{position} * head_dim; }
-};
 
 // scores[query][0..4) of four neighbouring positions.
 template <uint32_t kQueries>
@@ -117,33 +104,24 @@ void AddPage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, cons
              const float* weights) {
   const float* p[kTile];
   float* o[kTile];
-  uint32_t begin = 0;
-  uint32_t end = kPageTokens;
   for (uint32_t q = 0; q < n; ++q) {
     p[q] = weights + uint64_t{first + q} * kAttentionFold + page * kPageTokens;
     o[q] = job.o + uint64_t{first + q} * job.head_dim;
-    const uint32_t from = InPage(job.firsts[first + q], page);
-    const uint32_t to = InPage(job.counts[first + q], page);
-    begin = from > begin ? from : begin;
-    end = to < end ? to : end;
   }
-  // With a narrow window there may be no position that all see.
-  end = end > begin ? end : begin;
-  for (uint32_t q = 0; q < n; ++q) {
-    const uint32_t to = InPage(job.counts[first + q], page);
-    AddValues<1>(p + q, values, InPage(job.firsts[first + q], page), to < begin ? to : begin,
-                 o + q);
-  }
-  if (n == 3) {
-    AddValues<3>(p, values, begin, end, o);
-  } else if (n == 2) {
-    AddValues<2>(p, values, begin, end, o);
-  } else {
-    AddValues<1>(p, values, begin, end, o);
-  }
-  for (uint32_t q = 0; q < n; ++q) {
-    AddValues<1>(p + q, values, end, InPage(job.counts[first + q], page), o + q);
-  }
+  CutByQueries(
+      job, first, n, page,
+      [&](uint32_t q, uint32_t begin, uint32_t end) {
+        AddValues<1>(p + q, values, begin, end, o + q);
+      },
+      [&](uint32_t begin, uint32_t end) {
+        if (n == 3) {
+          AddValues<3>(p, values, begin, end, o);
+        } else if (n == 2) {
+          AddValues<2>(p, values, begin, end, o);
+        } else {
+          AddValues<1>(p, values, begin, end, o);
+        }
+      });
 }
 
 // scores [first, count) -> exp(score - m), with m and l. What lies outside in the first and the
@@ -176,33 +154,16 @@ void AttendFold(const FoldJob& job) {
     return;
   }
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
-  const uint32_t most = job.counts[job.n_queries - 1];
-
-  // body(page, first query of a tile, queries in it, the positions [begin, end) of the page that
-  // any of them sees) for every page and tile that meet. Rows rise from query to query: the first
-  // sees the earliest position of a tile, the last the latest.
-  const auto for_each_tile = [&](auto body) {
-    for (uint32_t page = job.firsts[0] / kPageTokens; page < kFoldPages && InPage(most, page) > 0;
-         ++page) {
-      for (uint32_t first = 0; first < job.n_queries; first += kTile) {
-        const uint32_t left = job.n_queries - first;
-        const uint32_t n = left < kTile ? left : kTile;
-        const uint32_t begin = InPage(job.firsts[first], page);
-        const uint32_t end = InPage(job.counts[first + n - 1], page);
-        if (begin < end) body(page, first, n, begin, end);
-      }
-    }
-  };
-
-  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t begin, uint32_t end) {
-    Score(job, first, n, Page{job.keys[page], hd}, begin, end, scores + page * kPageTokens);
-  });
+  ForEachTile(
+      job, kTile, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t begin, uint32_t end) {
+        Score(job, first, n, Page{job.keys[page], hd}, begin, end, scores + page * kPageTokens);
+      });
   for (uint32_t i = 0; i < job.n_queries; ++i) {
     Softmax(scores + uint64_t{i} * kAttentionFold, job.firsts[i], job.counts[i], job.m[i],
             job.l[i]);
   }
   for (uint64_t i = 0; i < uint64_t{job.n_queries} * hd; ++i) job.o[i] = 0.0f;
-  for_each_tile([&](uint32_t page, uint32_t first, uint32_t n, uint32_t, uint32_t) {
+  ForEachTile(job, kTile, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t, uint32_t) {
     AddPage(job, first, n, page, Page{job.values[page], hd}, scores);
   });
 }

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/avx2.h"
+#include "kernels/cpu/tier_panels.h"
 
 namespace tandem::cpu::avx2 {
 namespace {
@@ -85,42 +86,10 @@ template <typename Body>
   if (i < n) body(i, SomeLanes{FirstLanes(n - i)});
 }
 
-// One panel's share of a job: the wanted lanes and where the first of them goes for token 0.
-struct PanelSpan {
-  const std::byte* at;
-  uint64_t lane_begin;
-  uint64_t lane_end;
-  float* y;
-
-  bool whole() const { return lane_begin == 0 && lane_end == kLanes; }
-};
-
-// Walks the panels of a job.
-class PanelWalk {
- public:
-  explicit PanelWalk(const PanelJob& job) : job_(job), row_(job.row_begin), y_(job.y) {
-    panel_ = job.panels;
-  }
-  bool Next(PanelSpan& span) {
-    if (row_ >= job_.row_end) return false;
-    const uint64_t first = row_ / kLanes * kLanes;
-    const uint64_t end = first + kLanes < job_.row_end ? first + kLanes : job_.row_end;
-    span = PanelSpan{panel_, row_ - first, end - first, y_};
-    y_ += end - row_;
-    row_ = end;
-    panel_ += job_.panel_stride;
-    return true;
-  }
-
- private:
-  const PanelJob& job_;
-  const std::byte* panel_;
-  uint64_t row_;
-  float* y_;
-};
+using PanelWalk = LanesWalk<kLanes>;
 
 [[gnu::always_inline]] inline void StoreLanes(const PanelSpan& span, __m256 acc, float* y) {
-  if (span.whole()) {
+  if (span.lane_end - span.lane_begin == kLanes) {
     _mm256_storeu_ps(y, acc);
     return;
   }

@@ -1,9 +1,10 @@
 // Quantised weights times int8 activations.  y(n, rows) = x(n, cols) * W^T
 //
 // A panel's group of 32 columns is eight vectors, each four columns of eight rows; the activations'
-// dword is broadcast. u8 x s8 pairs are summed in 16 bits for as long as they fit (15 * 127 * 16,
-// 31 * 127 * 8, 63 * 127 * 4, each below 2^15), then widened. 8-bit: |w| x sign(a, w), where a pair
-// is at most 128 * 127 * 2; widened each time. Group sums are exact; then in f32, in group order,
+// dword is broadcast. u8 x s8 pairs are summed in 16 bits, four vectors of up to 5-bit codes or two
+// of 6-bit ones (31 * 127 * 8 and 63 * 127 * 4 are below 2^15), then widened. 8-bit: |w| x sign(a,
+// w), where a pair is at most 128 * 127 * 2; widened each time. Group sums are exact; then in f32,
+// in group order,
 //   acc = fma(d * scale, sum, acc), and with a minimum acc = fma(m, scaled_sum, acc).
 // Q6_K's sum is scale0 * sum0 + scale1 * sum1, in f32 too, where it is exact (below 2^24).
 //
@@ -26,8 +27,7 @@ constexpr uint64_t kPrefetchAhead = 1536;    // bytes
 
 // Vectors of products that a 16-bit cell can sum.
 template <DType T>
-constexpr int kSpan = Format<T>::k.bits == 4   ? 4
-                      : Format<T>::k.bits == 5 ? 4
+constexpr int kSpan = Format<T>::k.bits < 6    ? 4
                       : Format<T>::k.bits == 6 ? 2
                                                : 1;
 
@@ -291,26 +291,7 @@ void Run(const PanelJob& job) {
 }  // namespace
 
 void MatMulInt8(const PanelJob& job) {
-  switch (job.type) {
-    case DType::kQ4_0:
-      return Run<DType::kQ4_0>(job);
-    case DType::kQ4_1:
-      return Run<DType::kQ4_1>(job);
-    case DType::kQ8_0:
-      return Run<DType::kQ8_0>(job);
-    case DType::kQ5_0:
-      return Run<DType::kQ5_0>(job);
-    case DType::kQ5_1:
-      return Run<DType::kQ5_1>(job);
-    case DType::kQ4_K:
-      return Run<DType::kQ4_K>(job);
-    case DType::kQ5_K:
-      return Run<DType::kQ5_K>(job);
-    case DType::kQ6_K:
-      return Run<DType::kQ6_K>(job);
-    default:
-      __builtin_trap();  // cpu_ops.cc sends quantised types only
-  }
+  WithQuantizedType(job.type, [&](auto type) { Run<decltype(type)::value>(job); });
 }
 
 }  // namespace tandem::cpu::avx2

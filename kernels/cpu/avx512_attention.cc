@@ -8,6 +8,7 @@
 // A head_dim that is no multiple of 16 is left to the portable tier.
 #include "kernels/cpu/avx512_inline.h"
 #include "kernels/cpu/portable.h"
+#include "kernels/cpu/tier_folds.h"
 
 namespace tandem::cpu::avx512 {
 namespace {
@@ -15,20 +16,6 @@ namespace {
 constexpr uint32_t kScoreTile = 3;  // queries side by side
 constexpr uint32_t kValueTile = 6;
 constexpr uint32_t kPositions = 8;  // scored side by side
-
-// How many of a page's positions lie before position `end` of the fold.
-uint32_t InPage(uint32_t end, uint32_t page) {
-  const uint32_t first = page * kPageTokens;
-  if (end <= first) return 0;
-  return end - first < kPageTokens ? end - first : kPageTokens;
-}
-
-// A page's keys or values of one head.
-struct Page {
-  const uint16_t* rows;  // (kPageTokens, head_dim) f16
-  uint32_t head_dim;
-  const uint16_t* row(uint32_t position) const { return rows + uint64_t{position} * head_dim; }
-};
 
 // Lane sums of eight vectors, in order. Each vector's lanes are added in one fixed order: lane i
 // and i + 8, then i + 4, i + 2, i + 1.
@@ -147,31 +134,22 @@ void AddPage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, cons
              const float* weights) {
   const float* p[kValueTile];
   float* o[kValueTile];
-  uint32_t begin = 0;
-  uint32_t end = kPageTokens;
   for (uint32_t q = 0; q < n; ++q) {
     p[q] = weights + uint64_t{first + q} * kAttentionFold + page * kPageTokens;
     o[q] = job.o + uint64_t{first + q} * job.head_dim;
-    const uint32_t from = InPage(job.firsts[first + q], page);
-    const uint32_t to = InPage(job.counts[first + q], page);
-    begin = from > begin ? from : begin;
-    end = to < end ? to : end;
   }
-  // With a narrow window there may be no position that all see.
-  end = end > begin ? end : begin;
-  for (uint32_t q = 0; q < n; ++q) {
-    const uint32_t to = InPage(job.counts[first + q], page);
-    AddValues<1>(p + q, values, InPage(job.firsts[first + q], page), to < begin ? to : begin,
-                 o + q);
-  }
-  uint32_t q = 0;
-  for (; q + 6 <= n; q += 6) AddValues<6>(p + q, values, begin, end, o + q);
-  for (; q + 3 <= n; q += 3) AddValues<3>(p + q, values, begin, end, o + q);
-  for (; q + 2 <= n; q += 2) AddValues<2>(p + q, values, begin, end, o + q);
-  for (; q < n; ++q) AddValues<1>(p + q, values, begin, end, o + q);
-  for (q = 0; q < n; ++q) {
-    AddValues<1>(p + q, values, end, InPage(job.counts[first + q], page), o + q);
-  }
+  CutByQueries(
+      job, first, n, page,
+      [&](uint32_t q, uint32_t begin, uint32_t end) {
+        AddValues<1>(p + q, values, begin, end, o + q);
+      },
+      [&](uint32_t begin, uint32_t end) {
+        uint32_t q = 0;
+        for (; q + 6 <= n; q += 6) AddValues<6>(p + q, values, begin, end, o + q);
+        for (; q + 3 <= n; q += 3) AddValues<3>(p + q, values, begin, end, o + q);
+        for (; q + 2 <= n; q += 2) AddValues<2>(p + q, values, begin, end, o + q);
+        for (; q < n; ++q) AddValues<1>(p + q, values, begin, end, o + q);
+      });
 }
 
 // scores [first, count) -> exp(score - m), with m and l. What lies outside in the first and the
@@ -193,24 +171,6 @@ void Softmax(float* scores, uint32_t first, uint32_t count, float& m, float& l) 
     sum = _mm512_add_ps(sum, weight);
   }
   l = SumLanes(sum);
-}
-
-// body(page, first query of a tile, queries in it, the positions [begin, end) of the page that any
-// of them sees) for every page and tile of up to `width` queries that meet. Rows rise from query to
-// query: the first sees the earliest position of a tile, the last the latest.
-template <typename Body>
-void ForEachTile(const FoldJob& job, uint32_t width, Body body) {
-  const uint32_t most = job.counts[job.n_queries - 1];
-  for (uint32_t page = job.firsts[0] / kPageTokens; page < kFoldPages && InPage(most, page) > 0;
-       ++page) {
-    for (uint32_t first = 0; first < job.n_queries; first += width) {
-      const uint32_t left = job.n_queries - first;
-      const uint32_t n = left < width ? left : width;
-      const uint32_t begin = InPage(job.firsts[first], page);
-      const uint32_t end = InPage(job.counts[first + n - 1], page);
-      if (begin < end) body(page, first, n, begin, end);
-    }
-  }
 }
 
 }  // namespace

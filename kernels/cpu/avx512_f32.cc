@@ -175,30 +175,7 @@ void Run(const PanelJob& job) {
 }  // namespace
 
 void MatMulF32(const PanelJob& job) {
-  switch (job.type) {
-    case DType::kF32:
-      return Run<DType::kF32>(job);
-    case DType::kF16:
-      return Run<DType::kF16>(job);
-    case DType::kBF16:
-      return Run<DType::kBF16>(job);
-    case DType::kQ8_0:
-      return Run<DType::kQ8_0>(job);
-    case DType::kQ4_0:
-      return Run<DType::kQ4_0>(job);
-    case DType::kQ4_1:
-      return Run<DType::kQ4_1>(job);
-    case DType::kQ5_0:
-      return Run<DType::kQ5_0>(job);
-    case DType::kQ5_1:
-      return Run<DType::kQ5_1>(job);
-    case DType::kQ4_K:
-      return Run<DType::kQ4_K>(job);
-    case DType::kQ5_K:
-      return Run<DType::kQ5_K>(job);
-    case DType::kQ6_K:
-      return Run<DType::kQ6_K>(job);
-  }
+  WithType(job.type, [&](auto type) { Run<decltype(type)::value>(job); });
 }
 
 }  // namespace tandem::cpu::avx512

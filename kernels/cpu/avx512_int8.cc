@@ -157,26 +157,7 @@ void Run(const PanelJob& job) {
 }  // namespace
 
 void MatMulInt8(const PanelJob& job) {
-  switch (job.type) {
-    case DType::kQ8_0:
-      return Run<DType::kQ8_0>(job);
-    case DType::kQ4_0:
-      return Run<DType::kQ4_0>(job);
-    case DType::kQ4_1:
-      return Run<DType::kQ4_1>(job);
-    case DType::kQ5_0:
-      return Run<DType::kQ5_0>(job);
-    case DType::kQ5_1:
-      return Run<DType::kQ5_1>(job);
-    case DType::kQ4_K:
-      return Run<DType::kQ4_K>(job);
-    case DType::kQ5_K:
-      return Run<DType::kQ5_K>(job);
-    case DType::kQ6_K:
-      return Run<DType::kQ6_K>(job);
-    default:
-      __builtin_trap();  // cpu_ops.cc sends quantised types only
-  }
+  WithQuantizedType(job.type, [&](auto type) { Run<decltype(type)::value>(job); });
 }
 
 }  // namespace tandem::cpu::avx512

@@ -3,21 +3,12 @@
 #pragma once
 
 #include "kernels/cpu/avx512_inline.h"
-#include "kernels/cpu/panel.h"
 
 namespace tandem::cpu::avx512 {
 namespace {
 
 template <DType T>
-struct Format {
-  static constexpr PanelFormat k = FormatOf(T);
-  static constexpr uint64_t kGroups = k.groups;  // in a block
-  static constexpr uint64_t kBytes = uint64_t{k.block_bytes} * kLanes;
-  static constexpr uint64_t kGroupsAt = uint64_t{k.groups_at} * kLanes;
-  static constexpr uint64_t kGroupBytes = uint64_t{k.group_bytes} * kLanes;
-  static constexpr uint64_t kFieldsAt = uint64_t{k.fields_at} * kLanes;
-  static constexpr bool kSixteens = T == DType::kQ6_K;  // a scale every 16 columns
-};
+using Format = LanesFormat<T, kLanes>;
 
 // Bit `from` of every byte, and those above it, moved to bit 4; other bits are rubbish.
 template <int from>
@@ -114,14 +105,6 @@ struct Scales {
     }
   }
 };
-
-// The cache lines of [at, at + bytes), which may lie past the end of the matrix: a prefetch does
-// not fault.
-[[gnu::always_inline]] inline void Prefetch(const std::byte* at, uint64_t bytes) {
-  for (uint64_t line = 0; line < bytes; line += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(at) + line, _MM_HINT_T0);
-  }
-}
 
 }  // namespace
 }  // namespace tandem::cpu::avx512

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/cpu/portable.h"
+#include "kernels/cpu/tier_folds.h"
 
 namespace tandem::cpu::portable {
 namespace {
@@ -23,14 +24,6 @@ float Dot(const float* a, const float* b, uint32_t n) {
   for (; d < n; ++d) sum += a[d] * b[d];
   return sum;
 }
-
-// How many of a page's positions lie before position `end` of the fold.
-uint32_t InPage(uint32_t end, uint32_t page) {
-  const uint32_t first = page * kPageTokens;
-  if (end <= first) return 0;
-  return end - first < kPageTokens ? end - first : kPageTokens;
-}
-
 // scores [first, count) -> exp(score - m), with m and l.
 void Softmax(float* scores, uint32_t first, uint32_t count, float& m, float& l) {
   m = scores[first];

@@ -5,8 +5,8 @@
 // f32: columns in order, one chain a lane.
 #include <cstring>
 
-#include "kernels/cpu/panel.h"
 #include "kernels/cpu/portable.h"
+#include "kernels/cpu/tier_panels.h"
 #include "kernels/int8_block.h"
 
 namespace tandem::cpu::portable {
@@ -206,31 +206,14 @@ void UnpackF32(DType type, const std::byte* at, uint64_t cols, float* out) {
   }
 }
 
-// The part of a job that one panel covers: which lanes are wanted and where they go.
-struct PanelSpan {
-  const std::byte* at;
-  uint32_t lane_begin;
-  uint32_t lane_end;
-  float* y;  // of lane_begin
-};
-
 template <typename Body>
 void ForEachPanel(const PanelJob& job, Body body) {
-  const std::byte* at = job.panels;
-  uint64_t row = job.row_begin;
-  float* y = job.y;
-  while (row < job.row_end) {
-    const uint64_t first = row / kLanes * kLanes;
-    const uint64_t end = first + kLanes < job.row_end ? first + kLanes : job.row_end;
-    body(PanelSpan{at, static_cast<uint32_t>(row - first), static_cast<uint32_t>(end - first), y});
-    y += end - row;
-    row = end;
-    at += job.panel_stride;
-  }
+  LanesWalk<kLanes> walk(job);
+  for (PanelSpan span; walk.Next(span);) body(span);
 }
 
 void Store(const PanelSpan& span, const float* acc, float* y) {
-  for (uint32_t i = span.lane_begin; i < span.lane_end; ++i) y[i - span.lane_begin] = acc[i];
+  for (uint64_t i = span.lane_begin; i < span.lane_end; ++i) y[i - span.lane_begin] = acc[i];
 }
 
 }  // namespace
