@@ -88,6 +88,8 @@ class ModelFiles(unittest.TestCase):
         self.assertEqual(done.returncode, 3)  # 319 tokens, 8 rows
         self.assertIn("tokenizer.json", done.stderr)
         self.assertEqual(len(json.loads(self.run_ok("tokenize", "-m", path, "--ids", "the plan"))), 2)
+        (path / "tokenizer_config.json").write_text('{"chat_template": "{{ messages[0].content }}!"}')
+        self.assertEqual(self.run_ok("render", "-m", path, '[{"role": "user", "content": "Hi"}]'), "Hi!")
 
     def test_verify_finds_numbers_that_are_none(self):
         path = self.folder / "nan.gguf"

@@ -97,9 +97,12 @@ void EngineFlags::AddPlan(CLI::App& app) {
 
 void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("-t,--threads", threads, "CPU threads; 0: one a core")->capture_default_str();
-  app.add_option("--activations", activations, "int8 or f32, where weights are quantised")
+  app.add_option("--activations", activations,
+                 "What quantised weights meet: int8 or f32; with int8, BF16 weights meet BF16")
       ->capture_default_str();
-  app.add_option("--cpu-tier", cpu_tier, "CPU kernels: auto, or one that plugins list names")
+  app.add_option(
+         "--cpu-tier", cpu_tier,
+         "CPU kernels: auto, avx512_bf16, avx512, avx2 or portable, of those this processor has")
       ->capture_default_str();
   app.add_option("--clock", clock, "wall, or virtual: rig time");
   app.add_option("--op-times", op_times, "On the virtual clock: measured, or modelled")

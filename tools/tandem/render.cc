@@ -9,7 +9,7 @@
 
 #include "engine/base/error.h"
 #include "engine/model/chat_template.h"
-#include "engine/model/gguf_vocabulary.h"
+#include "engine/model/load_model.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/engine_flags.h"
@@ -67,7 +67,7 @@ int Render(const RenderFlags& flags) {
   localtime_r(&now, &options.now.emplace());
   std::string source;
   if (flags.template_file.empty()) {
-    const StoredVocabulary stored = LoadVocabulary(ModelPath(flags.model));
+    const StoredVocabulary stored = LoadModelVocabulary(ModelPath(flags.model));
     if (stored.chat_template.empty()) {
       Fail(ErrorCode::kModelFile, fmt::format("render: {} has no chat template", flags.model));
     }
@@ -98,7 +98,7 @@ void AddRenderCommand(CLI::App& root, Action& action) {
       "Examples:\n"
       "  echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | tandem render -\n"
       "  tandem render --chat-template-file llama-3.jinja --bos \"<s>\" - < chat.json");
-  app->add_option("-m,--model", flags->model, "A name or a GGUF file, for its template")
+  app->add_option("-m,--model", flags->model, "A name, a GGUF file or a safetensors folder, for its template")
       ->capture_default_str();
   app->add_option("--chat-template-file", flags->template_file, "A template instead of a model's");
   app->add_option("messages", flags->messages,
