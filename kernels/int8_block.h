@@ -5,6 +5,9 @@
 // A block with m < kInt8Tiny is all zeros with scale 0; one that holds a NaN or an infinity gets
 // q = 0 and scale NaN, so that the trouble shows in every output it meets.
 //
+// A row in two parts is that, and the same of what it left over, x - scale * q, each product and
+// difference rounded. A product with it is the sum of the products with its parts, in that order.
+//
 // A product of a quantised weight row with such a row is, per block b of 32 columns, exact in
 // int32:
 //   Q8_0, Q4_0, Q5_0:  acc += (d * scale_b) * sum(w * q)

@@ -27,6 +27,13 @@ const char* ToString(ActivationType type);  // "int8", "f32"
 enum class RowForm : uint8_t { kF32, kInt8, kBf16 };
 RowForm FormFor(ActivationType activations, DType weights);
 
+// How many int8 numbers stand for an activation. The second is int8 again, of what the first left
+// over: some 14 bits in all for twice the multiplications. Other forms have no parts.
+enum class Int8Parts : uint8_t { kOne = 1, kTwo = 2 };
+// What enters the down projection, gate times up, has the widest range in a model: in one part it
+// would make the largest share of the error of int8 activations.
+inline constexpr Int8Parts kDownInputParts = Int8Parts::kTwo;
+
 // A half-open rectangle of a weight matrix: rows are outputs, columns inputs.
 // Column bounds are multiples of the type's block; row bounds are arbitrary.
 struct MatrixSlice {
@@ -52,6 +59,7 @@ struct PreparedRows {
   const float* f32 = nullptr;         // (n, cols), stride cols
   const std::byte* narrow = nullptr;  // back end's form of the same rows; null for kF32
   RowForm form = RowForm::kF32;
+  Int8Parts parts = Int8Parts::kOne;  // of kInt8
   uint64_t n = 0;
   uint64_t cols = 0;
 };
@@ -109,11 +117,11 @@ class Ops {
   virtual uint64_t PackedBytes(DType type, const MatrixSlice& slice) const = 0;
   virtual void Pack(const TensorView& tensor, PackedMatrix& out) = 0;
 
-  // Bytes of scratch that PrepareRows needs for n rows.
+  // Bytes of scratch that PrepareRows needs for n rows, in any number of parts.
   virtual uint64_t PreparedBytes(uint64_t n, uint64_t cols) const = 0;
   // `weight_type` says what the rows will meet. `x` must outlive the result.
   virtual PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
-                                   std::byte* scratch) = 0;
+                                   Int8Parts parts, std::byte* scratch) = 0;
   // All tasks read the same rows; one parallel region. Their weights may differ in type where the
   // form of the rows serves them all.
   virtual void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) = 0;

@@ -129,7 +129,8 @@ class Executor {
   void RunNorm(const CompiledOp& op);
   void RunAdd(const CompiledOp& op);
   void RunSample(const CompiledOp& op, LogitsSink& sink);
-  void Product(const float* x, uint64_t rows, std::span<MatMulTask> tasks, Scratch& scratch);
+  void Product(const float* x, uint64_t rows, std::span<MatMulTask> tasks, Int8Parts parts,
+               Scratch& scratch);
 
   // Movements (executor_moves.cc).
   void Reduce(const CompiledOp& op);

@@ -32,7 +32,7 @@ MatrixSlice ColsOf(const PackedMatrix& w, uint64_t begin, uint64_t end) {
 
 }  // namespace
 
-void Executor::Product(const float* x, uint64_t rows, std::span<MatMulTask> tasks,
+void Executor::Product(const float* x, uint64_t rows, std::span<MatMulTask> tasks, Int8Parts parts,
                        Scratch& scratch) {
   const uint64_t cols = tasks[0].slice.cols();
   auto* prepared = scratch.Take<std::byte>(ops_.PreparedBytes(rows, cols));
@@ -51,7 +51,7 @@ void Executor::Product(const float* x, uint64_t rows, std::span<MatMulTask> task
       return form_of(t) == form || form_of(t) == RowForm::kF32;
     });
     const auto served = static_cast<size_t>(rest - tasks.begin());
-    ops_.MatMul(ops_.PrepareRows(x, rows, cols, type, prepared), tasks.first(served));
+    ops_.MatMul(ops_.PrepareRows(x, rows, cols, type, parts, prepared), tasks.first(served));
     tasks = tasks.subspan(served);
   }
 }
@@ -171,7 +171,7 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
         MatMulTask{&w[0], RowsOf(w[0], begin * q_per_kv, end * q_per_kv), q, q_cols},
         MatMulTask{&w[1], RowsOf(w[1], begin * head_dim, end * head_dim), k, kv_cols},
         MatMulTask{&w[2], RowsOf(w[2], begin * head_dim, end * head_dim), v, kv_cols}};
-    Product(n, rows, tasks, inner);
+    Product(n, rows, tasks, Int8Parts::kOne, inner);
     FinishHeads(op, piece, kv, rows, q, k, v);
     const auto q_heads = static_cast<uint32_t>((end - begin) * config.group());
     ops_.RopeAndStore(q, k, v, q_heads, rope_, sequences, kv.view);
@@ -184,7 +184,7 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
   }
   std::array<MatMulTask, 1> task{MatMulTask{
       &w[3], ColsOf(w[3], piece.begin * q_per_kv, piece.end * q_per_kv), y, config.hidden}};
-  Product(attended, rows, task, scratch);
+  Product(attended, rows, task, Int8Parts::kOne, scratch);
 }
 
 // Biases, then the norms of heads: what comes between the products and the rotation.
@@ -232,11 +232,11 @@ void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microba
     auto* up = scratch.Take<float>(rows * columns);
     std::array<MatMulTask, 2> in{MatMulTask{&w[0], RowsOf(w[0], begin, end), gate, columns},
                                  MatMulTask{&w[1], RowsOf(w[1], begin, end), up, columns}};
-    Product(n + first * hidden, rows, in, scratch);
+    Product(n + first * hidden, rows, in, Int8Parts::kOne, scratch);
     ops_.SwiGlu(gate, up, rows * columns, gate);
     std::array<MatMulTask, 1> out{
         MatMulTask{&w[2], ColsOf(w[2], begin, end), y + first * hidden, hidden}};
-    Product(gate, rows, out, scratch);
+    Product(gate, rows, out, kDownInputParts, scratch);
   }
 }
 
@@ -253,7 +253,7 @@ void Executor::RunHead(const CompiledOp& op, const RunPiece& piece, const float*
     Scratch scratch(room);
     std::array<MatMulTask, 1> task{MatMulTask{&w[0], RowsOf(w[0], piece.begin, piece.end),
                                               y + uint64_t{first} * y_width, y_width}};
-    Product(n + first * hidden, count, task, scratch);
+    Product(n + first * hidden, count, task, Int8Parts::kOne, scratch);
   }
 }
 

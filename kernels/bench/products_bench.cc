@@ -27,7 +27,8 @@ void OneToken(benchmark::State& state, DType type, ActivationType activations, i
   const std::vector<float> x = BenchRows(1, cols);
   std::vector<float> y(rows);
   std::vector<std::byte> scratch(rig.ops->PreparedBytes(1, cols));
-  const PreparedRows prepared = rig.ops->PrepareRows(x.data(), 1, cols, type, scratch.data());
+  const PreparedRows prepared =
+      rig.ops->PrepareRows(x.data(), 1, cols, type, Int8Parts::kOne, scratch.data());
   const MatMulTask task{&w.matrix, w.matrix.slice, y.data(), rows};
   std::vector<double> product_rates, probe_rates;
   for (auto _ : state) {
@@ -53,7 +54,8 @@ void ManyTokens(benchmark::State& state, DType type, ActivationType activations,
   const std::vector<float> x = BenchRows(n, cols);
   std::vector<float> y(n * rows);
   std::vector<std::byte> scratch(rig.ops->PreparedBytes(n, cols));
-  const PreparedRows prepared = rig.ops->PrepareRows(x.data(), n, cols, type, scratch.data());
+  const PreparedRows prepared =
+      rig.ops->PrepareRows(x.data(), n, cols, type, Int8Parts::kOne, scratch.data());
   const MatMulTask task{&w.matrix, w.matrix.slice, y.data(), rows};
   std::vector<double> rates;
   for (auto _ : state) {

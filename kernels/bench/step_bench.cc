@@ -81,9 +81,10 @@ class Step {
   static MatMulTask Task(const BenchMatrix& w, std::vector<float>& y) {
     return {&w.matrix, w.matrix.slice, y.data(), w.matrix.slice.rows()};
   }
-  void Multiply(const std::vector<float>& x, uint64_t rows, uint64_t cols, const Tasks& tasks) {
+  void Multiply(const std::vector<float>& x, uint64_t rows, uint64_t cols, const Tasks& tasks,
+                Int8Parts parts = Int8Parts::kOne) {
     const PreparedRows prepared =
-        rig_.ops->PrepareRows(x.data(), rows, cols, tasks[0].w->type, scratch_.data());
+        rig_.ops->PrepareRows(x.data(), rows, cols, tasks[0].w->type, parts, scratch_.data());
     rig_.ops->MatMul(prepared, tasks);
   }
   void Norm(uint64_t rows) {
@@ -105,7 +106,7 @@ class Step {
     Norm(rows);
     Multiply(n_, rows, kHidden, GateUp(layer));
     ops.SwiGlu(gate_.data(), up_.data(), rows * kFfn, gate_.data());
-    Multiply(gate_, rows, kFfn, {Task(layer.down, y_)});
+    Multiply(gate_, rows, kFfn, {Task(layer.down, y_)}, kDownInputParts);
     ops.Add(x_.data(), y_.data(), rows * kHidden, x_.data());
   }
 

@@ -41,7 +41,8 @@ struct PanelJob {
   uint64_t row_end = 0;                 // row_begin is within the first panel
   uint64_t n = 0;                       // tokens
   const float* f32 = nullptr;           // (n, cols)
-  const PreparedBlock* int8 = nullptr;  // (n, cols / 32)
+  const PreparedBlock* int8 = nullptr;  // (n, cols / 32), or (n, 2, cols / 32) in two parts
+  Int8Parts parts = Int8Parts::kOne;    // kernels of a tier see one; cpu_ops.cc adds two up
   const uint16_t* bf16 = nullptr;       // (n, PaddedBf16Cols(cols))
   float* y = nullptr;                   // of token 0 and row_begin
   uint64_t y_stride = 0;

@@ -31,6 +31,25 @@ float AddBlock(const int8_t* w, const BlockScales& scales, uint32_t sub, bool mi
   return acc;
 }
 
+// A block of activations as int8; what that leaves over stays in x.
+Int8Activations TakeBlock(float* x) {
+  float absmax = 0.0f;
+  bool finite = true;
+  for (uint64_t i = 0; i < kInt8Block; ++i) {
+    finite = finite && std::isfinite(x[i]);
+    absmax = std::max(absmax, std::fabs(x[i]));
+  }
+  const bool zero = !finite || absmax < kInt8Tiny;
+  Int8Activations block;
+  block.scale = finite ? (zero ? 0.0f : absmax / 127.0f) : NAN;
+  const float inverse = zero ? 0.0f : 127.0f / absmax;
+  for (uint64_t i = 0; i < kInt8Block; ++i) {
+    block.q[i] = zero ? 0 : static_cast<int8_t>(std::nearbyint(x[i] * inverse));
+    x[i] -= block.scale * static_cast<float>(block.q[i]);
+  }
+  return block;
+}
+
 }  // namespace
 
 const std::byte* PackedRow(const PackedMatrix& w, uint64_t row, uint64_t col) {
@@ -38,20 +57,13 @@ const std::byte* PackedRow(const PackedMatrix& w, uint64_t row, uint64_t col) {
          RowBytes(w.type, col - w.slice.col_begin);
 }
 
-void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Activations* out) {
-  for (uint64_t b = 0; b < n * cols / kInt8Block; ++b) {
-    const float* block = x + b * kInt8Block;
-    float absmax = 0.0f;
-    bool finite = true;
-    for (uint64_t i = 0; i < kInt8Block; ++i) {
-      finite = finite && std::isfinite(block[i]);
-      absmax = std::max(absmax, std::fabs(block[i]));
-    }
-    const bool zero = !finite || absmax < kInt8Tiny;
-    out[b].scale = finite ? (zero ? 0.0f : absmax / 127.0f) : NAN;
-    const float inverse = zero ? 0.0f : 127.0f / absmax;
-    for (uint64_t i = 0; i < kInt8Block; ++i) {
-      out[b].q[i] = zero ? 0 : static_cast<int8_t>(std::nearbyint(block[i] * inverse));
+void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Parts parts,
+                         Int8Activations* out) {
+  const uint64_t row_blocks = cols / kInt8Block;
+  for (uint64_t t = 0; t < n; ++t) {
+    std::vector<float> left(x + t * cols, x + (t + 1) * cols);
+    for (int part = 0; part < static_cast<int>(parts); ++part) {
+      for (uint64_t b = 0; b < row_blocks; ++b) *out++ = TakeBlock(&left[b * kInt8Block]);
     }
   }
 }
@@ -81,7 +93,8 @@ void MatMulInt8(const PreparedRows& x, const MatMulTask& task) {
   const uint64_t row_blocks = x.cols / kInt8Block;
   const uint32_t subs = traits.block_elems / kInt8Block;
   const auto* rows = reinterpret_cast<const Int8Activations*>(x.narrow);
-  std::vector<float> acc(x.n);
+  const auto parts = static_cast<uint64_t>(x.parts);
+  std::vector<float> acc(x.n * parts);
   for (uint64_t r = 0; r < task.slice.rows(); ++r) {
     const std::byte* row = PackedRow(*task.w, task.slice.row_begin + r, task.slice.col_begin);
     std::fill(acc.begin(), acc.end(), 0.0f);
@@ -89,14 +102,18 @@ void MatMulInt8(const PreparedRows& x, const MatMulTask& task) {
       int8_t w[kMaxBlockElems];
       ReadCodes(type, row + b * traits.block_bytes, w);
       const BlockScales scales = ReadScales(type, row + b * traits.block_bytes);
-      for (uint64_t t = 0; t < x.n; ++t) {
-        const Int8Activations* a = rows + t * row_blocks + b * subs;
+      for (uint64_t i = 0; i < acc.size(); ++i) {
+        const Int8Activations* a = rows + i * row_blocks + b * subs;
         for (uint32_t sub = 0; sub < subs; ++sub) {
-          acc[t] = AddBlock(w + sub * kInt8Block, scales, sub, HasMinimum(type), a[sub], acc[t]);
+          acc[i] = AddBlock(w + sub * kInt8Block, scales, sub, HasMinimum(type), a[sub], acc[i]);
         }
       }
     }
-    for (uint64_t t = 0; t < x.n; ++t) task.y[t * task.y_stride + r] = acc[t];
+    for (uint64_t t = 0; t < x.n; ++t) {
+      float& y = task.y[t * task.y_stride + r];
+      y = acc[t * parts];
+      if (x.parts == Int8Parts::kTwo) y += acc[t * parts + 1];
+    }
   }
 }
 

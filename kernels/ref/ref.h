@@ -17,8 +17,9 @@ struct Int8Activations {
   int8_t q[32];
 };
 
-// (n, cols) -> (n, cols / 32), blocks row by row.
-void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Activations* out);
+// (n, cols) -> (n, parts, cols / 32) blocks.
+void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Parts parts,
+                         Int8Activations* out);
 
 // Each of n values rounded to the nearest BF16, ties to even.
 void RoundToBf16(const float* x, uint64_t n, float* out);

@@ -37,10 +37,11 @@ class RefOps final : public Ops {
   }
 
   PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
-                           std::byte* scratch) override {
+                           Int8Parts parts, std::byte* scratch) override {
     PreparedRows rows{.f32 = x, .form = FormFor(activations_, weight_type), .n = n, .cols = cols};
     if (rows.form == RowForm::kInt8) {
-      ref::QuantizeActivations(x, n, cols, reinterpret_cast<ref::Int8Activations*>(scratch));
+      rows.parts = parts;
+      ref::QuantizeActivations(x, n, cols, parts, reinterpret_cast<ref::Int8Activations*>(scratch));
     } else if (rows.form == RowForm::kBf16) {
       ref::RoundToBf16(x, n * cols, reinterpret_cast<float*>(scratch));
     }

@@ -66,7 +66,8 @@ TEST(OpsDeathTest, MismatchedShapesAreBugs) {
     EXPECT_DEATH(Product(ops, packed.matrix, {0, 9, 32, 128}, x, 1), "rows outside");
     EXPECT_DEATH(Product(ops, packed.matrix, {0, 8, 0, 128}, x, 1), "columns outside");
     EXPECT_DEATH(PackSlice(ops, w, {0, 17, 0, 128}), "slice rows");
-    const PreparedRows plain = ops.PrepareRows(x.data(), 1, 96, DType::kF32, nullptr);
+    const PreparedRows plain =
+        ops.PrepareRows(x.data(), 1, 96, DType::kF32, Int8Parts::kOne, nullptr);
     float y[8];
     const MatMulTask task{&packed.matrix, {0, 8, 32, 128}, y, 8};
     EXPECT_DEATH(ops.MatMul(plain, {&task, 1}), "prepared for weights of another form");

@@ -20,13 +20,14 @@ class InvarianceTest : public ::testing::TestWithParam<Backend> {
     x_ = RandomFloats(kTokens * Cols(DType::kQ6_K), 1);
   }
   // Token t alone, all rows, one thread: what everything else must equal.
-  std::vector<float> OneByOne(const TestTensor& w) {
+  std::vector<float> OneByOne(const TestTensor& w, Int8Parts parts = Int8Parts::kOne) {
     const Packed packed = PackSlice(*bench_.ops, w, Whole(w.view));
     const uint64_t cols = w.view.cols;
     std::vector<float> all;
     for (uint64_t t = 0; t < kTokens; ++t) {
       const std::vector<float> token(x_.begin() + t * cols, x_.begin() + (t + 1) * cols);
-      const std::vector<float> y = Product(*bench_.ops, packed.matrix, Whole(w.view), token, 1);
+      const std::vector<float> y =
+          Product(*bench_.ops, packed.matrix, Whole(w.view), token, 1, parts);
       all.insert(all.end(), y.begin(), y.end());
     }
     return all;
@@ -37,14 +38,17 @@ class InvarianceTest : public ::testing::TestWithParam<Backend> {
 
 TEST_P(InvarianceTest, TokensInACallDoNotChangeABit) {
   for (DType type : kAllDTypes) {
-    const TestTensor w = MakeTensor(type, kRows, Cols(type), 2);
-    const std::vector<float> want = OneByOne(w);
-    const Packed packed = PackSlice(*bench_.ops, w, Whole(w.view));
-    for (uint64_t n = 2; n <= kTokens; n += n < 40 ? 1 : 15) {
-      const std::vector<float> x(x_.begin(), x_.begin() + n * Cols(type));
-      const std::vector<float> got = Product(*bench_.ops, packed.matrix, Whole(w.view), x, n);
-      ASSERT_TRUE(Same(got, {want.begin(), want.begin() + n * kRows}, kRows))
-          << ToString(type) << " n " << n;
+    for (Int8Parts parts : {Int8Parts::kOne, Int8Parts::kTwo}) {
+      const TestTensor w = MakeTensor(type, kRows, Cols(type), 2);
+      const std::vector<float> want = OneByOne(w, parts);
+      const Packed packed = PackSlice(*bench_.ops, w, Whole(w.view));
+      for (uint64_t n = 2; n <= kTokens; n += n < 40 ? 1 : 15) {
+        const std::vector<float> x(x_.begin(), x_.begin() + n * Cols(type));
+        const std::vector<float> got =
+            Product(*bench_.ops, packed.matrix, Whole(w.view), x, n, parts);
+        ASSERT_TRUE(Same(got, {want.begin(), want.begin() + n * kRows}, kRows))
+            << ToString(type) << " n " << n << " in " << static_cast<int>(parts) << " parts";
+      }
     }
   }
 }
@@ -52,12 +56,14 @@ TEST_P(InvarianceTest, TokensInACallDoNotChangeABit) {
 TEST_P(InvarianceTest, ThreadsDoNotChangeABit) {
   for (DType type : kAllDTypes) {
     const TestTensor w = MakeTensor(type, kRows, Cols(type), 3);
-    const std::vector<float> want = OneByOne(w);
+    const std::vector<float> want = OneByOne(w, Int8Parts::kTwo);
     for (int threads : {2, 3, 7}) {
       const Bench bench = MakeBench(GetParam(), threads);
       const Packed packed = PackSlice(*bench.ops, w, Whole(w.view));
       const std::vector<float> x(x_.begin(), x_.begin() + kTokens * Cols(type));
-      EXPECT_TRUE(Same(Product(*bench.ops, packed.matrix, Whole(w.view), x, kTokens), want, kRows))
+      EXPECT_TRUE(
+          Same(Product(*bench.ops, packed.matrix, Whole(w.view), x, kTokens, Int8Parts::kTwo), want,
+               kRows))
           << ToString(type) << " threads " << threads;
     }
   }
@@ -66,7 +72,7 @@ TEST_P(InvarianceTest, ThreadsDoNotChangeABit) {
 TEST_P(InvarianceTest, RowRangesDoNotChangeABit) {
   for (DType type : kAllDTypes) {
     const TestTensor w = MakeTensor(type, kRows, Cols(type), 4);
-    const std::vector<float> want = OneByOne(w);
+    const std::vector<float> want = OneByOne(w, Int8Parts::kTwo);
     const Packed packed = PackSlice(*bench_.ops, w, Whole(w.view));
     for (uint64_t n : {1, 5, 40}) {
       const std::vector<float> x(x_.begin(), x_.begin() + n * Cols(type));
@@ -74,7 +80,8 @@ TEST_P(InvarianceTest, RowRangesDoNotChangeABit) {
         for (uint64_t end : {begin + 1, begin + 3, begin + 8, begin + 20, kRows}) {
           if (end > kRows) continue;
           const MatrixSlice slice{begin, end, 0, Cols(type)};
-          const std::vector<float> got = Product(*bench_.ops, packed.matrix, slice, x, n);
+          const std::vector<float> got =
+              Product(*bench_.ops, packed.matrix, slice, x, n, Int8Parts::kTwo);
           for (uint64_t t = 0; t < n; ++t) {
             for (uint64_t r = begin; r < end; ++r) {
               ASSERT_EQ(got[t * slice.rows() + r - begin], want[t * kRows + r])

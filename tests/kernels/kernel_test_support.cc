@@ -76,17 +76,18 @@ Packed PackSlice(Ops& ops, const TestTensor& tensor, const MatrixSlice& slice) {
   return packed;
 }
 
-Prepared Prepare(Ops& ops, const std::vector<float>& x, uint64_t n, uint64_t cols, DType type) {
+Prepared Prepare(Ops& ops, const std::vector<float>& x, uint64_t n, uint64_t cols, DType type,
+                 Int8Parts parts) {
   Prepared prepared;
   prepared.scratch.assign(ops.PreparedBytes(n, cols), std::byte{0xff});
-  prepared.rows = ops.PrepareRows(x.data(), n, cols, type, prepared.scratch.data());
+  prepared.rows = ops.PrepareRows(x.data(), n, cols, type, parts, prepared.scratch.data());
   return prepared;
 }
 
 std::vector<float> Product(Ops& ops, const PackedMatrix& w, const MatrixSlice& slice,
-                           const std::vector<float>& x, uint64_t n) {
+                           const std::vector<float>& x, uint64_t n, Int8Parts parts) {
   std::vector<float> y = Poison(n * slice.rows());
-  const Prepared prepared = Prepare(ops, x, n, slice.cols(), w.type);
+  const Prepared prepared = Prepare(ops, x, n, slice.cols(), w.type, parts);
   const MatMulTask task{&w, slice, y.data(), slice.rows()};
   ops.MatMul(prepared.rows, {&task, 1});
   return y;

@@ -68,11 +68,13 @@ struct Prepared {
   std::vector<std::byte> scratch;
   PreparedRows rows;
 };
-Prepared Prepare(Ops& ops, const std::vector<float>& x, uint64_t n, uint64_t cols, DType type);
+Prepared Prepare(Ops& ops, const std::vector<float>& x, uint64_t n, uint64_t cols, DType type,
+                 Int8Parts parts = Int8Parts::kOne);
 
 // y (n, slice.rows) of one product, NaN before it was computed.
 std::vector<float> Product(Ops& ops, const PackedMatrix& w, const MatrixSlice& slice,
-                           const std::vector<float>& x, uint64_t n);
+                           const std::vector<float>& x, uint64_t n,
+                           Int8Parts parts = Int8Parts::kOne);
 
 std::vector<float> Poison(size_t n);
 

@@ -80,8 +80,9 @@ std::vector<float> DoubleProduct(const TestTensor& w, const std::vector<float>& 
   return y;
 }
 
-TEST_P(MatMulTest, MatchesTheReference) {
-  const std::unique_ptr<Ops> ref = MakeRefOps(GetParam().activations);
+// Every type and shape against the oracle's int8 product, or the dequantised one.
+void ExpectMatchesTheReference(Ops& ops, ActivationType activations, Int8Parts parts) {
+  const std::unique_ptr<Ops> ref = MakeRefOps(activations);
   for (DType type : kAllDTypes) {
     for (Shape shape : kShapes) {
       shape.cols = WholeBlocks(type, shape.cols);
@@ -89,24 +90,32 @@ TEST_P(MatMulTest, MatchesTheReference) {
                                         << shape.cols << " n " << shape.n);
       const TestTensor w = MakeTensor(type, shape.rows, shape.cols, 11);
       const std::vector<float> x = RandomFloats(shape.n * shape.cols, 12);
-      const Packed packed = PackSlice(ops(), w, Whole(w.view));
-      const std::vector<float> got = Product(ops(), packed.matrix, Whole(w.view), x, shape.n);
+      const Packed packed = PackSlice(ops, w, Whole(w.view));
+      const std::vector<float> got = Product(ops, packed.matrix, Whole(w.view), x, shape.n, parts);
 
       std::vector<float> want(shape.n * shape.rows);
-      if (MeetsInt8(GetParam().activations, type)) {
+      if (MeetsInt8(activations, type)) {
         const Packed plain = PackSlice(*ref, w, Whole(w.view));
-        want = Product(*ref, plain.matrix, Whole(w.view), x, shape.n);
+        want = Product(*ref, plain.matrix, Whole(w.view), x, shape.n, parts);
       } else {
-        want = DoubleProduct(w, AsMet(GetParam().activations, type, x), shape.n);
+        want = DoubleProduct(w, AsMet(activations, type, x), shape.n);
       }
       EXPECT_TRUE(Near(got, want, shape.rows, [&](size_t i) {
         const float* row = w.values.data() + i % shape.rows * shape.cols;
         const float* token = x.data() + i / shape.rows * shape.cols;
-        return MeetsInt8(GetParam().activations, type) ? Int8Tolerance(row, token, shape.cols)
-                                                       : F32Tolerance(row, token, shape.cols);
+        return MeetsInt8(activations, type) ? Int8Tolerance(row, token, shape.cols)
+                                            : F32Tolerance(row, token, shape.cols);
       }));
     }
   }
+}
+
+TEST_P(MatMulTest, MatchesTheReference) {
+  ExpectMatchesTheReference(ops(), GetParam().activations, Int8Parts::kOne);
+}
+
+TEST_P(MatMulTest, MatchesTheReferenceInTwoParts) {
+  ExpectMatchesTheReference(ops(), GetParam().activations, Int8Parts::kTwo);
 }
 
 // BF16 may be multiplied in pairs of columns: a last column without a partner, in a whole matrix
@@ -135,24 +144,34 @@ TEST_P(MatMulTest, MultipliesAnOddNumberOfBf16Columns) {
                    Product(ops(), alone.matrix, slice, x, 1), 21));
 }
 
-// Quantising a block of activations moves each by at most half a step.
-TEST_P(MatMulTest, Int8StaysWithinHalfAStepOfF32) {
+// One activation of at most one, as int8, is off by at most half a step of 1/127; what a second
+// part leaves of that is half a step again, of 1/127 of it. The rest is f32's.
+void ExpectWithinHalfAStepOfF32(Ops& ops, Int8Parts parts) {
   for (DType type : kAllDTypes) {
     if (!Traits(type).quantized) continue;
+    const double step = parts == Int8Parts::kOne ? 0.5001 / 127.0 : 0.25005 / (127.0 * 127.0);
     const uint64_t rows = 40, cols = WholeBlocks(type, 576);
     const TestTensor w = MakeTensor(type, rows, cols, 21);
     const std::vector<float> x = RandomFloats(cols, 22);
-    const Packed packed = PackSlice(ops(), w, Whole(w.view));
-    const std::vector<float> got = Product(ops(), packed.matrix, Whole(w.view), x, 1);
+    const Packed packed = PackSlice(ops, w, Whole(w.view));
+    const std::vector<float> got = Product(ops, packed.matrix, Whole(w.view), x, 1, parts);
     for (uint64_t r = 0; r < rows; ++r) {
-      double sum = 0.0, bound = 1e-4;
+      double sum = 0.0, bound = parts == Int8Parts::kOne ? 1e-4 : 2e-5;
       for (uint64_t c = 0; c < cols; ++c) {
         sum += double{w.values[r * cols + c]} * x[c];
-        bound += std::abs(w.values[r * cols + c]) * (0.5001 / 127.0);
+        bound += std::abs(w.values[r * cols + c]) * step;
       }
       EXPECT_NEAR(got[r], sum, bound) << ToString(type) << " row " << r;
     }
   }
+}
+
+TEST_P(MatMulTest, Int8StaysWithinHalfAStepOfF32) {
+  ExpectWithinHalfAStepOfF32(ops(), Int8Parts::kOne);
+}
+
+TEST_P(MatMulTest, ASecondPartTakesWhatTheFirstLeftOver) {
+  ExpectWithinHalfAStepOfF32(ops(), Int8Parts::kTwo);
 }
 
 void PutF16(std::byte* at, float value) {

@@ -31,9 +31,9 @@ class FaultOps final : public Ops {
   uint64_t PreparedBytes(uint64_t n, uint64_t cols) const override {
     return inner_->PreparedBytes(n, cols);
   }
-  PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType type,
+  PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType type, Int8Parts parts,
                            std::byte* scratch) override {
-    return inner_->PrepareRows(x, n, cols, type, scratch);
+    return inner_->PrepareRows(x, n, cols, type, parts, scratch);
   }
   void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override {
     if (faults_->fail_matmul_in >= 0 && faults_->fail_matmul_in-- == 0) {
