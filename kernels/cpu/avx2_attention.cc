@@ -29,6 +29,7 @@ template <uint32_t kQueries>
     for (uint32_t q = 0; q < kQueries; ++q) query[q] = _mm256_loadu_ps(queries[q] + d);
     for (uint32_t i = 0; i < 4; ++i) {
       const __m256 key = LoadHalves(k[i] + d);
+      if (d % 32 == 0) keys.Fetch(position + i, d);
       for (uint32_t q = 0; q < kQueries; ++q) {
         sums[q][i] = _mm256_fmadd_ps(query[q], key, sums[q][i]);
       }
@@ -71,6 +72,7 @@ template <uint32_t kQueries, uint32_t kVectors>
   }
   for (uint32_t s = begin; s < end; ++s) {
     const uint16_t* row = values.row(s) + d;
+    for (uint32_t i = 0; i < kVectors * kLanes; i += 32) values.Fetch(s, d + i);
     __m256 weight[kQueries];
     for (uint32_t q = 0; q < kQueries; ++q) weight[q] = _mm256_set1_ps(p[q][s]);
     for (uint32_t i = 0; i < kVectors; ++i) {
@@ -156,7 +158,7 @@ void AttendFold(const FoldJob& job) {
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
   ForEachTile(
       job, kTile, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t begin, uint32_t end) {
-        Score(job, first, n, Page{job.keys[page], hd}, begin, end, scores + page * kPageTokens);
+        Score(job, first, n, KeysOf(job, page, first), begin, end, scores + page * kPageTokens);
       });
   for (uint32_t i = 0; i < job.n_queries; ++i) {
     Softmax(scores + uint64_t{i} * kAttentionFold, job.firsts[i], job.counts[i], job.m[i],
@@ -164,7 +166,7 @@ void AttendFold(const FoldJob& job) {
   }
   for (uint64_t i = 0; i < uint64_t{job.n_queries} * hd; ++i) job.o[i] = 0.0f;
   ForEachTile(job, kTile, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t, uint32_t) {
-    AddPage(job, first, n, page, Page{job.values[page], hd}, scores);
+    AddPage(job, first, n, page, ValuesOf(job, page, first), scores);
   });
 }
 

@@ -59,6 +59,7 @@ template <uint32_t kQueries>
 #pragma GCC unroll 8
     for (uint32_t i = 0; i < kPositions; ++i) {
       const __m512 key = LoadHalves(row + uint64_t{i} * keys.head_dim + d);
+      if (d % 32 == 0) keys.Fetch(position + i, d);
 #pragma GCC unroll 3
       for (uint32_t q = 0; q < kQueries; ++q) {
         sums[q][i] = _mm512_fmadd_ps(query[q], key, sums[q][i]);
@@ -96,6 +97,7 @@ template <uint32_t kQueries, uint32_t kVectors>
   }
   for (uint32_t s = begin; s < end; ++s) {
     const uint16_t* row = values.row(s) + d;
+    for (uint32_t i = 0; i < kVectors * kLanes; i += 32) values.Fetch(s, d + i);
     __m512 v[kVectors];
 #pragma GCC unroll 4
     for (uint32_t i = 0; i < kVectors; ++i) v[i] = LoadHalves(row + i * kLanes);
@@ -184,7 +186,7 @@ void AttendFold(const FoldJob& job) {
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
   ForEachTile(job, kScoreTile,
               [&](uint32_t page, uint32_t first, uint32_t n, uint32_t begin, uint32_t end) {
-                const Page keys{job.keys[page], hd};
+                const Page keys = KeysOf(job, page, first);
                 float* to = scores + page * kPageTokens;
                 if (n == 3) {
                   Score<3>(job, first, keys, begin, end, to);
@@ -200,7 +202,7 @@ void AttendFold(const FoldJob& job) {
   }
   for (uint64_t i = 0; i < uint64_t{job.n_queries} * hd; ++i) job.o[i] = 0.0f;
   ForEachTile(job, kValueTile, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t, uint32_t) {
-    AddPage(job, first, n, page, Page{job.values[page], hd}, scores);
+    AddPage(job, first, n, page, ValuesOf(job, page, first), scores);
   });
 }
 

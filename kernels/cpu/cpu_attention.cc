@@ -22,6 +22,27 @@ uint32_t FirstVisible(uint32_t position, uint32_t window) {
   return window > 0 && window <= position ? position + 1 - window : 0;
 }
 
+// What the job fetches while it reads: its share, one of kv_heads, of the next fold's pages. Memory
+// is fastest when read in order, and a page is in order only over all heads: so the shares follow
+// each other there as the jobs of a fold's heads do, keys before values.
+void FetchAhead(const KvView& kv, uint32_t kv_head, const int32_t* next_pages, uint32_t n_pages,
+                FoldJob& job) {
+  const uint64_t chunk = uint64_t{kPageTokens} * kv.head_dim;  // halves
+  const uint32_t chunks = 2 * kv.kv_heads;                     // of a page
+  for (uint32_t page = 0; page < kFoldPages; ++page) {
+    const uint16_t** const ahead[2] = {&job.ahead_keys[page], &job.ahead_values[page]};
+    const uint16_t* const own[2] = {job.keys[page], job.values[page]};
+    for (uint32_t part = 0; part < 2; ++part) {
+      const uint32_t at = (2 * kv_head + part) * kFoldPages + page;
+      *ahead[part] = own[part];
+      if (at / chunks >= n_pages) continue;
+      const auto index = static_cast<uint64_t>(next_pages[at / chunks]);
+      *ahead[part] =
+          reinterpret_cast<const uint16_t*>(kv.base + index * kv.stride) + at % chunks * chunk;
+    }
+  }
+}
+
 }  // namespace
 
 // m, l and o of a whole tile, each on a cache line of its own.
@@ -33,27 +54,39 @@ uint64_t AttentionDriver::StateFloats(uint32_t head_dim) const {
 void AttentionDriver::MakeTiles(const Call& call, std::span<const SequenceRows> sequences) {
   const uint32_t group = call.q_heads / call.kv->kv_heads;
   tiles_.clear();
+  strips_.clear();
   work_ = 0;
   uint64_t folds = 0;
   for (const SequenceRows& sequence : sequences) {
     const uint32_t queries = sequence.n_rows * group;
-    for (uint32_t head = 0; head < call.kv->kv_heads; ++head) {
-      for (uint32_t first = 0; first < queries; first += kMaxQueries) {
-        const uint32_t n = std::min(kMaxQueries, queries - first);
-        const uint32_t first_position = sequence.start + first / group;
-        const uint32_t last_position = sequence.start + (first + n - 1) / group;
-        const uint32_t first_fold = FirstVisible(first_position, call.window) / kAttentionFold;
-        const uint32_t needed = last_position / kAttentionFold + 1 - first_fold;
-        tiles_.push_back(Tile{&sequence, head, first, n, first_fold, needed, folds});
-        folds += needed;
-        work_ += uint64_t{n} * needed * kAttentionFold * 2 * call.kv->head_dim;
+    for (uint32_t first = 0; first < queries; first += kMaxQueries) {
+      const uint32_t n = std::min(kMaxQueries, queries - first);
+      // From the fold that the first row sees to the last that the last row sees.
+      const uint32_t first_position = sequence.start + first / group;
+      const uint32_t last_position = sequence.start + (first + n - 1) / group;
+      const uint32_t first_fold = FirstVisible(first_position, call.window) / kAttentionFold;
+      const uint32_t needed = last_position / kAttentionFold + 1 - first_fold;
+      strips_.push_back(Strip{static_cast<uint32_t>(tiles_.size()), first_fold, needed, folds});
+      for (uint32_t head = 0; head < call.kv->kv_heads; ++head) {
+        tiles_.push_back(Tile{&sequence, head, first, n});
       }
+      folds += needed;
+      work_ += uint64_t{call.q_heads} / group * n * needed * kAttentionFold * 2 * call.kv->head_dim;
     }
   }
 }
 
-void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold, float* m, float* l,
-                              float* o, float* scratch) const {
+AttentionDriver::Next AttentionDriver::After(const Strip& strip, uint32_t fold) const {
+  if (fold + 1 < strip.first_fold + strip.folds) {
+    return {tiles_[strip.first_tile].sequence, fold + 1};
+  }
+  if (&strip == &strips_.back()) return {};
+  const Strip& next = *(&strip + 1);
+  return {tiles_[next.first_tile].sequence, next.first_fold};
+}
+
+void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold, Next next,
+                              float* m, float* l, float* o, float* scratch) const {
   const KvView& kv = *call.kv;
   const uint32_t group = call.q_heads / kv.kv_heads;
   const uint32_t begin = fold * kAttentionFold;
@@ -89,6 +122,11 @@ void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold,
     job.keys[page] = base + tile.kv_head * head_elems;
     job.values[page] = base + (uint64_t{kv.kv_heads} + tile.kv_head) * head_elems;
   }
+  if (next.sequence == nullptr) next = {tile.sequence, fold};
+  const SequenceRows& then = *next.sequence;
+  const uint32_t positions = then.start + then.n_rows - next.fold * kAttentionFold;
+  const uint32_t n_pages = std::min((positions + kPageTokens - 1) / kPageTokens, kFoldPages);
+  FetchAhead(kv, tile.kv_head, then.pages + next.fold * kFoldPages, n_pages, job);
   job.scale = 1.0f / std::sqrt(static_cast<float>(kv.head_dim));
   job.m = m + skipped;
   job.l = l + skipped;
@@ -126,19 +164,45 @@ void AttentionDriver::Finish(const Call& call, const Tile& tile, const float* l,
   }
 }
 
-void AttentionDriver::RunTile(const Call& call, const Tile& tile, float* scratch) const {
+void AttentionDriver::RunStrip(const Call& call, const Strip& strip, float* scratch) const {
   const uint32_t hd = call.kv->head_dim;
+  const uint32_t heads = call.kv->kv_heads;
   const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
-  float* first = scratch + RoundUp(FoldScratchFloats(hd), kLineFloats);
-  float* second = first + StateFloats(hd);
-  float* const state[3] = {first, first + lines, first + 2 * lines};
-  float* const later[3] = {second, second + lines, second + 2 * lines};
-  RunFold(call, tile, tile.first_fold, state[0], state[1], state[2], scratch);
-  for (uint32_t fold = 1; fold < tile.folds; ++fold) {
-    RunFold(call, tile, tile.first_fold + fold, later[0], later[1], later[2], scratch);
-    Join(tile, hd, state, later);
+  float* states = scratch + RoundUp(FoldScratchFloats(hd), kLineFloats);
+  float* spare = states + heads * StateFloats(hd);
+  float* const later[3] = {spare, spare + lines, spare + 2 * lines};
+  for (uint32_t i = 0; i < strip.folds; ++i) {
+    const uint32_t fold = strip.first_fold + i;
+    const Next next = After(strip, fold);
+    for (uint32_t head = 0; head < heads; ++head) {
+      const Tile& tile = tiles_[strip.first_tile + head];
+      float* first = states + head * StateFloats(hd);
+      float* const state[3] = {first, first + lines, first + 2 * lines};
+      float* const* to = i == 0 ? state : later;
+      RunFold(call, tile, fold, next, to[0], to[1], to[2], scratch);
+      if (i > 0) Join(tile, hd, state, later);
+    }
   }
-  Finish(call, tile, state[1], state[2]);
+  for (uint32_t head = 0; head < heads; ++head) {
+    const float* state = states + head * StateFloats(hd);
+    Finish(call, tiles_[strip.first_tile + head], state + lines, state + 2 * lines);
+  }
+}
+
+void AttentionDriver::RunApart(const Call& call, uint32_t i, float* partials,
+                               float* scratch) const {
+  const uint32_t heads = call.kv->kv_heads;
+  const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
+  const auto after = std::upper_bound(strips_.begin(), strips_.end(), i,
+                                      [](uint64_t v, const Strip& s) { return v < s.start; });
+  const Strip& strip = *(after - 1);
+  const uint32_t fold = strip.first_fold + static_cast<uint32_t>(i - strip.start);
+  const Next next = After(strip, fold);
+  for (uint32_t head = 0; head < heads; ++head) {
+    float* state = partials + (uint64_t{i} * heads + head) * StateFloats(call.kv->head_dim);
+    RunFold(call, tiles_[strip.first_tile + head], fold, next, state, state + lines,
+            state + 2 * lines, scratch);
+  }
 }
 
 void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
@@ -146,50 +210,52 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
   const Call call{q, q_heads, window, &kv, out};
   const uint32_t hd = kv.head_dim;
   MakeTiles(call, sequences);
-  if (tiles_.empty()) return;
+  if (strips_.empty()) return;
 
   const uint64_t state_floats = StateFloats(hd);
-  const uint64_t part = RoundUp(FoldScratchFloats(hd), kLineFloats) + 2 * state_floats;
+  const uint64_t part =
+      RoundUp(FoldScratchFloats(hd), kLineFloats) + (kv.kv_heads + 1) * state_floats;
   const auto threads = static_cast<uint64_t>(pool_.threads());
   scratch_.resize(threads * part + kLineFloats);
   float* scratch = AlignToLine(scratch_.data());
 
   if (work_ < kParallelWork) {
-    for (const Tile& tile : tiles_) RunTile(call, tile, scratch);
+    for (const Strip& strip : strips_) RunStrip(call, strip, scratch);
     return;
   }
-  // With few tiles, threads share out single folds; else whole tiles. Same bits either way.
-  const uint64_t folds = tiles_.back().partials + tiles_.back().folds;
-  const bool apart = tiles_.size() < 2 * threads && folds > tiles_.size() && threads > 1;
+  // With few strips, threads share out single folds; else whole strips. Same bits either way.
+  const uint64_t folds = strips_.back().start + strips_.back().folds;
+  const bool apart = strips_.size() < 2 * threads && folds > strips_.size() && threads > 1;
   if (!apart) {
-    pool_.RunTasks(static_cast<uint32_t>(tiles_.size()), [&](uint32_t i, int thread) {
-      // Late tiles see the most positions: they go first.
-      RunTile(call, tiles_[tiles_.size() - 1 - i], scratch + static_cast<uint64_t>(thread) * part);
+    pool_.RunTasks(static_cast<uint32_t>(strips_.size()), [&](uint32_t i, int thread) {
+      // Late strips see the most positions: they go first.
+      RunStrip(call, strips_[strips_.size() - 1 - i],
+               scratch + static_cast<uint64_t>(thread) * part);
     });
     return;
   }
 
-  partials_.resize(folds * state_floats + kLineFloats);
+  partials_.resize(folds * kv.kv_heads * state_floats + kLineFloats);
   float* partials = AlignToLine(partials_.data());
-  const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
-  pool_.RunTasks(static_cast<uint32_t>(folds), [&](uint32_t i, int thread) {
-    const auto after = std::upper_bound(tiles_.begin(), tiles_.end(), i,
-                                        [](uint64_t v, const Tile& t) { return v < t.partials; });
-    const Tile& tile = *(after - 1);
-    float* state = partials + i * state_floats;
-    const auto fold = tile.first_fold + static_cast<uint32_t>(i - tile.partials);
-    RunFold(call, tile, fold, state, state + lines, state + 2 * lines,
-            scratch + static_cast<uint64_t>(thread) * part);
-  });
-  for (const Tile& tile : tiles_) {
-    float* first = partials + tile.partials * state_floats;
-    float* const state[3] = {first, first + lines, first + 2 * lines};
-    for (uint32_t fold = 1; fold < tile.folds; ++fold) {
-      float* second = first + fold * state_floats;
-      float* const later[3] = {second, second + lines, second + 2 * lines};
-      Join(tile, hd, state, later);
+  pool_.RunShares(static_cast<uint32_t>(folds), 1, [&](uint32_t begin, uint32_t end, int thread) {
+    for (uint32_t i = begin; i < end; ++i) {
+      RunApart(call, i, partials, scratch + static_cast<uint64_t>(thread) * part);
     }
-    Finish(call, tile, state[1], state[2]);
+  });
+  const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
+  for (const Strip& strip : strips_) {
+    for (uint32_t head = 0; head < kv.kv_heads; ++head) {
+      const Tile& tile = tiles_[strip.first_tile + head];
+      const auto at = [&](uint32_t fold) {
+        return partials + ((strip.start + fold) * kv.kv_heads + head) * state_floats;
+      };
+      float* const state[3] = {at(0), at(0) + lines, at(0) + 2 * lines};
+      for (uint32_t fold = 1; fold < strip.folds; ++fold) {
+        float* const later[3] = {at(fold), at(fold) + lines, at(fold) + 2 * lines};
+        Join(tile, hd, state, later);
+      }
+      Finish(call, tile, state[1], state[2]);
+    }
   }
 }
 

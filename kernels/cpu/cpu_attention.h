@@ -29,9 +29,6 @@ class AttentionDriver {
     uint32_t kv_head;
     uint32_t first;  // query index in the sequence: row * group + head in group
     uint32_t n;
-    uint32_t first_fold;  // that its first row sees
-    uint32_t folds;       // from there to the last that its last row sees
-    uint64_t partials;    // where its folds' states start, when folds are computed apart
   };
   struct Call {
     const float* q;
@@ -41,13 +38,30 @@ class AttentionDriver {
     float* out;
   };
 
+  // The tiles of all KV heads with the same queries of one sequence: consecutive in tiles_. They
+  // see the same folds, and a page holds what all of them read of it.
+  struct Strip {
+    uint32_t first_tile;
+    uint32_t first_fold;
+    uint32_t folds;
+    uint64_t start;  // of its folds in the count over all strips
+  };
+  // A fold that will be read; none where folds are all done.
+  struct Next {
+    const SequenceRows* sequence = nullptr;
+    uint32_t fold = 0;
+  };
+
   void MakeTiles(const Call& call, std::span<const SequenceRows> sequences);
-  // Folds of a tile one after the other, joined as they come.
-  void RunTile(const Call& call, const Tile& tile, float* scratch) const;
+  Next After(const Strip& strip, uint32_t fold) const;
+  // Folds of a strip one after the other, joined as they come.
+  void RunStrip(const Call& call, const Strip& strip, float* scratch) const;
+  // Fold i of the count over all strips, into the partial states of its tiles.
+  void RunApart(const Call& call, uint32_t i, float* partials, float* scratch) const;
   // One fold of a tile into m, l (n) and o (n, head_dim). Queries that see nothing of it are left
   // out and get l = 0.
-  void RunFold(const Call& call, const Tile& tile, uint32_t fold, float* m, float* l, float* o,
-               float* scratch) const;
+  void RunFold(const Call& call, const Tile& tile, uint32_t fold, Next next, float* m, float* l,
+               float* o, float* scratch) const;
   // The first fold that a query sees is its state; later ones are joined to it.
   void Join(const Tile& tile, uint32_t head_dim, float* const state[3],
             float* const later[3]) const;
@@ -57,6 +71,7 @@ class AttentionDriver {
   ThreadPool& pool_;
   const Tier& tier_;
   std::vector<Tile> tiles_;
+  std::vector<Strip> strips_;
   uint64_t work_ = 0;            // multiply-adds of all tiles, at most
   std::vector<float> scratch_;   // a part for each thread
   std::vector<float> partials_;  // states of folds computed apart

@@ -74,6 +74,10 @@ struct FoldJob {
   const uint32_t* counts = nullptr;         // each in [1, kAttentionFold]
   const uint16_t* keys[kFoldPages] = {};    // each page's (kPageTokens, head_dim) f16
   const uint16_t* values[kFoldPages] = {};  // likewise
+  // What the same thread reads next, in the order in which it lies in memory: as many bytes a page
+  // to be fetched while those of `keys` and `values` are read. Set where those are.
+  const uint16_t* ahead_keys[kFoldPages] = {};
+  const uint16_t* ahead_values[kFoldPages] = {};
   float scale = 0.0f;
   float* m = nullptr;        // (n_queries)
   float* l = nullptr;        // (n_queries)
