@@ -4,7 +4,12 @@
 // Activations are f32, row-major; a "row" is one token. Numerics (design.md, section 6): on one
 // instruction tier every output element is summed in an order fixed by its length and weight type
 // alone, never by how many rows share the call, how they were chunked, or how many threads ran.
-// Calls are synchronous and validate their shapes with Check; one thread at a time uses an Ops.
+//
+// Memory: matrices, rows and KV are memory of the Ops' device. Spans, tensor views and the page
+// tables of sequences are the host's, and have been read when a call returns; what Pack fills is
+// the host's too. Order: a call may return before its work is done, but the work of one Ops is done
+// in the order of the calls; Finish waits for it. The CPU's calls are synchronous. All validate
+// their shapes with Check; one thread at a time uses an Ops.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +49,9 @@ struct MatrixSlice {
 };
 
 // A slice of a weight matrix in the back end's own layout, in memory given by the caller. The
-// layout takes as many bytes as the stored form, rounded up to whole panels of rows, and can be
-// moved with memcpy (that is what FETCH does).
+// layout takes as many bytes as the stored form, rounded up to whole panels of rows, and its bytes
+// mean the same wherever they lie: it is packed in the host's memory and copied to the device that
+// multiplies with it (at load, or by a FETCH).
 struct PackedMatrix {
   std::byte* data = nullptr;
   uint64_t bytes = 0;
@@ -113,7 +119,8 @@ class Ops {
   virtual std::string name() const = 0;
   virtual ActivationType activations() const = 0;
 
-  // Bytes a packed slice of this type needs, and the packing itself (out.data given by the caller).
+  // Bytes a packed slice of this type needs, and the packing itself, into host memory (out.data,
+  // given by the caller).
   virtual uint64_t PackedBytes(DType type, const MatrixSlice& slice) const = 0;
   virtual void Pack(const TensorView& tensor, PackedMatrix& out) = 0;
 
@@ -151,6 +158,15 @@ class Ops {
   // multiples of kAttentionFold either way; those that a row does not see are left out.
   virtual void Attention(const float* q, uint32_t q_heads, uint32_t window,
                          std::span<const SequenceRows> sequences, const KvView& kv, float* out) = 0;
+
+  // x (n) = 0.
+  virtual void Zero(float* x, uint64_t n) = 0;
+  // Copies `rows` runs of `width` floats; strides in floats. The two do not overlap.
+  virtual void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
+                        uint64_t width, uint64_t rows) = 0;
+  // Waits for all that was asked. Throws Error(kDevice) naming the op that failed; a device that
+  // has failed once fails every call after.
+  virtual void Finish() = 0;
 };
 
 struct CpuOpsOptions {

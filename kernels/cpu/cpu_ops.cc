@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "engine/base/check.h"
@@ -150,6 +151,17 @@ class CpuOps final : public Ops {
     CheckSequences(sequences);
     attention_.Run(q, q_heads, window, sequences, kv, out);
   }
+
+  void Zero(float* x, uint64_t n) override { std::fill_n(x, n, 0.0f); }
+
+  void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
+                uint64_t width, uint64_t rows) override {
+    for (uint64_t row = 0; row < rows; ++row) {
+      std::memcpy(to + row * to_stride, from + row * from_stride, width * sizeof(float));
+    }
+  }
+
+  void Finish() override {}
 
  private:
   PanelLayout Layout(DType type, const MatrixSlice& slice) const {

@@ -34,6 +34,8 @@ void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hid
 void Add(const float* x, const float* y, uint64_t n, float* out);
 void AddBias(const float* bias, uint64_t n, uint64_t width, float* y);
 void SwiGlu(const float* gate, const float* up, uint64_t n, float* out);
+void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
+              uint64_t width, uint64_t rows);
 void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                   std::span<const SequenceRows> sequences, const KvView& kv);
 void Attention(const float* q, uint32_t q_heads, uint32_t window,

@@ -1,4 +1,5 @@
 // The oracle behind the Ops interface: packed matrices are plain copies of the stored rows.
+#include <algorithm>
 #include <cstring>
 #include <memory>
 
@@ -91,6 +92,12 @@ class RefOps final : public Ops {
     CheckSequences(sequences);
     ref::Attention(q, q_heads, window, sequences, kv, out);
   }
+  void Zero(float* x, uint64_t n) override { std::fill_n(x, n, 0.0f); }
+  void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
+                uint64_t width, uint64_t rows) override {
+    ref::CopyRows(from, from_stride, to, to_stride, width, rows);
+  }
+  void Finish() override {}
 
  private:
   ActivationType activations_;

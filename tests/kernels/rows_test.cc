@@ -120,6 +120,35 @@ TEST_P(RowsTest, SwiGluFollowsItsFormulaOverTheWholeRange) {
   }
 }
 
+TEST_P(RowsTest, ZeroesNeitherLessNorMore) {
+  std::vector<float> x = Poison(130);
+  ops().Zero(x.data() + 1, 128);
+  ops().Finish();
+  EXPECT_TRUE(std::isnan(x[0]));
+  EXPECT_TRUE(std::isnan(x[129]));
+  EXPECT_TRUE(std::all_of(x.begin() + 1, x.end() - 1, [](float value) { return value == 0.0f; }));
+}
+
+TEST_P(RowsTest, CopiesRunsOfRowsAndLeavesTheGaps) {
+  for (uint64_t width : {1, 5, 64, 1000}) {
+    const uint64_t rows = 4, from_stride = width + 3, to_stride = width + 7;
+    const std::vector<float> from = RandomFloats(rows * from_stride, 12);
+    std::vector<float> to = Poison(rows * to_stride);
+    ops().CopyRows(from.data(), from_stride, to.data(), to_stride, width, rows);
+    ops().Finish();
+    for (uint64_t row = 0; row < rows; ++row) {
+      for (uint64_t i = 0; i < to_stride; ++i) {
+        const float got = to[row * to_stride + i];
+        if (i < width) {
+          ASSERT_EQ(got, from[row * from_stride + i]) << "row " << row << " column " << i;
+        } else {
+          ASSERT_TRUE(std::isnan(got)) << "row " << row << " column " << i;
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, RowsTest, ::testing::ValuesIn(AllTiers()), BackendName);
 
 }  // namespace

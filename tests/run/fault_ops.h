@@ -70,6 +70,12 @@ class FaultOps final : public Ops {
                  std::span<const SequenceRows> sequences, const KvView& kv, float* out) override {
     inner_->Attention(q, q_heads, window, sequences, kv, out);
   }
+  void Zero(float* x, uint64_t n) override { inner_->Zero(x, n); }
+  void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
+                uint64_t width, uint64_t rows) override {
+    inner_->CopyRows(from, from_stride, to, to_stride, width, rows);
+  }
+  void Finish() override { inner_->Finish(); }
 
  private:
   std::unique_ptr<Ops> inner_;
