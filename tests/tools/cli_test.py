@@ -195,6 +195,15 @@ class Bench(unittest.TestCase):
         only = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1)
         self.assertEqual([(r["n_prompt"], r["n_gen"]) for r in only], [(0, 4)])
 
+    def test_generation_behind_a_past(self):
+        rows = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 8, "-d", "0,100", "-npl", "1,2", "-r", 1, "--probe")
+        self.assertEqual([(r["n_gen"], r["n_depth"], r["n_parallel"]) for r in rows],
+                         [(8, 0, 1), (8, 100, 1), (8, 0, 2), (8, 100, 2)])
+        kv = 2 * 3 * 3 * 32 * 2
+        self.assertEqual([r["step_bytes"] - r["model_size"] for r in rows], [4.5 * kv, 104.5 * kv, 9 * kv, 209 * kv])
+        late = tandem("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 1, "-d", 100, "-npl", 8, "-ub", 64, "-r", 1)
+        self.assertEqual(late.returncode, 2)
+        self.assertIn("larger -n", late.stderr)
 
     def test_a_probe_gives_generation_rows_their_share(self):
         prompt, generation = tandem_json("bench", "-m", TINY + "q4_1", "-p", 16, "-n", 16, "-r", 1, "--probe")

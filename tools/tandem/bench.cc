@@ -2,9 +2,9 @@
 //
 // A prompt row times the prefill of n_prompt random tokens in each of n_seq sequences; a generation
 // row times n_gen single-token steps of n_seq sequences from an empty context. Rates total all
-// sequences; tokenising and text are not part of it, sampling (greedy) is. With --probe a
-// generation row also says how near it came to the rate at which the same threads read as many
-// bytes.
+// sequences; tokenising and text are not part of it, sampling (greedy) is. With -d a generation row
+// starts behind so many tokens, whose prefill is not timed. With --probe it also says how near it
+// came to the rate at which the same threads read as many bytes.
 #include <fmt/core.h>
 
 #include <algorithm>
@@ -30,6 +30,7 @@ struct BenchFlags {
   EngineFlags engine;
   std::vector<uint32_t> prompts{512};
   std::vector<uint32_t> gens{128};
+  std::vector<uint32_t> depths{0};
   std::vector<uint32_t> sequences{1};
   uint32_t repetitions = 5;
   bool no_warmup = false;
@@ -39,30 +40,42 @@ struct BenchFlags {
 };
 
 struct BenchRow {
-  uint32_t n_prompt = 0, n_gen = 0, n_seq = 1;
+  uint32_t n_prompt = 0, n_gen = 0, n_depth = 0, n_seq = 1;
   std::vector<double> samples_ns;
   double step_bytes = 0;                  // what one step must read; 0: not asked for
   std::vector<double> probe_bytes_per_s;  // of passes over as many bytes, among the steps
   uint64_t tokens() const { return uint64_t{n_seq} * (n_prompt + n_gen); }
+  // "pp512", "tg128", "tg128 @ d4000": llama-bench's names.
+  std::string Name() const {
+    if (n_gen == 0) return fmt::format("pp{}", n_prompt);
+    return n_depth == 0 ? fmt::format("tg{}", n_gen) : fmt::format("tg{} @ d{}", n_gen, n_depth);
+  }
 };
 
-// Adds up the steps' lengths; with a probe, reads memory once every few steps, between them.
+// Adds up the lengths of a row's steps; with a probe, reads memory once every few steps, between
+// them. Behind a past those count in which all sequences generate.
 class StepTimer final : public StepObserver {
  public:
-  explicit StepTimer(ReadProbe* probe) : probe_(probe) {}
+  StepTimer(const BenchRow& row, ReadProbe* probe) : row_(row), probe_(probe) {}
   void OnStep(const StepReport& report) override {
+    if (row_.n_depth > 0 &&
+        (report.phase != ProgramKind::kDecode || report.sequences < row_.n_seq)) {
+      return;
+    }
     total += report.end - report.start;
-    if (probe_ != nullptr && ++steps_ % kStepsPerProbe == 0) {
+    ++steps;
+    if (probe_ != nullptr && steps % kStepsPerProbe == 0) {
       probe_rates.push_back(probe_->BytesPerSecond());
     }
   }
   Nanos total;
+  uint32_t steps = 0;
   std::vector<double> probe_rates;
 
  private:
   static constexpr uint32_t kStepsPerProbe = 8;
+  const BenchRow& row_;
   ReadProbe* probe_;
-  uint32_t steps_ = 0;
 };
 
 class Ignore final : public RequestListener {
@@ -96,7 +109,10 @@ void RunRow(Engine& engine, const BenchRow& row, std::mt19937& random, StepTimer
   if (row.n_gen == 0) {
     RunRequests(engine, row.n_seq, row.n_prompt, 1, random, timer);
   } else {
-    RunRequests(engine, row.n_seq, 1, row.n_gen, random, timer);
+    // Behind a past the first token comes with its last rows.
+    const bool empty = row.n_depth == 0;
+    RunRequests(engine, row.n_seq, empty ? 1 : row.n_depth, row.n_gen + (empty ? 0 : 1), random,
+                timer);
   }
 }
 
@@ -111,13 +127,23 @@ double StepBytes(const Model& model, const BenchRow& row) {
   for (const Block& block : model.blocks().blocks) {
     kv_per_token += static_cast<double>(block.KvBytesPerToken(block.AllUnits()).value);
   }
-  return weights + kv_per_token * row.n_seq * (row.n_gen + 1) / 2;
+  return weights + kv_per_token * row.n_seq * (row.n_depth + (row.n_gen + 1) / 2.0);
 }
 
 void TimeRow(Engine& engine, BenchRow& row, ReadProbe* probe, std::mt19937& random) {
-  StepTimer timer(row.n_gen == 0 ? nullptr : probe);
+  StepTimer timer(row, row.n_gen == 0 ? nullptr : probe);
   RunRow(engine, row, random, timer);
-  row.samples_ns.push_back(static_cast<double>(timer.total.value));
+  double sample = static_cast<double>(timer.total.value);
+  if (row.n_depth > 0) {
+    if (timer.steps == 0) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("bench: {} tokens end before all {} sequences have read {} of past; give a "
+                       "larger -n or fewer sequences",
+                       row.n_gen, row.n_seq, row.n_depth));
+    }
+    sample *= static_cast<double>(row.n_gen) / timer.steps;
+  }
+  row.samples_ns.push_back(sample);
   row.probe_bytes_per_s.insert(row.probe_bytes_per_s.end(), timer.probe_rates.begin(),
                                timer.probe_rates.end());
 }
@@ -168,6 +194,7 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"fidelity", ToString(info.fidelity)},
                          {"n_prompt", row.n_prompt},
                          {"n_gen", row.n_gen},
+                         {"n_depth", row.n_depth},
                          {"n_parallel", row.n_seq},
                          {"avg_ns", Mean(row.samples_ns)},
                          {"stddev_ns", SampleStdDev(row.samples_ns)},
@@ -189,8 +216,11 @@ std::vector<BenchRow> RowsOf(const BenchFlags& flags) {
     for (uint32_t n : flags.prompts) {
       if (n > 0) rows.push_back({.n_prompt = n, .n_gen = 0, .n_seq = n_seq, .samples_ns = {}});
     }
-    for (uint32_t n : flags.gens) {
-      if (n > 0) rows.push_back({.n_prompt = 0, .n_gen = n, .n_seq = n_seq, .samples_ns = {}});
+    for (uint32_t depth : flags.depths) {
+      for (uint32_t n : flags.gens) {
+        if (n == 0) continue;
+        rows.push_back({.n_gen = n, .n_depth = depth, .n_seq = n_seq, .samples_ns = {}});
+      }
     }
   }
   return rows;
@@ -203,7 +233,7 @@ int Bench(const BenchFlags& flags) {
   uint32_t slots = 1, longest = 1;
   for (const BenchRow& row : rows) {
     slots = std::max(slots, row.n_seq);
-    longest = std::max(longest, row.n_prompt + row.n_gen + 1);
+    longest = std::max(longest, row.n_prompt + row.n_depth + row.n_gen + 1);
   }
   EngineFlags engine_flags = flags.engine;
   if (engine_flags.slots == 0) engine_flags.slots = slots;
@@ -229,9 +259,7 @@ int Bench(const BenchFlags& flags) {
     }
     for (uint32_t r = 0; r < flags.repetitions; ++r) {
       TimeRow(*engine, row, probe.get(), random);
-      progress.Update(
-          ++done, total,
-          row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen));
+      progress.Update(++done, total, row.Name());
     }
   }
   bool json = flags.json || flags.output == "json";
@@ -242,11 +270,9 @@ int Bench(const BenchFlags& flags) {
   for (const BenchRow& row : rows) {
     array.push_back(RowJson(row, *engine, flags.engine.model));
     std::vector<double> rates = RatesOf(row);
-    table.push_back(
-        {row.n_gen == 0 ? fmt::format("pp{}", row.n_prompt) : fmt::format("tg{}", row.n_gen),
-         fmt::format("{}", row.n_seq), engine->info().planned.plan.plugin,
-         fmt::format("{}", engine->info().threads),
-         fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
+    table.push_back({row.Name(), fmt::format("{}", row.n_seq), engine->info().planned.plan.plugin,
+                     fmt::format("{}", engine->info().threads),
+                     fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
     if (flags.probe && row.n_gen > 0) {
       const double read = MedianOf(row.probe_bytes_per_s);
       table.back().push_back(fmt::format("{:.1f}", ReadShare(row) * read * 1e-9));
@@ -271,7 +297,8 @@ void AddBenchCommand(CLI::App& root, Action& action) {
   app->footer(
       "Examples:\n"
       "  tandem bench\n"
-      "  tandem bench -p 512 -n 128 -npl 1,8,32 -t 2 --json");
+      "  tandem bench -p 512 -n 128 -npl 1,8,32 -t 2 --json\n"
+      "  tandem bench -p 0 -n 64 -d 0,4000 --probe");
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
   flags->engine.AddCompute(*app);
@@ -279,6 +306,10 @@ void AddBenchCommand(CLI::App& root, Action& action) {
       ->delimiter(',')
       ->capture_default_str();
   app->add_option("-n,--n-gen", flags->gens, "Tokens to generate; 0 leaves the row out")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("-d,--n-depth", flags->depths,
+                  "Tokens already in the context when generation starts")
       ->delimiter(',')
       ->capture_default_str();
   app->add_option("--npl,--n-seq", flags->sequences, "Sequences at once")
