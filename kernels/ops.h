@@ -171,9 +171,9 @@ class Ops {
 
 struct CpuOpsOptions {
   ActivationType activations = ActivationType::kInt8;
-  // "auto" takes the best tier of this processor; "portable", "avx2", "avx512" or "avx512_bf16"
-  // force one. An unknown tier, or one that the processor lacks, is Error(kInvalidArgument) listing
-  // those it has.
+  // "auto" takes the best tier of this processor; "portable", "avx2", "avx512", "avx512_bf16"
+  // or "amx" force one. An unknown tier, or one that the processor lacks, is
+  // Error(kInvalidArgument) listing those it has.
   std::string tier = "auto";
 };
 

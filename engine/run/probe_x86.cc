@@ -1,9 +1,11 @@
-// Probe loops for x86-64: AVX2 and AVX-512 forms, the widest that the processor has, and plain SSE2
-// where it has neither. Twelve independent chains hide the latency of a fused multiply-add (4
+// Probe loops for x86-64: AMX, AVX-512 and AVX2 forms, the widest that the processor has, and plain
+// SSE2 where it has none. Twelve independent chains hide the latency of a fused multiply-add (4
 // cycles, two a cycle) with room to spare.
 #include <immintrin.h>
 
 #include "engine/run/probe_loops.h"
+#include "kernels/cpu/amx.h"
+#include "kernels/cpu/amx_tiles.h"
 
 namespace tandem {
 namespace {
@@ -107,6 +109,32 @@ __attribute__((target("avx512f,avx512vnni"))) uint64_t Int8Vnni(uint64_t iterati
   return static_cast<uint64_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)));
 }
 
+constexpr int kTileSums = 4;  // in turn: a product waits for no other
+
+// Tiles as the int8 kernels shape them, a block of 32 columns deep: deeper ones would do more, but
+// blocks have scales of their own.
+uint64_t Int8Tiles(uint64_t iterations) {
+  namespace amx = cpu::amx;
+  constexpr int kTokens = kTileSums, kWeights = kTokens + 1;
+  amx::TileShapes shapes;
+  for (int sums = 0; sums < kTileSums; ++sums) shapes.Set(sums, 16, 64);
+  shapes.Set(kTokens, 16, 32);
+  shapes.Set(kWeights, 8, 64);
+  alignas(64) int8_t bytes[16 * 64];
+  for (int8_t& byte : bytes) byte = 3;
+  const amx::TileScope tiles(shapes);
+  amx::TileLoad<kTokens>(bytes, 64);
+  amx::TileLoad<kWeights>(bytes, 64);
+  for (uint64_t i = 0; i < iterations; ++i) {
+    amx::TileDotInt8<0, kTokens, kWeights>();
+    amx::TileDotInt8<1, kTokens, kWeights>();
+    amx::TileDotInt8<2, kTokens, kWeights>();
+    amx::TileDotInt8<3, kTokens, kWeights>();
+  }
+  amx::TileStore<0>(bytes, 64);
+  return static_cast<uint64_t>(bytes[0]);
+}
+
 }  // namespace
 
 ProbeLoops BestProbeLoops(ArithmeticKind kind) {
@@ -114,6 +142,11 @@ ProbeLoops BestProbeLoops(ArithmeticKind kind) {
   const bool avx512 = __builtin_cpu_supports("avx512f");
   ProbeLoops loops{avx2 ? ReadAvx2 : ReadSse2, FmaSse2, 2.0 * 4 * 8};
   if (kind == ArithmeticKind::kInt8) {
+    if (cpu::AmxTier().supported()) {
+      loops.arithmetic = Int8Tiles;
+      loops.ops_per_iteration = 2.0 * 16 * 16 * 32 * kTileSums;
+      return loops;
+    }
     if (avx512 && __builtin_cpu_supports("avx512vnni")) {
       loops.arithmetic = Int8Vnni;
       loops.ops_per_iteration = 2.0 * 64 * 12;

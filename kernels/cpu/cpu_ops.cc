@@ -1,5 +1,7 @@
 // The vectorised CPU back end: validates, cuts work into panels, rows and tiles for the thread
 // team, and hands each piece to the kernels of one instruction tier (tier.h).
+#include "kernels/cpu/cpu_ops.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -408,10 +410,15 @@ const Tier& ChooseTier(const std::string& wanted) {
 }
 
 }  // namespace
+
+std::unique_ptr<Ops> MakeOps(ThreadPool& pool, const Tier& tier, ActivationType activations) {
+  return std::make_unique<CpuOps>(pool, tier, activations);
+}
+
 }  // namespace cpu
 
 std::unique_ptr<Ops> MakeCpuOps(ThreadPool& pool, const CpuOpsOptions& options) {
-  return std::make_unique<cpu::CpuOps>(pool, cpu::ChooseTier(options.tier), options.activations);
+  return cpu::MakeOps(pool, cpu::ChooseTier(options.tier), options.activations);
 }
 
 }  // namespace tandem

@@ -6,16 +6,20 @@
 #include <random>
 
 #include "engine/base/error.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "tests/kernels/amx_emulated.h"
 
 namespace tandem {
 
 std::vector<Backend> AllBackends() {
   std::vector<Backend> all;
-  for (const char* tier : {"ref", "portable", "avx2", "avx512", "avx512_bf16"}) {
+  for (const char* tier : {"ref", "portable", "avx2", "avx512", "avx512_bf16", "amx"}) {
     for (ActivationType type : {ActivationType::kInt8, ActivationType::kF32}) {
       all.push_back({tier, type});
     }
   }
+  // With f32 activations it meets no tile.
+  all.push_back({"amx_emulated", ActivationType::kInt8});
   return all;
 }
 
@@ -37,6 +41,15 @@ Bench MakeBench(const Backend& backend, int threads) {
     return bench;
   }
   bench.pool = std::make_unique<ThreadPool>(ThreadPoolOptions{.threads = threads});
+  if (backend.tier == "amx_emulated") {
+    const EmulatedTier emulated = AmxEmulated();
+    if (emulated.tier == nullptr) {
+      bench.missing = emulated.missing;
+    } else {
+      bench.ops = cpu::MakeOps(*bench.pool, *emulated.tier, backend.activations);
+    }
+    return bench;
+  }
   try {
     bench.ops = MakeCpuOps(*bench.pool, {.activations = backend.activations, .tier = backend.tier});
   } catch (const Error& error) {

@@ -74,6 +74,12 @@ class ExitCodes(unittest.TestCase):
             file.flush()
             self.expect(3, "generate", "-m", file.name, "-p", "x", text="version")
 
+    def test_an_instruction_tier_that_the_processor_lacks(self):
+        self.expect(2, "generate", "-m", TINY + "q8_0", "--prompt-ids", "1", "--cpu-tier", "avx9000", text="want auto, ")
+        if " amx_int8 " in pathlib.Path("/proc/cpuinfo").read_text():
+            self.skipTest("this processor has AMX")
+        self.expect(2, "generate", "-m", TINY + "q8_0", "--prompt-ids", "1", "--cpu-tier", "amx", text="tier 'amx' is not one")
+
     def test_plans_and_plugins(self):
         self.expect(4, "plan", "check", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "single", text="d0")
         self.expect(5, "plan", "show", "-m", TINY + "f32", "--plugin", "/no/such/plugin.so")

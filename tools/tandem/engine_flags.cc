@@ -100,9 +100,9 @@ void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("--activations", activations,
                  "What quantised weights meet: int8 or f32; with int8, BF16 weights meet BF16")
       ->capture_default_str();
-  app.add_option(
-         "--cpu-tier", cpu_tier,
-         "CPU kernels: auto, avx512_bf16, avx512, avx2 or portable, of those this processor has")
+  app.add_option("--cpu-tier", cpu_tier,
+                 "CPU kernels: auto, amx, avx512_bf16, avx512, avx2 or portable, of those this "
+                 "processor has")
       ->capture_default_str();
   app.add_option("--clock", clock, "wall, or virtual: rig time");
   app.add_option("--op-times", op_times, "On the virtual clock: measured, or modelled")
