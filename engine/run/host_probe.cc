@@ -9,7 +9,7 @@
 #include <cmath>
 #include <thread>
 
-#include "engine/run/probe_loops.h"
+#include "kernels/cpu/probe_loops.h"
 
 namespace tandem {
 namespace {

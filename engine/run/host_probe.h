@@ -12,11 +12,9 @@
 
 #include "engine/base/units.h"
 #include "engine/device/cpu/thread_pool.h"
+#include "kernels/cpu/probe_loops.h"
 
 namespace tandem {
-
-// What the arithmetic probe computes with: the instructions that the kernels spend their time in.
-enum class ArithmeticKind : uint8_t { kF32, kInt8 };
 
 class HostProbe {
  public:

@@ -1,6 +1,6 @@
 // Attention of the default model's heads: one new token over a long past (bound by memory: GB/s of
 // keys and values, and the share of a read probe that runs in turn with it), and a prompt (bound by
-// arithmetic: GMAC/s).
+// arithmetic: GMAC/s, and the share of a probe that multiplies in registers).
 //
 //   kernels_bench --benchmark_filter=Attention
 #include <benchmark/benchmark.h>
@@ -66,15 +66,20 @@ void PrefillAttention(benchmark::State& state, int threads) {
   const std::vector<float> q = BenchRows(tokens, uint64_t{kHeads} * kHeadDim);
   std::vector<float> out(q.size());
   const SequenceRows all{0, tokens, 0, cache.pages.data()};
-  std::vector<double> seconds;
+  ArithmeticProbe probe(rig, ArithmeticKind::kF32);
+  std::vector<double> seconds, probe_rates;
   for (auto _ : state) {
+    probe_rates.push_back(probe.OpsPerSecond() / 2);
     const double begin = SecondsNow();
     rig.ops->Attention(q.data(), kHeads, 0, {&all, 1}, cache.Layer(0), out.data());
     seconds.push_back(SecondsNow() - begin);
     state.SetIterationTime(seconds.back());
   }
   const double pairs = 0.5 * tokens * (tokens + 1.0) * kHeads;  // of a query and a position
-  state.counters["GMAC/s"] = 2.0 * kHeadDim * pairs / Median(seconds) * 1e-9;
+  const double rate = 2.0 * kHeadDim * pairs / Median(seconds);
+  state.counters["GMAC/s"] = rate * 1e-9;
+  state.counters["probe_GMAC/s"] = Median(probe_rates) * 1e-9;
+  state.counters["share"] = rate / Median(probe_rates);
   state.SetLabel(rig.ops->name());
 }
 

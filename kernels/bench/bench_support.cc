@@ -53,23 +53,44 @@ std::vector<float> BenchRows(uint64_t n, uint64_t cols) {
 
 ReadProbe::ReadProbe(BenchRig& rig, uint64_t bytes)
     : pool_(*rig.pool),
+      loops_(BestProbeLoops(ArithmeticKind::kF32)),
       memory_(rig.device->Allocate(MemoryUse::kWorkspace, Bytes{bytes}, "read probe")) {}
 
 double ReadProbe::Seconds() {
-  const auto words = static_cast<int64_t>(memory_.size() / sizeof(uint64_t));
+  constexpr int64_t kGrain = 512;  // bytes, of the loops
   const double begin = SecondsNow();
   pool_.Run([&](int thread, int threads) {
-    const WorkRange range = SplitWork(words, thread, threads, 64);
-    const auto* word = memory_.as<const uint64_t>();
-    uint64_t sums[16] = {};
-    for (int64_t i = range.begin; i + 16 <= range.end; i += 16) {
-      for (int64_t j = 0; j < 16; ++j) sums[j] += word[i + j];
-    }
-    uint64_t sum = 0;
-    for (uint64_t s : sums) sum += s;
-    benchmark::DoNotOptimize(sum);
+    const WorkRange range =
+        SplitWork(static_cast<int64_t>(memory_.size()), thread, threads, kGrain);
+    const int64_t bytes = (range.end - range.begin) / kGrain * kGrain;
+    benchmark::DoNotOptimize(loops_.read(memory_.data() + range.begin, static_cast<size_t>(bytes)));
   });
   return SecondsNow() - begin;
+}
+
+ArithmeticProbe::ArithmeticProbe(BenchRig& rig, ArithmeticKind kind)
+    : pool_(*rig.pool), loops_(BestProbeLoops(kind)) {
+  constexpr double kOps = 1e8;  // a thread: some tenth of a millisecond
+  iterations_ = static_cast<uint64_t>(kOps / loops_.ops_per_iteration) + 1;
+}
+
+double ArithmeticProbe::OpsPerSecond() {
+  const double begin = SecondsNow();
+  pool_.Run([&](int, int) { benchmark::DoNotOptimize(loops_.arithmetic(iterations_)); });
+  const double seconds = SecondsNow() - begin;
+  return loops_.ops_per_iteration * static_cast<double>(iterations_) * pool_.threads() / seconds;
+}
+
+ArithmeticKind ArithmeticOf(ActivationType activations, DType type) {
+  switch (FormFor(activations, type)) {
+    case RowForm::kInt8:
+      return ArithmeticKind::kInt8;
+    case RowForm::kBf16:
+      return ArithmeticKind::kBf16;
+    case RowForm::kF32:
+      break;
+  }
+  return ArithmeticKind::kF32;
 }
 
 double SecondsNow() {

@@ -1,6 +1,6 @@
-// What the kernel benchmarks share: a back end with its team, random weights in its layout, and a
-// probe of how fast the same threads read memory at the same moment. Machines differ and have
-// neighbours, so a product's speed is told as a share of that probe.
+// What the kernel benchmarks share: a back end with its team, random weights in its layout, and
+// probes of how fast the same threads read memory and multiply at the same moment. Machines differ
+// and have neighbours, so a kernel's speed is told as a share of the probe that bounds it.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/device/cpu/cpu_device.h"
+#include "kernels/cpu/probe_loops.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -38,8 +39,23 @@ class ReadProbe {
 
  private:
   ThreadPool& pool_;
+  ProbeLoops loops_;
   Buffer memory_;
 };
+
+// Operations a second, a multiply-add counting as two, that the team does in registers with the
+// best instructions of this processor.
+class ArithmeticProbe {
+ public:
+  ArithmeticProbe(BenchRig& rig, ArithmeticKind kind);
+  double OpsPerSecond();
+
+ private:
+  ThreadPool& pool_;
+  ProbeLoops loops_;
+  uint64_t iterations_;
+};
+ArithmeticKind ArithmeticOf(ActivationType activations, DType type);
 
 double SecondsNow();  // monotonic
 double Median(std::vector<double> values);

@@ -1,5 +1,6 @@
 // Products with one token (bound by memory: GB/s, and the share of a read probe that runs in turn
-// with them) and with many (bound by arithmetic: GMAC/s), per weight type and activation type.
+// with them) and with many (bound by arithmetic: GMAC/s, and the share of a probe that multiplies
+// in registers), per weight type and activation type.
 //
 //   kernels_bench --benchmark_filter=OneToken
 #include <benchmark/benchmark.h>
@@ -57,8 +58,10 @@ void ManyTokens(benchmark::State& state, DType type, ActivationType activations,
   const PreparedRows prepared =
       rig.ops->PrepareRows(x.data(), n, cols, type, Int8Parts::kOne, scratch.data());
   const MatMulTask task{&w.matrix, w.matrix.slice, y.data(), rows};
-  std::vector<double> rates;
+  ArithmeticProbe probe(rig, ArithmeticOf(activations, type));
+  std::vector<double> rates, probe_rates;
   for (auto _ : state) {
+    probe_rates.push_back(probe.OpsPerSecond() / 2);
     const double begin = SecondsNow();
     rig.ops->MatMul(prepared, {&task, 1});
     const double seconds = SecondsNow() - begin;
@@ -66,6 +69,8 @@ void ManyTokens(benchmark::State& state, DType type, ActivationType activations,
     rates.push_back(static_cast<double>(rows * cols * n) / seconds);
   }
   state.counters["GMAC/s"] = Median(rates) * 1e-9;
+  state.counters["probe_GMAC/s"] = Median(probe_rates) * 1e-9;
+  state.counters["share"] = Median(rates) / Median(probe_rates);
   state.SetLabel(rig.ops->name());
 }
 

@@ -2,7 +2,8 @@
 // over 3, FFN 1536, vocabulary 49152; quantised types with a Q8_0 embedding), op after op as the
 // executor calls them, with random weights: tokens/s of prefill and decode without the rest of the
 // engine. "share" of a decode is the time of a read probe as large as the weights, run in turn with
-// the steps, over the step's.
+// the steps, over the step's; of a prefill, the multiply-adds of its layers' products (one part of
+// int8 counted) a second, over those of a probe that multiplies in registers.
 //
 //   kernels_bench --benchmark_filter='Prefill|Decode'
 #include <benchmark/benchmark.h>
@@ -131,14 +132,18 @@ void Prefill(benchmark::State& state, DType type) {
   Step step(type, static_cast<int>(state.range(1)), tokens);
   const std::vector<int32_t> pages = AllPages();
   const SequenceRows prompt{0, tokens, 0, pages.data()};
-  std::vector<double> seconds;
+  ArithmeticProbe probe(step.rig(), ArithmeticOf(ActivationType::kInt8, type));
+  std::vector<double> seconds, probe_rates;
   for (auto _ : state) {
+    probe_rates.push_back(probe.OpsPerSecond() / 2);
     const double begin = SecondsNow();
     step.Run({&prompt, 1}, tokens, 1);
     seconds.push_back(SecondsNow() - begin);
     state.SetIterationTime(seconds.back());
   }
   state.counters["tokens/s"] = tokens / Median(seconds);
+  constexpr double kProducts = kLayers * (2.0 * kHidden * (kHidden + kKv) + 3.0 * kHidden * kFfn);
+  state.counters["share"] = kProducts * tokens / Median(seconds) / Median(probe_rates);
   state.SetLabel(step.name());
 }
 

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <new>
 
-#include "engine/run/probe_loops.h"
+#include "kernels/cpu/probe_loops.h"
 
 namespace tandem {
 namespace {

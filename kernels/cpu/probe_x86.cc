@@ -3,9 +3,9 @@
 // cycles, two a cycle) with room to spare.
 #include <immintrin.h>
 
-#include "engine/run/probe_loops.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/amx_tiles.h"
+#include "kernels/cpu/probe_loops.h"
 
 namespace tandem {
 namespace {
@@ -109,6 +109,19 @@ __attribute__((target("avx512f,avx512vnni"))) uint64_t Int8Vnni(uint64_t iterati
   return static_cast<uint64_t>(_mm_cvtsi128_si32(_mm512_castsi512_si128(sum)));
 }
 
+__attribute__((target("avx512f,avx512bf16"))) uint64_t Bf16Pairs(uint64_t iterations) {
+  __m512 acc[12];
+  for (__m512& a : acc) a = _mm512_setzero_ps();
+  const __m512bh x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(1.5f), _mm512_set1_ps(0.5f));
+  for (uint64_t i = 0; i < iterations; ++i) {
+#pragma GCC unroll 12
+    for (int k = 0; k < 12; ++k) acc[k] = _mm512_dpbf16_ps(acc[k], x, x);
+  }
+  __m512 sum = acc[0];
+  for (const __m512& a : acc) sum = _mm512_add_ps(sum, a);
+  return static_cast<uint64_t>(_mm512_cvtss_f32(sum));
+}
+
 constexpr int kTileSums = 4;  // in turn: a product waits for no other
 
 // Tiles as the int8 kernels shape them, a block of 32 columns deep: deeper ones would do more, but
@@ -135,6 +148,26 @@ uint64_t Int8Tiles(uint64_t iterations) {
   return static_cast<uint64_t>(bytes[0]);
 }
 
+uint64_t Bf16Tiles(uint64_t iterations) {
+  namespace amx = cpu::amx;
+  constexpr int kTokens = kTileSums, kWeights = kTokens + 1;
+  amx::TileShapes shapes;
+  for (int tile = 0; tile <= kWeights; ++tile) shapes.Set(tile, 16, 64);
+  alignas(64) uint16_t pairs[16 * 32];
+  for (uint16_t& half : pairs) half = 0x3f80;  // one
+  const amx::TileScope tiles(shapes);
+  amx::TileLoad<kTokens>(pairs, 64);
+  amx::TileLoad<kWeights>(pairs, 64);
+  for (uint64_t i = 0; i < iterations; ++i) {
+    amx::TileDotBf16<0, kTokens, kWeights>();
+    amx::TileDotBf16<1, kTokens, kWeights>();
+    amx::TileDotBf16<2, kTokens, kWeights>();
+    amx::TileDotBf16<3, kTokens, kWeights>();
+  }
+  amx::TileStore<0>(pairs, 64);
+  return pairs[0];
+}
+
 }  // namespace
 
 ProbeLoops BestProbeLoops(ArithmeticKind kind) {
@@ -158,7 +191,13 @@ ProbeLoops BestProbeLoops(ArithmeticKind kind) {
       return loops;
     }
   }
-  if (avx512) {
+  if (kind == ArithmeticKind::kBf16 && cpu::AmxTier().supported()) {
+    loops.arithmetic = Bf16Tiles;
+    loops.ops_per_iteration = 2.0 * 16 * 16 * 32 * kTileSums;
+  } else if (kind == ArithmeticKind::kBf16 && avx512 && __builtin_cpu_supports("avx512bf16")) {
+    loops.arithmetic = Bf16Pairs;
+    loops.ops_per_iteration = 2.0 * 32 * 12;
+  } else if (avx512) {
     loops.arithmetic = FmaAvx512;
     loops.ops_per_iteration = 2.0 * 16 * 12;
   } else if (avx2) {

@@ -2,7 +2,7 @@
 #include <array>
 #include <cstring>
 
-#include "engine/run/probe_loops.h"
+#include "kernels/cpu/probe_loops.h"
 
 namespace tandem {
 namespace {
