@@ -5,6 +5,8 @@
 #include <set>
 #include <utility>
 
+#include "engine/model/panel_rows.h"
+
 namespace tandem {
 namespace {
 
@@ -101,7 +103,9 @@ std::vector<WeightShard> ShardsOf(const Plan& plan, const BlockGraph& graph) {
 Bytes PackingBytes(const BlockGraph& graph, BlockId id, uint32_t begin, uint32_t end) {
   if (begin == end) return {};
   const Block& block = graph.at(id);
-  const auto missing = [](uint64_t rows) { return (kPanelRows - rows % kPanelRows) % kPanelRows; };
+  const auto missing = [](uint64_t rows) {
+    return (kMostPanelRows - rows % kMostPanelRows) % kMostPanelRows;
+  };
   // A matrix has a row an element (a head's dimensions, for KV heads) or a row a hidden dimension.
   const uint64_t rows_per_elem =
       block.kind == BlockKind::kAttention ? graph.config.head_dim : uint64_t{1};

@@ -34,8 +34,8 @@ std::vector<const Op*> FetchesOf(const Plan& plan);
 std::vector<WeightShard> ShardsOf(const Plan& plan, const BlockGraph& graph);
 
 // The most that packing elements [begin, end) adds to their stored bytes: each matrix begins on a
-// cache line, and rows are packed in panels of up to kPanelRows, the last of which may not be full.
-inline constexpr uint32_t kPanelRows = 16;
+// cache line, and rows are packed in panels of up to kMostPanelRows, the last of which may not be
+// full.
 Bytes PackingBytes(const BlockGraph& graph, BlockId block, uint32_t begin, uint32_t end);
 
 }  // namespace tandem

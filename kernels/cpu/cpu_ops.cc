@@ -13,6 +13,7 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/device/cpu/thread_pool.h"
+#include "engine/model/panel_rows.h"
 #include "kernels/cpu/cpu_attention.h"
 #include "kernels/cpu/panel.h"
 #include "kernels/cpu/rope_table.h"
@@ -45,7 +46,10 @@ void RoundToBf16(const float* x, uint64_t n, float* out) {
 class CpuOps final : public Ops {
  public:
   CpuOps(ThreadPool& pool, const Tier& tier, ActivationType activations)
-      : pool_(pool), tier_(tier), activations_(activations), attention_(pool, tier) {}
+      : pool_(pool), tier_(tier), activations_(activations), attention_(pool, tier) {
+    Check(tier.lanes <= kMostPanelRows,
+          "kernels: no panel is higher than memory tables count with");
+  }
 
   std::string name() const override { return std::string("cpu/") + tier_.name; }
   ActivationType activations() const override { return activations_; }

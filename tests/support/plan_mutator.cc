@@ -111,7 +111,9 @@ class Mutator {
         return;
       case 7:
         if (Below(2) == 0) {
-          op.kind = static_cast<OpKind>(Below(13));
+          // Any kind, and one that is none.
+          op.kind = static_cast<OpKind>(
+              Below(size_t{2} + static_cast<uint8_t>(OpKind::kReservedKvShard)));
         } else {
           const auto& pair = kSimilar[Below(std::size(kSimilar))];
           if (op.kind == pair[0]) op.kind = pair[1];

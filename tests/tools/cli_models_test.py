@@ -82,7 +82,10 @@ class ModelFiles(unittest.TestCase):
         self.assertEqual(self.json_of("models", "verify", path)["ok"], True)
         about = self.json_of("models", "inspect", path)
         self.assertEqual((about["format"], about["supported"]), ("safetensors", True))
-        self.assertGreater(about["needs"]["packed_bytes"], 0)
+        needs = about["needs"]
+        self.assertGreater(needs["packed_bytes"], 0)
+        shown = self.json_of("plan", "show", "-m", path, "--plugin", "single", "-c", str(needs["context"]))
+        self.assertEqual(needs["memory"], {**shown["memory"][0], "capacity": 0})
         shutil.copy(GOLDEN / "smollm" / "tokenizer.json", path)
         done = tandem("generate", "-m", path, "--prompt-ids", "1", "-n", "1")
         self.assertEqual(done.returncode, 3)  # 319 tokens, 8 rows

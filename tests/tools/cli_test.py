@@ -15,7 +15,6 @@ import unittest
 
 TANDEM = sys.argv.pop(1)
 MODEL = os.environ.get("TANDEM_TEST_MODEL", "")
-PLUGINS = ["single", "replicas", "layer_split", "tensor_split", "offload"]
 # A shape with 3 KV heads, so that two devices get 2 and 1.
 TINY = "synthetic:h=96,l=3,heads=6,kv=3,hd=32,ffn=192,vocab=640,ctx=512,seed=5,type="
 
@@ -31,6 +30,9 @@ def tandem_json(*args, timeout=120):
     done = tandem(*args, "--json", timeout=timeout)
     assert done.returncode == 0, f"{args}: exit {done.returncode}: {done.stderr}"
     return json.loads(done.stdout)
+
+
+PLUGINS = [plugin["name"] for plugin in tandem_json("plugins", "list")]
 
 
 class ExitCodes(unittest.TestCase):
@@ -293,7 +295,7 @@ class Catalogue(unittest.TestCase):
             shown = tandem_json("rig", "show", rig["name"])
             for device in shown["devices"]:
                 self.assertTrue(device["source"], rig)
-        self.assertEqual({p["name"] for p in tandem_json("plugins", "list")} & set(PLUGINS), set(PLUGINS))
+        self.assertGreaterEqual(set(PLUGINS), {"single", "replicas", "layer_split", "tensor_split", "offload"})
         self.assertTrue(tandem_json("models", "list"))
 
     def test_this_machine_says_why_it_has_no_gpu_or_which(self):

@@ -14,7 +14,8 @@
 #include "engine/model/stored_model.h"
 #include "engine/model/survey.h"
 #include "engine/model/verify.h"
-#include "engine/plan/memory.h"
+#include "engine/plan/memory_json.h"
+#include "engine/plugin/planner.h"
 #include "kernels/ops.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
@@ -39,23 +40,22 @@ const std::map<std::string, std::string>& KnownHashes() {
   return kKnown;
 }
 
-// What one device needs of memory to run the whole model, one sequence of this context.
+// What this machine's kernels make of the weights, and what one device needs to run the whole model
+// for one sequence: a row of the table that `plan show` prints and the engine is held to.
 struct Needs {
   std::string kernels;  // "cpu/avx2"
   uint32_t context = 0;
-  Bytes weights, packed, kv, workspace;
+  Bytes packed;
+  MemoryRow memory;
 };
 
-Needs NeedsOf(const Model& model, const CheckFlags& flags) {
-  ThreadPool pool({.threads = 1});
-  const std::unique_ptr<Ops> ops = MakeCpuOps(pool, {.tier = flags.tier});
-  Needs needs{.kernels = ops->name()};
+Bytes PackedBytes(const Model& model, const Ops& ops) {
+  Bytes packed;
   const auto add = [&](const TensorView& view) {
     if (view.rows == 0) return;
     // Vectors are used where they lie.
-    needs.packed += view.rows == 1
-                        ? Bytes{view.bytes()}
-                        : Bytes{ops->PackedBytes(view.type, {0, view.rows, 0, view.cols})};
+    packed += view.rows == 1 ? Bytes{view.bytes()}
+                             : Bytes{ops.PackedBytes(view.type, {0, view.rows, 0, view.cols})};
   };
   add(model.token_embedding());
   add(model.output_norm());
@@ -63,23 +63,36 @@ Needs NeedsOf(const Model& model, const CheckFlags& flags) {
   for (const LayerWeights& layer : model.layers()) {
     for (const auto slot : kLayerSlots) add(layer.*slot);
   }
-  needs.weights = model.weight_bytes();
-  needs.context = flags.context != 0 ? flags.context : std::min(model.config().context, 4096u);
-  const uint64_t pages = (uint64_t{needs.context} + kPageTokens - 1) / kPageTokens;
-  for (const Block& block : model.blocks().blocks) {
-    needs.kv += block.KvBytesPerToken(block.AllUnits()) * (pages * kPageTokens);
-  }
-  needs.workspace = WorkspaceBytes(model.blocks(), flags.step_tokens);
-  return needs;
+  return packed;
 }
 
-nlohmann::json NeedsJson(const Needs& needs) {
+MemoryRow MemoryOnOneDevice(const Model& model, uint32_t context, uint32_t step_tokens) {
+  Rig rig = ThisMachineRig(1);
+  rig.devices[0].memory = rig.host_memory = {};  // the need is told, fit or not
+  const PlanProblem problem{
+      .graph = &model.blocks(),
+      .rig = &rig,
+      .limits = {.max_step_tokens = step_tokens, .max_sequences = 1, .context = context}};
+  return Planner(DefaultPlannerOptions()).MakePlan("single", problem, {}).verified.memory.rows[0];
+}
+
+Needs NeedsOf(const Model& model, const CheckFlags& flags) {
+  ThreadPool pool({.threads = 1});
+  const std::unique_ptr<Ops> ops = MakeCpuOps(pool, {.tier = flags.tier});
+  const uint32_t context =
+      flags.context != 0 ? flags.context : std::min(model.config().context, 4096u);
+  return {.kernels = ops->name(),
+          .context = context,
+          .packed = PackedBytes(model, *ops),
+          .memory = MemoryOnOneDevice(model, context, flags.step_tokens)};
+}
+
+nlohmann::json NeedsJson(const Model& model, const Needs& needs) {
   return {{"kernels", needs.kernels},
           {"context", needs.context},
-          {"weight_bytes", needs.weights.value},
+          {"weight_bytes", model.weight_bytes().value},
           {"packed_bytes", needs.packed.value},
-          {"kv_bytes", needs.kv.value},
-          {"workspace_bytes", needs.workspace.value}};
+          {"memory", MemoryJson({.rows = {needs.memory}})[0]}};
 }
 
 std::string Scalar(const nlohmann::json& value) {
@@ -120,20 +133,22 @@ void PrintPlace(const Model& model, const Needs& needs, const nlohmann::json& bl
   }
   PrintLine(fmt::format("  blocks   {}", units));
   PrintLine(fmt::format("  kernels  {}: {} of weights repacked to {}", needs.kernels,
-                        HumanBytes(needs.weights), HumanBytes(needs.packed)));
-  PrintLine(
-      fmt::format("  memory   {} on one device at a context of {} (KV {}, workspace {}); the "
-                  "model was made for {}",
-                  HumanBytes(needs.packed + needs.kv + needs.workspace), needs.context,
-                  HumanBytes(needs.kv), HumanBytes(needs.workspace), model.config().context));
+                        HumanBytes(model.weight_bytes()), HumanBytes(needs.packed)));
+  const MemoryRow& memory = needs.memory;
+  PrintLine(fmt::format(
+      "  memory   {} on one device at a context of {} (KV {}, activations and workspace {}); the "
+      "model was made for {}",
+      HumanBytes(memory.total()), needs.context, HumanBytes(memory.kv),
+      HumanBytes(memory.activations + memory.workspace), model.config().context));
 }
 
 int Inspect(const CheckFlags& flags) {
   const Survey survey = SurveyModel(ModelPath(flags.model));
   nlohmann::json described = DescribeSurvey(survey);
   if (flags.json) {
-    described["needs"] = survey.model == nullptr ? nlohmann::json(nullptr)
-                                                 : NeedsJson(NeedsOf(*survey.model, flags));
+    described["needs"] = survey.model == nullptr
+                             ? nlohmann::json(nullptr)
+                             : NeedsJson(*survey.model, NeedsOf(*survey.model, flags));
     PrintJson(described);
     return kExitOk;
   }
