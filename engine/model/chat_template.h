@@ -1,9 +1,9 @@
 // Chat templates: a bounded subset of Jinja2, enough for the templates that chat models ship.
 // if, for and set, expressions with Python's meaning, the common filters, tests and methods, with
-// trim_blocks and lstrip_blocks on, as Hugging Face renders them. Macros and imports are outside. A
-// construct outside the subset is Error(kUnsupported) that names it and its line, nearly
-// always at parse time; steps, memory, output and nesting are bounded, so a template from a file
-// cannot run away.
+// trim_blocks and lstrip_blocks on, as Hugging Face renders them; macros, outside loops and without
+// caller, varargs and kwargs. A construct outside the subset is Error(kUnsupported) that names it
+// and its line, nearly always at parse time; steps, memory, output, nesting and the macros'
+// recursion are bounded, so a template from a file cannot run away.
 //
 // A ChatTemplate is immutable; any thread may render it.
 //

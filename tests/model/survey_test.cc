@@ -75,7 +75,7 @@ TEST_F(SurveyTest, GoesOnWhereLoadingStops) {
   file.SetString("general.architecture", "mamba");
   file.SetU32("mamba.block_count", 7);
   file.tensor("blk.0.attn_q.weight").ggml_type = 17;  // IQ2_XS
-  file.SetString("tokenizer.chat_template", "{% macro x() %}{% endmacro %}");
+  file.SetString("tokenizer.chat_template", "{% import 'x' as y %}");
   const Survey survey = Of(file);
   EXPECT_EQ(survey.model, nullptr);
   EXPECT_EQ(survey.architecture, "mamba");

@@ -52,7 +52,18 @@ TEST(ChatTemplateTest, RaiseExceptionIsAnErrorWithTheTemplatesMessage) {
 
 TEST(ChatTemplateTest, ConstructsOutsideTheSubsetAreNamedWithTheirLineWhenParsed) {
   const std::pair<const char*, const char*> cases[] = {
-      {"a\n{% macro f(x) %}{% endmacro %}", "line 2: '{% macro %}'"},
+      {"a\n{% call f(x) %}{% endcall %}", "line 2: '{% call %}'"},
+      {"{% filter upper %}{% endfilter %}", "'{% filter %}'"},
+      {"{% macro f() %}\n{{ caller() }}{% endmacro %}", "line 2: 'caller' in a macro"},
+      {"{% macro f() %}{{ varargs }}{% endmacro %}", "'varargs' in a macro"},
+      {"{% macro f() %}{{ kwargs|length }}{% endmacro %}", "'kwargs' in a macro"},
+      {"{% for x in y %}\n{% macro f() %}{% endmacro %}{% endfor %}",
+       "line 2: a macro inside a loop, a macro"},
+      {"{% macro f() %}{% macro g() %}{% endmacro %}{% endmacro %}",
+       "a macro inside a loop, a macro"},
+      {"{% set x %}{% macro f() %}{% endmacro %}{% endset %}", "or another scope"},
+      {"{% macro f() %}{% endmacro %}{{ g() }}", "the function 'g()'"},
+      {"{% macro f() %}{% endmacro %}{{ x.f() }}", "the method '.f()'"},
       {"\n\n{% include 'x' %}", "line 3: '{% include %}'"},
       {"{% import 'x' as y %}", "'{% import %}'"},
       {"{% block b %}{% endblock %}", "'{% block %}'"},
@@ -86,6 +97,11 @@ TEST(ChatTemplateTest, ConstructsOutsideTheSubsetAreNamedWhenOnlyRunningShowsThe
   EXPECT_THAT(Outcome("{{ '\xC3\xA4'|upper }}"), HasSubstr("text beyond ASCII"));
   EXPECT_THAT(Outcome("{{ 9223372036854775807 + 1 }}"), HasSubstr("beyond 64 bits"));
   EXPECT_THAT(Outcome("{{ range }}"), HasSubstr("printing a function"));
+  const std::string macro = "{% macro f(a, b=1) %}{{ a }}{% endmacro %}";
+  EXPECT_THAT(Outcome(macro + "{{ f }}"), HasSubstr("printing a function"));
+  EXPECT_THAT(Outcome(macro + "{{ f.arguments }}"), HasSubstr("'.arguments' of a function"));
+  EXPECT_THAT(Outcome(macro + "{% set f = range %}{{ f(1) }}"),
+              HasSubstr("by another name, 'f()'"));
   EXPECT_THAT(Outcome("{{ messages|tojson(4) }}"), HasSubstr("'tojson' with an argument"));
 }
 
@@ -113,6 +129,11 @@ TEST(ChatTemplateTest, WhatIsNoJinjaIsNamedWithItsLine) {
       {"{{ x is defined is defined }}", "cannot be chained"},
       {"{{ range(a=1, 2) }}", "follows one with a name"},
       {"{{ '\\ud800' }}", "no character"},
+      {"\n{% macro f() %}", "line 2: '{% macro %}' has no end"},
+      {"{% macro f %}{% endmacro %}", "wanted '('"},
+      {"{% macro f(a=1, b) %}{% endmacro %}", "follows one that has one"},
+      {"{% macro f(a, b, a) %}{% endmacro %}", "two parameters are called 'a'"},
+      {"{% for x in y %}{% set z %}{% break %}{% endset %}{% endfor %}", "outside a loop"},
   };
   for (const auto& [source, what] : cases) {
     EXPECT_THAT(ParseOutcome(source),
@@ -125,6 +146,15 @@ TEST(ChatTemplateTest, MistakesAtRunTimeNameTheirLine) {
   EXPECT_THAT(Outcome("a\nb\n{{ nothing.x }}"),
               AllOf(StartsWith("invalid-argument: "), HasSubstr("line 3: 'nothing' is undefined")));
   EXPECT_THAT(Outcome("{{ 1 +\n 'a' }}"), HasSubstr("cannot add int and str"));
+  const std::string macro = "{% macro f(a, b=1) %}{{ a.x }}\n{% endmacro %}\n";
+  EXPECT_THAT(Outcome(macro + "{{ f(1, 2, 3) }}"), HasSubstr("line 3: the macro 'f' takes 2"));
+  EXPECT_THAT(Outcome(macro + "{{ f(1, a=2) }}"), HasSubstr("cannot take the argument 'a'"));
+  EXPECT_THAT(Outcome(macro + "{{ f(1, c=2) }}"), HasSubstr("cannot take the argument 'c'"));
+  EXPECT_THAT(Outcome(macro + "{{ f() }}"),
+              HasSubstr("line 1: the parameter 'a' was not provided"));
+  EXPECT_THAT(Outcome(macro + "{% set f = 1 %}{{ f() }}"),
+              HasSubstr("'f' is a int, not a function"));
+  EXPECT_THAT(Outcome("{{ f() }}" + macro), HasSubstr("line 1: 'f' is undefined"));
 }
 
 TEST(ChatTemplateTest, InvalidUtf8IsReplaced) {
@@ -170,6 +200,32 @@ TEST(ChatTemplateTest, RunawayTemplatesAreStopped) {
       {"{{ x" + times("|trim", 50000) + " }}", "deeper than"},
       {times("{% if 1 %}", 5000) + times("{% endif %}", 5000), "nesting deeper"},
       {times("x", 600 * 1024), "a template of"},
+      {"{% set s = range(99999)|list %}{% for i in range(99999) %}{% set t = s|sort %}{% endfor %}",
+       ""},
+      {"{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "too deeply"},
+      {"{% macro f(x) %}{{ g(x) }}{% endmacro %}{% macro g(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+       "too deeply"},
+      {"{% macro f(x=f()) %}{% endmacro %}{{ f() }}", "too deeply"},
+      {"{% macro f(x) %}{{ " + times("[", 20) + "f(x)" + times("]", 20) +
+           " }}{% endmacro %}{{ f(1) }}",
+       "too deeply"},
+      // Each level calls the next one twice, with twice the text, or with loops.
+      {"{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
+       "steps"},
+      {"{% macro f(n) %}{% if n %}{{ f(n - 1) * 2 }}{% else %}xxxxxxxx{% endif %}{% endmacro %}"
+       "{{ f(40) }}",
+       "MiB"},
+      {"{% macro f(n) %}" + times("{% for i in range(999) %}", 30) + "x" +
+           times("{% endfor %}", 30) + "{% endmacro %}{{ f(1) }}",
+       ""},
+      {"{% macro f(" +
+           [] {
+             std::string names = "a";
+             for (int i = 0; i < 30'000; ++i) names += ",a" + std::to_string(i);
+             return names;
+           }() +
+           ") %}{% endmacro %}{% for i in range(99999) %}{{ f() }}{% endfor %}",
+       "over 100 parameters"},
   };
   const CpuTime spent;
   for (const auto& [source, what] : cases) {
@@ -233,6 +289,9 @@ std::string Mutate(std::string source, const std::vector<std::string>& corpus,
                                                   "|join",
                                                   "[::",
                                                   "messages",
+                                                  "{% macro m(x, y=1) %}",
+                                                  "{% endmacro %}",
+                                                  "{{ m(",
                                                   "*"};
   const auto below = [&random](size_t n) { return static_cast<size_t>(random() % (n + 1)); };
   const size_t at = below(source.size());

@@ -223,6 +223,14 @@ bool Equal(Runtime& runtime, const Value& a, const Value& b) {
     }
     return true;
   }
+  const auto* function = std::get_if<Function>(&a.data());
+  const auto* other_function = std::get_if<Function>(&b.data());
+  if (function != nullptr && other_function != nullptr) {
+    if (function->macro == nullptr && other_function->macro == nullptr) {
+      runtime.FailUnsupported("comparing functions that are no macros");
+    }
+    return function->macro == other_function->macro;
+  }
   if (a.name_space() != nullptr) return a.name_space() == b.name_space();
   if (a.loop() != nullptr) return a.loop() == b.loop();
   return (a.IsNone() && b.IsNone()) || (a.IsUndefined() && b.IsUndefined());

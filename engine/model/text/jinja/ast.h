@@ -32,7 +32,7 @@ enum class ExpressionKind {
   kFilter,       // children[0]|callable(children[1], ...)
   kTest,         // children[0] is callable(children[1], ...)
   kMethod,       // children[0].callable(children[1], ...)
-  kFunction,     // the global `name`(children...)
+  kFunction,     // the global function or macro `name`(children...)
 };
 
 enum class Operator {
@@ -78,19 +78,21 @@ struct Branch {
   Block body;
 };
 
-enum class StatementKind { kText, kOutput, kIf, kFor, kSet, kBlock, kBreak, kContinue };
+enum class StatementKind { kText, kOutput, kIf, kFor, kSet, kBlock, kMacro, kBreak, kContinue };
 
 struct Statement {
   StatementKind kind = StatementKind::kText;
   int line = 1;
-  std::string text;                  // kText
-  ExpressionPtr expression;          // kOutput; kFor: what to go through; kSet: the value, or null
-  std::vector<Branch> branches;      // kIf
-  std::vector<std::string> targets;  // kFor, kSet: one name, or several to unpack into
-  std::string attribute;             // kSet: of the namespace targets[0], when not empty
-  ExpressionPtr filter;              // kFor: "if ..." behind the sequence; may be null
-  Block body;                        // kFor, kBlock; kSet: prints the value without an expression
-  Block otherwise;                   // kFor: for an empty sequence
+  std::string text;              // kText; kMacro: its name
+  ExpressionPtr expression;      // kOutput; kFor: what to go through; kSet: the value, or null
+  std::vector<Branch> branches;  // kIf
+  // kFor, kSet: one name, or several to unpack into; kMacro: its parameters.
+  std::vector<std::string> targets;
+  std::vector<ExpressionPtr> defaults;  // kMacro: one a parameter, null where there is none
+  std::string attribute;                // kSet: of the namespace targets[0], when not empty
+  ExpressionPtr filter;                 // kFor: "if ..." behind the sequence; may be null
+  Block body;       // kFor, kBlock, kMacro; kSet: prints the value without an expression
+  Block otherwise;  // kFor: for an empty sequence
 };
 
 }  // namespace tandem::jinja

@@ -7,10 +7,15 @@
 
 #include "engine/base/error.h"
 #include "engine/model/text/jinja/format.h"
+#include "engine/model/text/jinja/functions.h"
 #include "engine/model/text/jinja/operators.h"
 
 namespace tandem::jinja {
 namespace {
+
+// Of statements in statements and expressions in expressions, through the macros that they call.
+// Without macros the parser's limits keep a template below it.
+constexpr int kMaxDepth = 600;
 
 // A loop's iteration costs about as much as so many small operations.
 constexpr uint64_t kStepsPerScope = 10;
@@ -30,7 +35,24 @@ class Evaluator {
   // What comes after a block: the next statement, or the loop's next iteration, or its end.
   enum class Flow { kNext, kContinue, kBreak };
 
+  // Lives while one statement's block or one expression is under way.
+  class Deeper {
+   public:
+    explicit Deeper(Evaluator& evaluator) : evaluator_(evaluator) {
+      if (++evaluator_.depth_ > kMaxDepth) {
+        evaluator_.runtime_.Fail("macros call one another too deeply");
+      }
+    }
+    ~Deeper() { --evaluator_.depth_; }
+    Deeper(const Deeper&) = delete;
+    Deeper& operator=(const Deeper&) = delete;
+
+   private:
+    Evaluator& evaluator_;
+  };
+
   Flow Execute(const Block& block) {
+    const Deeper deeper(*this);
     for (const Statement& statement : block) {
       Flow flow = Flow::kNext;
       runtime_.line = statement.line;
@@ -53,6 +75,9 @@ class Evaluator {
           break;
         case StatementKind::kBlock:
           flow = ExecuteBlock(statement.body);
+          break;
+        case StatementKind::kMacro:
+          scopes_.back()[statement.text] = Value(Function{&statement});
           break;
         case StatementKind::kBreak:
           return Flow::kBreak;
@@ -119,7 +144,7 @@ class Evaluator {
       runtime_.Fail(fmt::format("'{}' is no namespace, so '{}.{}' cannot be set",
                                 statement.targets[0], statement.targets[0], statement.attribute));
     }
-    SetAttribute(*space, statement.attribute, std::move(value));
+    SetAttribute(runtime_, *space, statement.attribute, std::move(value));
   }
 
   // What a block prints, in a scope of its own.
@@ -127,21 +152,6 @@ class Evaluator {
     std::string outer = std::exchange(output_, {});
     ExecuteBlock(block);
     return runtime_.NewString(std::exchange(output_, std::move(outer)));
-  }
-
-  void SetAttribute(NamespaceData& space, const std::string& name, Value value) {
-    if (value.name_space() != nullptr) {
-      runtime_.FailUnsupported("a namespace as a part of another value");
-    }
-    for (auto& [key, held] : space.entries) {
-      runtime_.Step();
-      if (key == name) {
-        held = std::move(value);
-        return;
-      }
-    }
-    runtime_.Make(name.size() + sizeof(space.entries[0]));
-    space.entries.emplace_back(name, std::move(value));
   }
 
   // Every iteration gets a scope of its own: what a loop's body sets is gone after it. As in Jinja,
@@ -179,23 +189,24 @@ class Evaluator {
   }
 
   const Value* Find(const std::string& name) const {
-    for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
-      const auto found = scope->find(name);
-      if (found != scope->end()) return &found->second;
+    for (size_t scope = scopes_.size(); scope-- > first_scope_;) {
+      const auto found = scopes_[scope].find(name);
+      if (found != scopes_[scope].end()) return &found->second;
     }
-    return nullptr;
+    const auto found = scopes_[0].find(name);
+    return found == scopes_[0].end() ? nullptr : &found->second;
   }
 
   Value Lookup(const std::string& name) const {
     if (const Value* found = Find(name)) return *found;
-    if (name == "range" || name == "namespace" || name == "raise_exception" ||
-        (name == "strftime_now" && runtime_.now)) {
+    if (IsFunction(name) && (name != "strftime_now" || runtime_.now)) {
       return Value(Function());
     }
     return Runtime::NewUndefined(fmt::format("'{}' is undefined", name));
   }
 
   Value Evaluate(const Expression& node) {
+    const Deeper deeper(*this);
     runtime_.Step();
     const auto child = [&](size_t index) { return Evaluate(*node.children[index]); };
     switch (node.kind) {
@@ -252,7 +263,7 @@ class Evaluator {
       case ExpressionKind::kBinary:
         return Arithmetic(runtime_, node.op, values[0], values[1]);
       case ExpressionKind::kFunction:
-        return CallFunction(node, ToArguments(node, std::move(values), 0));
+        return CallByName(node, ToArguments(node, std::move(values), 0));
       default: {
         const Value self = values[0];
         return Call(runtime_, *node.callable, self, ToArguments(node, std::move(values), 1));
@@ -297,78 +308,74 @@ class Evaluator {
     return true;
   }
 
-  Value CallFunction(const Expression& node, Arguments arguments) {
-    if (node.name == "namespace") return MakeNamespace(std::move(arguments));
-    if (node.name == "range" && arguments.named.empty()) return MakeRange(arguments.positional);
-    if (node.name == "raise_exception" && arguments.positional.size() == 1) {
-      tandem::Fail(ErrorCode::kInvalidArgument,
-                   fmt::format("chat template: {}", ToText(runtime_, arguments.positional[0])));
+  Value CallByName(const Expression& node, Arguments arguments) {
+    const Value* found = Find(node.name);
+    if (found == nullptr && IsFunction(node.name)) {
+      return CallFunction(runtime_, node.name, std::move(arguments));
     }
-    if (node.name == "strftime_now" && !runtime_.now) {
-      runtime_.FailUnsupported("strftime_now() where no time is given");
+    const Value callee = Lookup(node.name);
+    runtime_.RequireDefined(callee);
+    const auto* function = std::get_if<Function>(&callee.data());
+    if (function == nullptr) {
+      runtime_.Fail(fmt::format("'{}' is a {}, not a function", node.name, TypeName(callee)));
     }
-    if (node.name == "strftime_now" && arguments.positional.size() == 1 &&
-        arguments.positional[0].IsString()) {
-      return FormatTime(*arguments.positional[0].string());
+    if (function->macro == nullptr) {
+      runtime_.FailUnsupported(fmt::format("a function by another name, '{}()',", node.name));
     }
-    runtime_.Fail(fmt::format("'{}()' cannot take these arguments", node.name));
+    return CallMacro(*function->macro, std::move(arguments));
   }
 
-  Value FormatTime(const std::string& format) {
-    // Those that Python and C agree on.
-    constexpr std::string_view kConversions = "aAbBdHIjmMpSUwWyYF%";
-    constexpr size_t kMaxFormat = 200;
-    if (format.size() > kMaxFormat) runtime_.FailUnsupported("strftime_now() of a long format");
-    if (format.find('\0') != std::string::npos) runtime_.Fail("a time's format with a NUL");
-    for (size_t at = format.find('%'); at != std::string::npos; at = format.find('%', at + 2)) {
-      const char conversion = at + 1 < format.size() ? format[at + 1] : '\0';
-      if (conversion == '\0' || kConversions.find(conversion) == std::string_view::npos) {
-        runtime_.FailUnsupported(fmt::format("strftime_now() with '{}'", format));
-      }
-    }
-    char text[4096];  // no conversion is longer than 20
-    const size_t size = std::strftime(text, sizeof text, format.c_str(), &*runtime_.now);
-    return runtime_.NewString(std::string(text, size));
+  // A macro sees the template's own variables as they are when it is called, and its parameters;
+  // nothing of its caller's.
+  Value CallMacro(const Statement& macro, Arguments arguments) {
+    runtime_.Step(kStepsPerScope);
+    const size_t callers_scope = std::exchange(first_scope_, scopes_.size());
+    scopes_.emplace_back();
+    BindParameters(macro, std::move(arguments));
+    Value text = Capture(macro.body);
+    scopes_.pop_back();
+    first_scope_ = callers_scope;
+    return text;
   }
 
-  Value MakeNamespace(Arguments arguments) {
-    auto space = std::make_shared<NamespaceData>();
-    if (arguments.positional.size() > 1) runtime_.Fail("'namespace()' takes one dict at most");
-    for (const Value& value : arguments.positional) {
-      if (value.dict() == nullptr) runtime_.FailUnsupported("namespace() of anything but a dict");
-      for (const auto& [key, held] : value.dict()->entries) {
-        if (!key.IsString()) runtime_.Fail("a namespace's attributes are named by strings");
-        SetAttribute(*space, *key.string(), held);
+  void BindParameters(const Statement& macro, Arguments arguments) {
+    const std::vector<std::string>& names = macro.targets;
+    if (arguments.positional.size() > names.size()) {
+      runtime_.Fail(fmt::format("the macro '{}' takes {} arguments at most, not {}", macro.text,
+                                names.size(), arguments.positional.size()));
+    }
+    BoundArguments bound(names.size());
+    std::move(arguments.positional.begin(), arguments.positional.end(), bound.begin());
+    for (auto& [name, value] : arguments.named) {
+      const auto at =
+          static_cast<size_t>(std::find(names.begin(), names.end(), name) - names.begin());
+      if (at == names.size() || bound[at]) {
+        runtime_.Fail(
+            fmt::format("the macro '{}' cannot take the argument '{}'", macro.text, name));
       }
+      bound[at] = std::move(value);
     }
-    for (auto& [key, held] : arguments.named) SetAttribute(*space, key, std::move(held));
-    return Value(std::move(space));
-  }
-
-  Value MakeRange(const std::vector<Value>& bounds) {
-    constexpr uint64_t kMaxRange = 100'000;  // as Jinja's sandbox
-    int64_t parts[3] = {0, 0, 1};            // start, stop, step
-    if (bounds.empty() || bounds.size() > 3) runtime_.Fail("'range()' takes 1 to 3 integers");
-    for (size_t i = 0; i < bounds.size(); ++i) {
-      const auto integer = AsInteger(bounds[i]);
-      if (!integer) runtime_.Fail("'range()' takes integers");
-      parts[bounds.size() == 1 ? 1 : i] = *integer;
+    for (size_t i = 0; i < names.size(); ++i) {
+      scopes_.back()[names[i]] =
+          bound[i]
+              ? *bound[i]
+              : Runtime::NewUndefined(fmt::format("the parameter '{}' was not provided", names[i]));
     }
-    const auto [start, stop, step] = std::tuple(parts[0], parts[1], parts[2]);
-    if (step == 0) runtime_.Fail("'range()' with a step of zero");
-    std::vector<Value> items;
-    for (int64_t at = start; step > 0 ? at < stop : at > stop;) {
-      if (items.size() >= kMaxRange) {
-        runtime_.Fail(fmt::format("'range()' with over {} elements", kMaxRange));
-      }
-      items.emplace_back(at);
-      if (__builtin_add_overflow(at, step, &at)) break;
+    // A default sees the other parameters: those before it, and later ones that were given.
+    for (size_t i = 0; i < names.size(); ++i) {
+      runtime_.Step();
+      if (bound[i] || !macro.defaults[i]) continue;
+      Value value = Evaluate(*macro.defaults[i]);
+      scopes_.back()[names[i]] = std::move(value);
     }
-    return runtime_.NewList(std::move(items), ListKind::kRange);
   }
 
   Runtime& runtime_;
-  std::vector<Variables> scopes_;  // innermost last
+  // The template's own first, the innermost last. A macro's own begin at first_scope_; those
+  // between are its callers'.
+  std::vector<Variables> scopes_;
+  size_t first_scope_ = 1;
+  int depth_ = 0;
   std::string output_;
 };
 

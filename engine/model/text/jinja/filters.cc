@@ -216,6 +216,61 @@ Value ItemsFilter(Runtime& runtime, const Value& self, const BoundArguments&) {
   return runtime.NewList(std::move(items));
 }
 
+// What sorting compares: letters' case counts only where asked for.
+Value SortKey(Runtime& runtime, const Value& value, bool case_sensitive) {
+  const std::string* text = value.string();
+  return text == nullptr || case_sensitive ? value : Lower(runtime, *text);
+}
+
+// The elements in the order of their keys, those of equal keys as they stood. With equal_first, as
+// Python compares lists, keys that are equal need not have an order.
+Value Sorted(Runtime& runtime, std::vector<std::pair<Value, Value>> keyed, bool reverse,
+             bool equal_first) {
+  runtime.Make(keyed.size() * sizeof(keyed[0]));
+  std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& left, const auto& right) {
+    const Value& a = reverse ? right.first : left.first;
+    const Value& b = reverse ? left.first : right.first;
+    return !(equal_first && Equal(runtime, a, b)) && Less(runtime, a, b);
+  });
+  std::vector<Value> sorted;
+  for (auto& entry : keyed) sorted.push_back(std::move(entry.second));
+  return runtime.NewList(std::move(sorted));
+}
+
+bool Flag(const std::optional<Value>& argument) { return argument && Truth(*argument); }
+
+Value SortFilter(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  const std::optional<Value>& attribute = arguments[2];
+  const bool by_attribute = attribute && !attribute->IsNone();
+  if (by_attribute && attribute->IsString() &&
+      attribute->string()->find_first_of(".,") != std::string::npos) {
+    runtime.FailUnsupported("'sort' by several attributes, or by one of an attribute");
+  }
+  std::vector<std::pair<Value, Value>> keyed;
+  const auto elements = Elements(runtime, self);
+  for (const Value& item : elements->items) {
+    runtime.Step();
+    const Value key = by_attribute ? GetItem(runtime, item, *attribute) : item;
+    keyed.emplace_back(SortKey(runtime, key, Flag(arguments[1])), item);
+  }
+  return Sorted(runtime, std::move(keyed), Flag(arguments[0]), true);
+}
+
+Value DictSort(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  runtime.RequireDefined(self);
+  const DictData* dict = self.dict();
+  if (dict == nullptr) runtime.Fail(fmt::format("'dictsort' of a {}", TypeName(self)));
+  const std::string by = arguments[1] ? ToText(runtime, *arguments[1]) : "key";
+  if (by != "key" && by != "value") runtime.Fail("'dictsort' goes by 'key' or 'value'");
+  std::vector<std::pair<Value, Value>> keyed;
+  for (const auto& [key, value] : dict->entries) {
+    runtime.Step();
+    keyed.emplace_back(SortKey(runtime, by == "key" ? key : value, Flag(arguments[0])),
+                       runtime.NewList({key, value}, ListKind::kTuple));
+  }
+  return Sorted(runtime, std::move(keyed), Flag(arguments[2]), false);
+}
+
 // The test that an argument names; null, for truth itself, when there is none.
 const Callable* TestArgument(Runtime& runtime, const std::optional<Value>& argument) {
   if (!argument) return nullptr;
@@ -286,6 +341,7 @@ const Callable* FindFilter(std::string_view name) {
       {"count", {}, 0, LengthFilter},
       {"d", {"default_value", "boolean"}, 0, Default},
       {"default", {"default_value", "boolean"}, 0, Default},
+      {"dictsort", {"case_sensitive", "by", "reverse"}, 0, DictSort},
       {"first", {}, 0, First},
       {"float", {"default"}, 0, FloatFilter},
       {"int", {"default", "base"}, 0, IntFilter},
@@ -303,6 +359,7 @@ const Callable* FindFilter(std::string_view name) {
       {"select", {"test", "argument"}, 0, Select<true>},
       {"selectattr", {"attribute", "test", "argument"}, 1, SelectByAttribute<true>},
       {"safe", {}, 0, SafeFilter},
+      {"sort", {"reverse", "case_sensitive", "attribute"}, 0, SortFilter},
       {"string", {}, 0, StringFilter},
       {"title", {}, 0, TitleFilter},
       {"tojson", {"", "indent", "ensure_ascii"}, 0, ToJsonFilter},

@@ -8,14 +8,13 @@
 #include <utility>
 
 #include "engine/model/text/jinja/expression_parser.h"
+#include "engine/model/text/jinja/functions.h"
 
 namespace tandem::jinja {
 namespace {
 
 constexpr std::array<std::string_view, 9> kReserved = {"and",  "or", "not",  "in",       "is",
                                                        "else", "if", "elif", "recursive"};
-constexpr std::array<std::string_view, 4> kFunctions = {"range", "namespace", "raise_exception",
-                                                        "strftime_now"};
 
 }  // namespace
 
@@ -187,7 +186,7 @@ void ExpressionParser::AddArguments(Expression& node) {
 
 Node ExpressionParser::CallOf(Node callee) {
   if (callee->kind == ExpressionKind::kName) {
-    if (std::find(kFunctions.begin(), kFunctions.end(), callee->name) == kFunctions.end()) {
+    if (!IsFunction(callee->name) && !tokens_.DefinesMacro(callee->name)) {
       FailUnsupported(callee->line, fmt::format("the function '{}()'", callee->name));
     }
     callee->kind = ExpressionKind::kFunction;

@@ -208,6 +208,9 @@ Value GetAttribute(Runtime& runtime, const Value& object, std::string_view name)
     }
     return Runtime::NewUndefined(fmt::format("the namespace has no '{}'", name));
   }
+  if (std::holds_alternative<Function>(object.data())) {
+    runtime.FailUnsupported(fmt::format("'.{}' of a function", name));
+  }
   RefuseMethod(runtime, object, name);
   if (const DictData* dict = object.dict()) {
     for (const auto& [key, value] : dict->entries) {
@@ -216,6 +219,21 @@ Value GetAttribute(Runtime& runtime, const Value& object, std::string_view name)
     }
   }
   return Runtime::NewUndefined(fmt::format("{} has no '{}'", TypeName(object), name));
+}
+
+void SetAttribute(Runtime& runtime, NamespaceData& space, const std::string& name, Value value) {
+  if (value.name_space() != nullptr) {
+    runtime.FailUnsupported("a namespace as a part of another value");
+  }
+  for (auto& [key, held] : space.entries) {
+    runtime.Step();
+    if (key == name) {
+      held = std::move(value);
+      return;
+    }
+  }
+  runtime.Make(name.size() + sizeof(space.entries[0]));
+  space.entries.emplace_back(name, std::move(value));
 }
 
 Value GetItem(Runtime& runtime, const Value& object, const Value& key) {

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "engine/model/text/jinja/ast.h"
@@ -28,6 +29,8 @@ Value Plus(Runtime& runtime, const Value& value);
 // is neither.
 Value GetAttribute(Runtime& runtime, const Value& object, std::string_view name);
 Value GetItem(Runtime& runtime, const Value& object, const Value& key);
+// space.name = value
+void SetAttribute(Runtime& runtime, NamespaceData& space, const std::string& name, Value value);
 Value Slice(Runtime& runtime, const Value& object, const Value& start, const Value& stop,
             const Value& step);
 

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <initializer_list>
 #include <utility>
 
@@ -12,6 +13,7 @@ namespace tandem::jinja {
 namespace {
 
 constexpr size_t kMaxSourceBytes = 512 * 1024;
+constexpr size_t kMaxParameters = 100;
 
 class Parser {
  public:
@@ -75,6 +77,8 @@ class Parser {
       ParseFor(statement);
     } else if (tag == "set") {
       ParseSet(statement);
+    } else if (tag == "macro") {
+      ParseMacro(statement);
     } else if (tag == "generation") {
       // Marks what the model wrote, for training; it renders as if it were not there.
       statement.kind = StatementKind::kBlock;
@@ -154,6 +158,7 @@ class Parser {
     if (tokens_.SkipName("if")) statement.filter = ExpressionParser(tokens_).Conditional();
     if (tokens_.AtName("recursive")) FailUnsupported(tokens_.line(), "a recursive loop");
     ExpectBlockEnd();
+    ++open_scopes_;
     ++open_loops_;
     statement.body = ParseBlock({"else", "endfor"}, "{% for %}");
     --open_loops_;
@@ -161,6 +166,7 @@ class Parser {
       ExpectBlockEnd();
       statement.otherwise = ParseBlock({"endfor"}, "{% else %}");
     }
+    --open_scopes_;
     tokens_.Next();  // endfor
     ExpectBlockEnd();
   }
@@ -187,16 +193,55 @@ class Parser {
     ExpectBlockEnd();
   }
 
+  // A macro inside a loop or another macro would keep their variables alive; none is seen there.
+  void ParseMacro(Statement& statement) {
+    if (open_scopes_ > 0) {
+      FailUnsupported(statement.line, "a macro inside a loop, a macro or another scope");
+    }
+    statement.kind = StatementKind::kMacro;
+    statement.text = ParseTarget();
+    tokens_.ExpectOperator("(");
+    while (!tokens_.AtOperator(")")) {
+      if (!statement.targets.empty()) tokens_.ExpectOperator(",");
+      ParseParameter(statement);
+    }
+    tokens_.ExpectOperator(")");
+    ExpectBlockEnd();
+    statement.body = ParseOutsideLoops("endmacro", "{% macro %}");
+    tokens_.Next();  // endmacro
+    ExpectBlockEnd();
+  }
+
+  void ParseParameter(Statement& macro) {
+    const int line = tokens_.line();
+    std::string name = ParseTarget();
+    if (std::find(macro.targets.begin(), macro.targets.end(), name) != macro.targets.end()) {
+      FailSyntax(line, fmt::format("two parameters are called '{}'", name));
+    }
+    if (macro.targets.size() == kMaxParameters) {
+      FailUnsupported(line, fmt::format("a macro with over {} parameters", kMaxParameters));
+    }
+    macro.targets.push_back(std::move(name));
+    const bool has_default = tokens_.SkipOperator("=");
+    if (!has_default && !macro.defaults.empty() && macro.defaults.back()) {
+      FailSyntax(line, "a parameter without a default follows one that has one");
+    }
+    macro.defaults.push_back(has_default ? ExpressionParser(tokens_).Conditional() : nullptr);
+  }
+
   // A block that prints by itself: no break or continue leaves it.
   Block ParseOutsideLoops(std::string_view end, std::string_view open) {
     const int outer_loops = std::exchange(open_loops_, 0);
+    ++open_scopes_;
     Block block = ParseBlock({end}, open);
+    --open_scopes_;
     open_loops_ = outer_loops;
     return block;
   }
 
   TokenStream tokens_;
   int open_loops_ = 0;
+  int open_scopes_ = 0;  // loops, and blocks that print by themselves
 };
 
 }  // namespace

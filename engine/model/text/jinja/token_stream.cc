@@ -28,6 +28,29 @@ std::string Describe(const Token& token) {
 
 }  // namespace
 
+TokenStream::TokenStream(std::vector<Token> tokens) : tokens_(std::move(tokens)) { FindMacros(); }
+
+void TokenStream::FindMacros() {
+  bool inside = false;
+  for (size_t i = 1; i + 1 < tokens_.size(); ++i) {
+    const Token& token = tokens_[i];
+    if (token.kind != TokenKind::kName) continue;
+    const Token& before = tokens_[i - 1];
+    if (before.kind == TokenKind::kBlockBegin && token.text == "macro") {
+      inside = true;
+      if (tokens_[i + 1].kind == TokenKind::kName) macros_.insert(tokens_[i + 1].text);
+    } else if (before.kind == TokenKind::kBlockBegin && token.text == "endmacro") {
+      inside = false;
+    } else if (inside && (before.kind != TokenKind::kOperator || before.text != ".")) {
+      for (std::string_view implicit : {"caller", "varargs", "kwargs"}) {
+        if (token.text == implicit) {
+          FailUnsupported(token.line, fmt::format("'{}' in a macro", implicit));
+        }
+      }
+    }
+  }
+}
+
 const Token& TokenStream::Next() {
   const Token& token = Current();
   if (token.kind != TokenKind::kEnd) ++at_;

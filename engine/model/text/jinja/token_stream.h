@@ -4,6 +4,9 @@
 // Owned by one parse, on one thread.
 #pragma once
 
+#include <functional>
+#include <set>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -14,8 +17,8 @@ namespace tandem::jinja {
 
 class TokenStream {
  public:
-  // `tokens` end with kEnd.
-  explicit TokenStream(std::vector<Token> tokens) : tokens_(std::move(tokens)) {}
+  // `tokens` end with kEnd. Fails when a macro names what Jinja would hand it beside its arguments.
+  explicit TokenStream(std::vector<Token> tokens);
 
   const Token& Current() const { return tokens_[at_]; }
   const Token& Ahead() const { return tokens_[at_ + 1 < tokens_.size() ? at_ + 1 : at_]; }
@@ -31,6 +34,9 @@ class TokenStream {
   void ExpectOperator(std::string_view op);
   // The name that is the current token.
   std::string ExpectName();
+
+  // Whether the template has a {% macro name ... %}, here or further on.
+  bool DefinesMacro(std::string_view name) const { return macros_.contains(name); }
 
   // Fails on the current token: "unexpected ..., wanted ...".
   [[noreturn]] void FailHere(std::string_view wanted) const;
@@ -50,7 +56,10 @@ class TokenStream {
  private:
   static constexpr int kMaxNesting = 100;
 
+  void FindMacros();
+
   std::vector<Token> tokens_;
+  std::set<std::string, std::less<>> macros_;  // their names
   size_t at_ = 0;
   int nesting_ = 0;
 };

@@ -29,8 +29,12 @@ struct None {};
 struct Undefined {
   std::shared_ptr<const std::string> what;
 };
-// A built-in function named without a call.
-struct Function {};
+struct Statement;
+// A function named without a call: a macro, which the parsed template holds, or when null one that
+// is built in.
+struct Function {
+  const Statement* macro = nullptr;
+};
 
 // Ranges, and the views that a dict's items() and the like are, hold their elements; they can do as
 // little else as Python's can.
