@@ -40,7 +40,7 @@ struct GpuInventory {
   bool built_with_cuda = false;
   // Why there are no GPUs, or with which driver they were found. One line, never empty.
   std::string driver_message;
-  // Versions of the libraries linked in, "cudart 13.0", ...; empty without CUDA.
+  // Versions of the libraries found, "cudart 13.0", ...; empty without CUDA.
   std::vector<std::string> libraries;
   std::vector<GpuInfo> gpus;
   std::vector<GpuPeerPath> peer_paths;  // every ordered pair of distinct GPUs

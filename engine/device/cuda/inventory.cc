@@ -4,6 +4,7 @@
 
 #include <cublas_v2.h>
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -17,16 +18,29 @@ std::string VersionText(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
+// Asked of the library as it is found now, not linked in: it would cost every process, on the CPU
+// too, some 140 MB of relocated tables. "" where it is missing.
+std::string CublasVersion() {
+  const std::string name = fmt::format("libcublas.so.{}", CUBLAS_VER_MAJOR);
+  void* library = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  if (library == nullptr) return "";
+  const auto get = reinterpret_cast<decltype(&cublasGetProperty)>(  // NOLINT: what dlsym gives
+      dlsym(library, "cublasGetProperty"));
+  int major = 0, minor = 0;
+  const bool known = get != nullptr && get(MAJOR_VERSION, &major) == CUBLAS_STATUS_SUCCESS &&
+                     get(MINOR_VERSION, &minor) == CUBLAS_STATUS_SUCCESS;
+  dlclose(library);
+  return known ? fmt::format("{}.{}", major, minor) : "";
+}
+
 std::vector<std::string> LibraryVersions() {
   std::vector<std::string> libraries;
   int runtime = 0;
   if (cudaRuntimeGetVersion(&runtime) == cudaSuccess) {
     libraries.push_back("cudart " + VersionText(runtime));
   }
-  int major = 0, minor = 0;
-  if (cublasGetProperty(MAJOR_VERSION, &major) == CUBLAS_STATUS_SUCCESS &&
-      cublasGetProperty(MINOR_VERSION, &minor) == CUBLAS_STATUS_SUCCESS) {
-    libraries.push_back(fmt::format("cublas {}.{}", major, minor));
+  if (const std::string cublas = CublasVersion(); !cublas.empty()) {
+    libraries.push_back("cublas " + cublas);
   }
   if (const std::string nccl = NcclVersion(); !nccl.empty()) libraries.push_back("nccl " + nccl);
   return libraries;
