@@ -193,6 +193,23 @@ class Generate(unittest.TestCase):
         self.assertIn("Paris", texts.pop())
 
 
+class Memory(unittest.TestCase):
+    @unittest.skipUnless(MODEL, "TANDEM_TEST_MODEL is unset: the default model is not here")
+    def test_a_process_takes_little_beside_the_model_its_copy_and_the_cache(self):
+        binary = pathlib.Path(TANDEM).read_bytes()
+        if b"__asan_init" in binary or b"__tsan_init" in binary:
+            self.skipTest("a sanitizer's own memory is not tandem's")
+        [device] = [m for m in tandem_json("plan", "show", "-m", MODEL, "--plugin", "single", "--devices", 1, "-c", 512)["memory"]
+                    if m["device"] == "d0"]
+        done = subprocess.Popen([TANDEM, "generate", "-m", MODEL, "-c", "512", "-p", "Hello", "-n", "1", "--temp", "0"],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(done.pid, 0)
+        done.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(done.returncode, 0)
+        bound = os.path.getsize(MODEL) + device["weights"] + device["kv"] + 150e6
+        self.assertLess(usage.ru_maxrss * 1024, bound)
+
+
 class Bench(unittest.TestCase):
     def test_rows(self):
         rows = tandem_json("bench", "-m", TINY + "q4_1", "-p", 32, "-n", 8, "-npl", "1,2", "-r", 2)
