@@ -140,7 +140,7 @@ class Needs {
     for (const Program& program : plan_.programs) {
       for (const Op& op : program.ops) {
         if (op.kind == OpKind::kRun) RowOf(op.devices[0]).workspace = scratch;
-        if (op.devices.size() < 2) continue;
+        if (!IsMovement(op.kind)) continue;
         for (DeviceId device : op.devices) moves[static_cast<size_t>(device.value + 1)] = true;
         const bool staged =
             !op.devices[0].IsHost() && rig_.ResolvePath(op.path) == PathKind::kHostStaged;

@@ -14,21 +14,6 @@
 namespace tandem {
 namespace {
 
-bool IsMovement(const Op& op) {
-  switch (op.kind) {
-    case OpKind::kAllReduce:
-    case OpKind::kReduceScatter:
-    case OpKind::kAllGather:
-    case OpKind::kTransfer:
-    case OpKind::kKvMove:
-      return true;
-    case OpKind::kFetch:
-      return op.devices[0] != kHost;  // the host's own link has one path
-    default:
-      return false;
-  }
-}
-
 // The five ops before and after, in text form, and a mark at the op itself.
 std::string Surroundings(const Program& program, uint32_t index) {
   constexpr uint32_t kEachSide = 5;
@@ -124,7 +109,8 @@ class Verifier {
   }
 
   Verdict CheckPath(const Op& op) {
-    if (!IsMovement(op)) return std::nullopt;
+    // The host's own link has one path.
+    if (!IsMovement(op.kind) || op.devices[0].IsHost()) return std::nullopt;
     auto& verdict = paths_[static_cast<size_t>(op.path)];
     if (!verdict) {
       verdict.emplace();
@@ -184,6 +170,20 @@ class Verifier {
 };
 
 }  // namespace
+
+bool IsMovement(OpKind kind) {
+  switch (kind) {
+    case OpKind::kAllReduce:
+    case OpKind::kReduceScatter:
+    case OpKind::kAllGather:
+    case OpKind::kTransfer:
+    case OpKind::kFetch:
+    case OpKind::kKvMove:
+      return true;
+    default:
+      return false;
+  }
+}
 
 VerifyResult VerifyPlanWith(const Plan& plan, const BlockGraph& graph, const Rig& rig,
                             const PlanLimits& limits, const VerifyOptions& options) {

@@ -50,6 +50,9 @@ std::string NameOf(DeviceId device);
 std::string NameOf(BlockId block, UnitRange units);
 std::string NameOf(ValueId id, const ValueInfo& value);
 
+// Whether ops of this kind take a path and move bytes over it from memory to memory.
+bool IsMovement(OpKind kind);
+
 // Structure: the plan without its ops, and each op's form. Nothing else looks at an index before
 // these have.
 Verdict CheckPlanForm(const Plan& plan, const BlockGraph& graph, const Rig& rig);

@@ -117,6 +117,9 @@ TEST(ArchitecturesMutantTest, SmallErrorsShow) {
       {"llama3", "low=1,high=4", "low=1,high=5"},
       {"llama_linear", "scale=4", "scale=3.9"},
       {"qwen2", "arch=qwen2", "arch=qwen2,interleaved=1"},
+      {"mistral_q6_k", "scale=2", "scale=2.02"},
+      {"qwen2_q4_k", "type=q4_k", "type=q5_k"},
+      {"qwen3_q5_1", "embed=q5_1", "embed=q8_0"},
   };
   for (const auto& mutant : mutants) {
     for (const json& entry : Cases()) {
