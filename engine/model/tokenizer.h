@@ -98,6 +98,9 @@ struct VocabularyData {
   bool space_prefix_where_missing = false;
   // "gpt2": whether a word that is a token skips the merges; empty: what the pre-tokenizer says.
   std::optional<bool> ignore_merges;
+  // "gpt2": whether plain text is put into Unicode's form NFC first; empty: what the pre-tokenizer
+  // says.
+  std::optional<bool> composes;
   // Added tokens that take the white space before, or after, them in the text with them.
   std::vector<int32_t> strip_left, strip_right;
 };

@@ -109,6 +109,32 @@ TEST(GgufHostileTest, RefusesArraysThatTheFileCannotHold) {
   }
 }
 
+// Metadata that are there, but more than any model has.
+TEST(GgufHostileTest, HugeMetadataCostNoMoreThanReadingThem) {
+  const auto begin = std::chrono::steady_clock::now();
+  const auto add_keys = [](GgufBuilder& file, size_t count) {
+    while (file.keys.size() < count) {
+      file.keys.push_back({"x." + std::to_string(file.keys.size()), 4, Raw(uint32_t{7})});
+    }
+  };
+  GgufBuilder file = TinyLlamaFileWithVocabulary();
+  add_keys(file, 65536);
+  EXPECT_NO_THROW(LoadBytes(file.Build()));
+  ExpectRefused([&](auto& f) { add_keys(f, 65537); }, kBad, "key count");
+  const uint64_t count = 1u << 20;
+  file = TinyLlamaFileWithVocabulary();
+  file.Set("x.y", 9, Raw(uint32_t{8}) + Raw(count) + std::string(8 * count, '\0'));
+  file.SetString("x.z", std::string(8u << 20, 'z'));
+  EXPECT_NO_THROW(LoadBytes(file.Build()));
+  ExpectRefused(
+      [&](auto& f) {
+        f.Set("tokenizer.ggml.tokens", 9,
+              Raw(uint32_t{8}) + Raw(count) + std::string(8 * count, '\0'));
+      },
+      kBad, "1048576 tokens (want 8");
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+}
+
 TEST(GgufHostileTest, RefusesDuplicates) {
   ExpectRefused([](auto& f) { f.keys.push_back(f.keys[2]); }, kBad, "'llama.block_count'");
   ExpectRefused([](auto& f) { f.tensors.push_back(f.tensors[1]); }, kBad,

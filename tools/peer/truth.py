@@ -31,7 +31,7 @@ def reference(path):
 
 def random_sequences(vocabulary):
     random = np.random.default_rng(7)
-    return [("kl", random.integers(0, vocabulary, RANDOM_TOKENS).tolist()) for _ in range(RANDOM_SEQUENCES)]
+    return [("random", random.integers(0, vocabulary, RANDOM_TOKENS).tolist()) for _ in range(RANDOM_SEQUENCES)]
 
 
 def golden_sequences(path, prompts, chunks):
@@ -91,11 +91,13 @@ def distances(model, sequences, logit_files):
     found = {"reference": Distance(), **{name: Distance() for name in files}}
     for kind, ids in sequences:
         logits = model.logits(ids)
-        found["reference"].add(kind, ids, None, logits)
-        truth = log_softmax(logits) if kind == "kl" else None
+        # A random model's logits lie so far apart that one token would have all the probability: spread as a normal one's.
+        unit = 1 / float(logits.std()) if kind == "random" else 1.0
+        found["reference"].add(kind, ids, None, logits * unit)
+        truth = log_softmax(logits * unit) if kind != "text" else None
         for name, file in files.items():
             rows = np.fromfile(file, dtype=np.float32, count=logits.size).reshape(logits.shape)
-            found[name].add(kind, ids, truth, rows)
+            found[name].add(kind, ids, truth, rows * unit)
     for file in files.values():
         file.close()
     return {name: distance.summary() for name, distance in found.items()}

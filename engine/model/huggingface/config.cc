@@ -54,13 +54,16 @@ const Family& FamilyOf(const JsonFields& config) {
 
 // Keys that change the arithmetic in ways tandem does not do. Harmless when absent, null or false.
 void RefuseForeignKeys(const JsonFields& config) {
-  if (const json* method = config.Find("quantization_config")) {
+  for (const char* key : {"quantization_config", "compression_config"}) {
+    const json* method = config.Find(key);
+    if (method == nullptr) {
+      continue;
+    }
     config.RefuseUnsupported(
-        "quantization_config",
-        fmt::format("weights quantised by {} (want F32, F16 or BF16, or the model as GGUF)",
-                    method->is_object() && method->contains("quant_method")
-                        ? QuoteJson(method->at("quant_method"))
-                        : "an unnamed method"));
+        key, fmt::format("weights quantised by {} (want F32, F16 or BF16, or the model as GGUF)",
+                         method->is_object() && method->contains("quant_method")
+                             ? QuoteJson(method->at("quant_method"))
+                             : "an unnamed method"));
   }
   if (config.FindBool("mlp_bias").value_or(false)) {
     config.RefuseUnsupported("mlp_bias", "true (want false)");
@@ -93,6 +96,9 @@ void ReadYarn(const JsonFields& scaling, ModelConfig& out) {
   if (const std::optional<float> magnitude = scaling.FindF32("attention_factor")) {
     out.rope_magnitude = *magnitude / (1.0f + 0.1f * std::log(std::max(yarn.factor, 1.0f)));
   }
+  if (!scaling.FindBool("truncate").value_or(true)) {
+    scaling.RefuseUnsupported("truncate", "false, but tandem's YaRN does not do this");
+  }
   if (scaling.Find("mscale") != nullptr && scaling.Find("mscale_all_dim") != nullptr) {
     scaling.RefuseUnsupported("mscale", "set, but tandem's YaRN does not do this");
   }
@@ -111,6 +117,18 @@ void ReadLlama3(const JsonFields& scaling, ModelConfig& out) {
   out.rope_factors = Llama3RopeFactors(llama3, out.rope_dim, out.rope_theta);
 }
 
+// Newer files may state a rotation for each kind of layer, or one of a part of each head.
+void RefuseForeignRope(const JsonFields& scaling, const char* key) {
+  for (const char* kind : {"full_attention", "sliding_attention"}) {
+    if (scaling.Find(kind) != nullptr) {
+      scaling.RefuseUnsupported(key, fmt::format("one for {} (want one for all layers)", kind));
+    }
+  }
+  if (scaling.FindF32("partial_rotary_factor").value_or(1.0f) != 1.0f) {
+    scaling.RefuseUnsupported("partial_rotary_factor", "set (want 1)");
+  }
+}
+
 // Newer files gather rope_theta and the scaling in rope_parameters. REQUIRES: every other number of
 // `out` is checked.
 void ReadRope(const JsonFields& config, ModelConfig& out) {
@@ -120,6 +138,7 @@ void ReadRope(const JsonFields& config, ModelConfig& out) {
     return;
   }
   const JsonFields scaling(*object, config.source());
+  RefuseForeignRope(scaling, key);
   out.rope_theta = scaling.FindF32("rope_theta").value_or(out.rope_theta);
   ValidateConfig(out, config.source());
   const std::string type =
@@ -136,16 +155,53 @@ void ReadRope(const JsonFields& config, ModelConfig& out) {
   }
 }
 
-// Qwen files state a window that use_sliding_window turns on, for layers from max_window_layers on
-// (28 where the file does not say, as transformers has it).
+// How many layers have a window, by the list of layers that newer files carry; nothing without one.
+std::optional<uint32_t> WindowedLayers(const JsonFields& config, uint32_t n_layers) {
+  static constexpr char kKey[] = "layer_types";
+  const json* kinds = config.Find(kKey);
+  if (kinds == nullptr) {
+    return std::nullopt;
+  }
+  if (!kinds->is_array() || kinds->size() != n_layers) {
+    config.Refuse(kKey,
+                  fmt::format("want an array of one name for each of the {} layers", n_layers));
+  }
+  uint32_t windowed = 0;
+  for (const json& kind : *kinds) {
+    if (kind != "full_attention" && kind != "sliding_attention") {
+      config.RefuseUnsupported(kKey,
+                               QuoteJson(kind) + " (want full_attention or sliding_attention)");
+    }
+    windowed += kind == "sliding_attention" ? 1 : 0;
+  }
+  if (windowed != 0 && windowed != n_layers) {
+    config.RefuseUnsupported(
+        kKey, fmt::format("a window in {} of {} layers (want all or none)", windowed, n_layers));
+  }
+  return windowed;
+}
+
+// Qwen files state a window that use_sliding_window turns on, for the layers of layer_types, or
+// else from max_window_layers on (28 where the file does not say, as transformers has it).
 void ReadWindow(const JsonFields& config, Window meaning, ModelConfig& out) {
   const uint32_t window = config.FindU32("sliding_window").value_or(0);
+  const std::optional<uint32_t> windowed = WindowedLayers(config, out.n_layers);
+  if (meaning == Window::kNone && windowed.value_or(0) != 0) {
+    config.RefuseUnsupported("layer_types",
+                             "sliding_attention (want full_attention in this family)");
+  }
   if (meaning == Window::kNone || window == 0) {
     return;
   }
+  if (meaning == Window::kAllLayers && windowed == 0u) {
+    config.Refuse("layer_types", fmt::format("full_attention, but sliding_window is {}", window));
+  }
   if (meaning == Window::kWhenUsed) {
-    const uint32_t first = config.FindU32("max_window_layers").value_or(28);
-    if (!config.FindBool("use_sliding_window").value_or(false) || first >= out.n_layers) {
+    if (!config.FindBool("use_sliding_window").value_or(false) || windowed == 0u) {
+      return;
+    }
+    const uint32_t first = windowed ? 0 : config.FindU32("max_window_layers").value_or(28);
+    if (first >= out.n_layers) {
       return;
     }
     if (first != 0) {
@@ -233,6 +289,10 @@ std::string HuggingFaceTensorName(std::string_view name) {
     }
   }
   return std::string(name);
+}
+
+bool IsOutputBias(std::string_view huggingface_name) {
+  return huggingface_name.ends_with(".self_attn.o_proj.bias");
 }
 
 bool IsDerivedTensor(std::string_view huggingface_name) {

@@ -19,6 +19,9 @@ ModelConfig ReadHuggingFaceConfig(const JsonFields& config);
 // counterpart is itself.
 std::string HuggingFaceTensorName(std::string_view name);
 
+// The bias of attention's output, "...self_attn.o_proj.bias", which tandem has no place for.
+bool IsOutputBias(std::string_view huggingface_name);
+
 // Stored by some files, but no weight: "...rotary_emb.inv_freq".
 bool IsDerivedTensor(std::string_view huggingface_name);
 

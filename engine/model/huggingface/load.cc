@@ -1,6 +1,7 @@
 // From a model directory's files to a Model.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/base/check.h"
@@ -46,14 +47,48 @@ TensorView Settle(const TensorView& view, Memory& memory) {
   return copy;
 }
 
+// Llama's attention_bias gives attention's output a bias too. Without one that is not zero nothing
+// is lost.
+bool AddsNothing(const std::string& name, const TensorView& view) {
+  return IsOutputBias(name) && std::all_of(view.data, view.data + view.bytes(),
+                                           [](std::byte b) { return b == std::byte{0}; });
+}
+
 void AddTensors(const std::vector<WeightFile>& weights, Memory& memory, TensorTable& tensors) {
   for (const WeightFile& file : weights) {
     for (const SafetensorsTensor& tensor : file.header.tensors) {
-      if (!IsDerivedTensor(tensor.name)) {
-        tensors.Add(tensor.name,
-                    Settle(LocateSafetensor(tensor, file.header, file.bytes, file.path), memory));
+      if (IsDerivedTensor(tensor.name)) {
+        continue;
+      }
+      const TensorView view = LocateSafetensor(tensor, file.header, file.bytes, file.path);
+      if (!AddsNothing(tensor.name, view)) {
+        tensors.Add(tensor.name, Settle(view, memory));
       }
     }
+  }
+}
+
+// transformers reads biases of Llama and Mistral only where config.json says attention_bias, and
+// makes them up where they are missing.
+void CheckBiases(const JsonFields& config, const ModelConfig& loaded) {
+  static constexpr char kKey[] = "attention_bias";
+  const bool wanted = config.FindBool(kKey).value_or(false);
+  if (wanted && !loaded.attention_bias) {
+    config.Refuse(kKey, "true, but the layers have no 'self_attn.q_proj.bias'");
+  }
+  if (!wanted && loaded.attention_bias && loaded.architecture == "llama") {
+    config.Refuse(kKey, "not true, but the layers have 'self_attn.q_proj.bias'");
+  }
+}
+
+// A stored output matrix that is not the embedding contradicts tie_word_embeddings; readers differ
+// in which they believe.
+void CheckTied(const JsonFields& config, const TensorView& stored, const TensorView& embedding) {
+  if (stored.type != embedding.type ||
+      std::memcmp(stored.data, embedding.data, embedding.bytes()) != 0) {
+    config.Refuse("tie_word_embeddings",
+                  "true, but 'lm_head.weight' is there and differs from "
+                  "'model.embed_tokens.weight' (want false, or one of them alone)");
   }
 }
 
@@ -68,7 +103,8 @@ std::shared_ptr<const Model> LoadHuggingFace(HuggingFaceFiles files) {
   }
   ModelParts parts;
   parts.source = files.source;
-  parts.config = ReadHuggingFaceConfig(JsonFields(*document, config_path));
+  const JsonFields config(*document, config_path);
+  parts.config = ReadHuggingFaceConfig(config);
   const Architecture* arch = FindArchitecture(parts.config.architecture);
   Check(arch != nullptr, "huggingface: a family without a table");
 
@@ -77,15 +113,22 @@ std::shared_ptr<const Model> LoadHuggingFace(HuggingFaceFiles files) {
   memory->files = files.owner;
   TensorTable tensors("safetensors", files.source, HuggingFaceTensorName);
   AddTensors(weights, *memory, tensors);
-  if (parts.config.tied_embedding) {
-    tensors.Drop(arch->output);
-  } else if (!tensors.Has(arch->output)) {
+  std::optional<TensorView> stored_output;
+  if (tensors.Has(arch->output)) {
+    if (parts.config.tied_embedding) {
+      stored_output = tensors.Take(arch->output, parts.config.vocab, parts.config.hidden);
+    }
+  } else if (!parts.config.tied_embedding) {
     Fail(ErrorCode::kModelFile,
          fmt::format("safetensors: {}: tensor '{}' missing (want it, or tie_word_embeddings in "
                      "config.json)",
                      files.source, HuggingFaceTensorName(arch->output)));
   }
   TakeWeights(*arch, tensors, parts);
+  CheckBiases(config, parts.config);
+  if (stored_output) {
+    CheckTied(config, *stored_output, parts.token_embedding);
+  }
   parts.memory = memory;
 
   if (std::optional<VocabularyData> data = ReadHuggingFaceVocabulary(files, parts.config.vocab)) {

@@ -2,7 +2,7 @@
 // generation_config.json and chat_template.jinja add to it. Two kinds are read, byte-level BPE
 // (GPT-2, SmolLM2, Llama 3, Qwen) and BPE over text with U+2581 for spaces and bytes for what has
 // no piece (Llama 2, Mistral); every step of another kind is refused by its name. Unicode
-// normalisation (NFC, in Qwen's files) is left out: text arrives composed nearly always.
+// normalisation NFC (Qwen's files ask for it) is done.
 //
 //   std::optional<VocabularyData> data = ReadHuggingFaceVocabulary(files, rows_of_embedding);
 #pragma once

@@ -93,11 +93,13 @@ std::string ExpressionOf(const json& step, const std::string& source) {
 
 void ReadByteLevel(const json& document, const std::string& source, VocabularyData& data) {
   data.model = "gpt2";
+  data.composes = false;
   for (const json* step : Steps(document, "normalizer", "normalizers")) {
     const std::string type = Text(*step, "type");
     if (type != "NFC") {
       Refuse(source, fmt::format("normalizer: {} (want none, or NFC)", QuoteForMessage(type)));
     }
+    data.composes = true;
   }
   std::vector<std::string> expressions;
   for (const json* step : Steps(document, "pre_tokenizer", "pretokenizers")) {

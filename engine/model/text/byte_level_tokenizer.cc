@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "engine/model/text/byte_alphabet.h"
+#include "engine/model/text/nfc.h"
 #include "engine/model/text/pre_tokenizer.h"
 #include "engine/model/text/vocabulary_tokenizer.h"
 
@@ -18,7 +19,8 @@ class ByteLevelTokenizer final : public VocabularyTokenizer {
       : VocabularyTokenizer(std::move(data), source),
         pre_(PreTokenizer::Make(vocabulary().data().pre, source)),
         merges_(vocabulary().TakeMerges(source)),
-        ignore_merges_(vocabulary().data().ignore_merges.value_or(pre_->ignore_merges())) {
+        ignore_merges_(vocabulary().data().ignore_merges.value_or(pre_->ignore_merges())),
+        composes_(vocabulary().data().composes.value_or(pre_->composes())) {
     for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
       byte_ids_[byte] = vocabulary().IdOf(CharacterOfByte(static_cast<uint8_t>(byte)));
     }
@@ -31,7 +33,7 @@ class ByteLevelTokenizer final : public VocabularyTokenizer {
       if (stretch.id >= 0) {
         ids.push_back(stretch.id);
       } else {
-        EncodePlain(stretch.text, ids);
+        EncodeText(stretch.text, ids);
       }
     }
   }
@@ -39,6 +41,14 @@ class ByteLevelTokenizer final : public VocabularyTokenizer {
     return BytesOfSpelling(spelling);
   }
   bool AddsBosByDefault() const override { return pre_->adds_bos_by_default(); }
+
+  void EncodeText(std::string_view text, std::vector<int32_t>& ids) const {
+    if (composes_ && !IsPlainlyNfc(text)) {
+      EncodePlain(ToNfc(text), ids);
+    } else {
+      EncodePlain(text, ids);
+    }
+  }
 
   void EncodePlain(std::string_view plain, std::vector<int32_t>& ids) const {
     std::vector<int32_t> symbols;
@@ -68,6 +78,7 @@ class ByteLevelTokenizer final : public VocabularyTokenizer {
   std::unique_ptr<const PreTokenizer> pre_;
   MergeTable merges_;
   bool ignore_merges_;
+  bool composes_;
   std::array<int32_t, 256> byte_ids_{};  // -1: the vocabulary lacks this byte
 };
 

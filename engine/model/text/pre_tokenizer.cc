@@ -53,6 +53,7 @@ struct Family {
   std::vector<const char*> expressions;
   bool ignore_merges = false;
   bool adds_bos_by_default = false;
+  bool composes = false;
 };
 
 const std::vector<Family>& Families() {
@@ -70,9 +71,9 @@ const std::vector<Family>& Families() {
        true},
       {{"dbrx", "smaug-bpe", "chatglm-bpe"}, {kLlama3}},
       {{"glm4"}, {kLlama3}, true},
-      {{"qwen2", "deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "grok-2"},
-       {kQwen2}},
-      {{"qwen35"}, {kQwen35}},
+      {{"qwen2"}, {kQwen2}, false, false, true},
+      {{"deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "grok-2"}, {kQwen2}},
+      {{"qwen35"}, {kQwen35}, false, false, true},
       {{"tekken"}, {kTekken}, true, true},
       {{"gpt-4o", "llama4"}, {kO200k}},
       {{"falcon"}, {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2, "[0-9][0-9][0-9]"}},
@@ -229,7 +230,9 @@ class Expression {
 class RegexPreTokenizer final : public PreTokenizer {
  public:
   explicit RegexPreTokenizer(const Family& family)
-      : ignore_merges_(family.ignore_merges), adds_bos_(family.adds_bos_by_default) {
+      : ignore_merges_(family.ignore_merges),
+        adds_bos_(family.adds_bos_by_default),
+        composes_(family.composes) {
     for (const char* pattern : family.expressions) expressions_.emplace_back(pattern);
   }
 
@@ -251,11 +254,13 @@ class RegexPreTokenizer final : public PreTokenizer {
 
   bool ignore_merges() const override { return ignore_merges_; }
   bool adds_bos_by_default() const override { return adds_bos_; }
+  bool composes() const override { return composes_; }
 
  private:
   std::vector<Expression> expressions_;
   bool ignore_merges_;
   bool adds_bos_;
+  bool composes_;
 };
 
 }  // namespace

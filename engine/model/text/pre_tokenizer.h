@@ -34,6 +34,9 @@ class PreTokenizer {
   virtual bool ignore_merges() const = 0;
   // What models of this kind do about BOS when the file does not say.
   virtual bool adds_bos_by_default() const = 0;
+  // Whether text was put into Unicode's form NFC before models of this kind saw it. GGUF files do
+  // not say; the models' own tokenizer.json does.
+  virtual bool composes() const = 0;
 };
 
 // The name of the pre-tokenizer that a tokenizer.json describes by its expressions, in the order

@@ -152,6 +152,95 @@ SafetensorsBuilder TinyQwenTensors(bool biases) {
   return file;
 }
 
+TEST(HuggingFaceTest, WindowsFollowTheListOfLayers) {
+  const auto window = [](const char* family, const nlohmann::json& types, bool use) {
+    FolderBuilder folder = TinyLlamaFolder();
+    folder.config["architectures"] = {family};
+    folder.config["sliding_window"] = 32;
+    folder.config["use_sliding_window"] = use;
+    folder.config["max_window_layers"] = 0;
+    folder.config["layer_types"] = types;
+    if (std::string(family) == "Qwen2ForCausalLM") {
+      folder.files["model.safetensors"] = TinyQwenTensors(true).Build();
+    }
+    return folder.Load()->config().sliding_window;
+  };
+  EXPECT_EQ(window("Qwen2ForCausalLM", nullptr, true), 32u);
+  EXPECT_EQ(window("Qwen2ForCausalLM", {"sliding_attention"}, true), 32u);
+  EXPECT_EQ(window("Qwen2ForCausalLM", {"sliding_attention"}, false), 0u);
+  EXPECT_EQ(window("Qwen2ForCausalLM", {"full_attention"}, true), 0u);
+  EXPECT_EQ(window("MistralForCausalLM", {"sliding_attention"}, false), 32u);
+  EXPECT_EQ(window("LlamaForCausalLM", {"full_attention"}, false), 0u);
+  constexpr ErrorCode kNo = ErrorCode::kUnsupported;
+  const auto refused = [&](const nlohmann::json& types, const std::string& what, ErrorCode code) {
+    ExpectRefused(
+        [&](auto& f) {
+          f.config["num_hidden_layers"] = 2;
+          f.config["sliding_window"] = 32;
+          f.config["layer_types"] = types;
+        },
+        what, code);
+  };
+  refused({"full_attention", "sliding_attention"}, "a window in 1 of 2 layers", kNo);
+  refused({"full_attention", "linear_attention"}, "layer_types: 'linear_attention'", kNo);
+  refused({"sliding_attention", "sliding_attention"}, "layer_types: sliding_attention", kNo);
+  refused({"full_attention"}, "one name for each of the 2 layers", ErrorCode::kModelFile);
+  refused("full_attention", "one name for each", ErrorCode::kModelFile);
+  refused({1, 2}, "layer_types: '1'", kNo);
+  ExpectRefused(
+      [](auto& f) {
+        f.config["architectures"] = {"MistralForCausalLM"};
+        f.config["sliding_window"] = 32;
+        f.config["layer_types"] = {"full_attention"};
+      },
+      "full_attention, but sliding_window is 32");
+  ExpectRefused(
+      [](auto& f) {
+        f.config["architectures"] = {"Qwen2ForCausalLM"};
+        f.config["num_hidden_layers"] = 3;
+        f.config["sliding_window"] = 32;
+        f.config["use_sliding_window"] = true;
+        f.config["max_window_layers"] = 2;
+      },
+      "max_window_layers: 2: a window in some layers", kNo);
+}
+
+TEST(HuggingFaceTest, BiasesAreWhatTheConfigurationSays) {
+  const auto folder_with = [](const nlohmann::json& says, bool biases, const char* output) {
+    FolderBuilder folder = TinyLlamaFolder();
+    SafetensorsBuilder file = biases ? TinyQwenTensors(true) : TinyLlamaTensors(DType::kBF16);
+    if (output != nullptr) {
+      file.Add("model.layers.0.self_attn.o_proj.bias", "BF16", {16},
+               std::string(31, '\0') + std::string(output, 1));
+    }
+    folder.files["model.safetensors"] = file.Build();
+    folder.config["attention_bias"] = says;
+    return folder;
+  };
+  EXPECT_TRUE(folder_with(true, true, nullptr).Load()->config().attention_bias);
+  // A bias of the output that is all zero changes nothing.
+  EXPECT_TRUE(folder_with(true, true, "\0").Load()->config().attention_bias);
+  EXPECT_FALSE(folder_with(false, false, "\0").Load()->config().attention_bias);
+  const auto message = [&](const FolderBuilder& folder, ErrorCode code) {
+    return MessageOf([&] { folder.Load(); }, code);
+  };
+  EXPECT_NE(message(folder_with(true, true, "\x3F"), ErrorCode::kUnsupported)
+                .find("'model.layers.0.self_attn.o_proj.bias'"),
+            std::string::npos);
+  EXPECT_NE(message(folder_with(true, false, nullptr), ErrorCode::kModelFile)
+                .find("attention_bias: true, but the layers have no"),
+            std::string::npos);
+  for (const nlohmann::json& says : {nlohmann::json(false), nlohmann::json()}) {
+    EXPECT_NE(message(folder_with(says, true, nullptr), ErrorCode::kModelFile)
+                  .find("attention_bias: not true, but the layers have"),
+              std::string::npos);
+  }
+  SafetensorsBuilder file = TinyLlamaTensors(DType::kBF16);
+  file.Add("model.layers.0.mlp.up_proj.bias", {32}, DType::kBF16);
+  ExpectRefused([&](auto& f) { f.files["model.safetensors"] = file.Build(); },
+                "'model.layers.0.mlp.up_proj.bias'", ErrorCode::kUnsupported);
+}
+
 TEST(HuggingFaceTest, ReadsQwen2AndQwen3) {
   FolderBuilder folder = TinyLlamaFolder();
   folder.files["model.safetensors"] = TinyQwenTensors(true).Build();
@@ -247,6 +336,13 @@ TEST(HuggingFaceTest, TheOutputMatrixFollowsTheConfiguration) {
   file.Add("model.layers.0.self_attn.rotary_emb.inv_freq", {4}, DType::kF32);
   FolderBuilder folder = TinyLlamaFolder();
   folder.files["model.safetensors"] = file.Build();
+  EXPECT_NE(MessageOf([&] { folder.Load(); }).find("'lm_head.weight' is there and differs"),
+            std::string::npos);
+  // The same again under both names is what some writers store.
+  const uint64_t bytes = 8 * 16 * 2;
+  file.data.replace(file.header["lm_head.weight"]["data_offsets"][0].get<uint64_t>(), bytes,
+                    file.data, 0, bytes);
+  folder.files["model.safetensors"] = file.Build();
   const auto tied = folder.Load();
   EXPECT_TRUE(tied->config().tied_embedding);
   EXPECT_EQ(tied->output().data, tied->token_embedding().data);
@@ -291,7 +387,31 @@ TEST(HuggingFaceTest, NamesWhatItDoesNotSupport) {
                 "rope_scaling: 'dynamic'", kNo);
   ExpectRefused([](auto& f) { f.config["quantization_config"] = {{"quant_method", "gptq"}}; },
                 "quantised by 'gptq'", kNo);
+  ExpectRefused([](auto& f) { f.config["quantization_config"] = {{"quant_method", "fp8"}}; },
+                "quantised by 'fp8'", kNo);
+  ExpectRefused([](auto& f) { f.config["quantization_config"] = nlohmann::json::object(); },
+                "an unnamed method", kNo);
+  ExpectRefused([](auto& f) { f.config["compression_config"] = {{"format", "int-quantized"}}; },
+                "compression_config: weights quantised", kNo);
   ExpectRefused([](auto& f) { f.config["mlp_bias"] = true; }, "mlp_bias", kNo);
+  for (const char* kind : {"full_attention", "sliding_attention"}) {
+    ExpectRefused([&](auto& f) { f.config["rope_parameters"][kind] = {{"rope_theta", 1e6}}; },
+                  std::string("rope_parameters: one for ") + kind, kNo);
+  }
+  ExpectRefused(
+      [](auto& f) {
+        f.config["rope_parameters"] = {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}};
+      },
+      "partial_rotary_factor", kNo);
+  for (const char* kind : {"longrope", "su", "ntk", "mrope", ""}) {
+    ExpectRefused([&](auto& f) { f.config["rope_scaling"] = {{"rope_type", kind}}; },
+                  std::string("rope_scaling: '") + kind + "'", kNo);
+  }
+  ExpectRefused(
+      [](auto& f) {
+        f.config["rope_scaling"] = {{"type", "yarn"}, {"factor", 4.0}, {"truncate", false}};
+      },
+      "truncate", kNo);
   ExpectRefused([](auto& f) { f.config["hidden_act"] = "gelu"; }, "hidden_act: 'gelu'", kNo);
   ExpectRefused([](auto& f) { f.config["partial_rotary_factor"] = 0.5; }, "partial_rotary", kNo);
   SafetensorsBuilder file = TinyLlamaTensors(DType::kBF16);

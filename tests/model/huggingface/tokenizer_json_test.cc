@@ -112,6 +112,27 @@ TEST(TokenizerJsonTest, RefusesVocabulariesThatAreNone) {
   ExpectRefused("gpt2", [](json& t) { t["added_tokens"][0]["special"] = "yes"; }, "special");
 }
 
+TEST(TokenizerJsonTest, RefusesWhatIsLargerThanAnyTokenizer) {
+  const auto message = [](const std::string& text) -> std::string {
+    FolderBuilder folder = FolderOf("gpt2");
+    folder.files["tokenizer.json"] = text;
+    try {
+      Read(folder);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "read";
+  };
+  const auto has = [](const std::string& text, const char* part) {
+    return text.find(part) != std::string::npos;
+  };
+  EXPECT_TRUE(has(message(std::string((64u << 20) + 1, ' ')), "want at most 67108864"));
+  EXPECT_TRUE(has(message(std::string(1'000'000, '[')), "nested more than 32 deep"));
+  std::string many = "{\"added_tokens\": [0";
+  for (int i = 0; i < (1 << 22); ++i) many += ",0";
+  EXPECT_TRUE(has(message(many + "]}"), "more than 4194304 values"));
+}
+
 TEST(TokenizerJsonTest, NamesStepsThatItDoesNotDo) {
   const auto expect = [](const std::string& kind, const std::function<void(json&)>& spoil,
                          const std::string& what) {
@@ -136,6 +157,23 @@ TEST(TokenizerJsonTest, NamesStepsThatItDoesNotDo) {
   expect("mistral", [](json& t) { t["pre_tokenizer"]["prepend_scheme"] = "often"; }, "'often'");
   expect(
       "llama2", [](json& t) { t["normalizer"]["normalizers"][1]["content"] = "_"; }, "'Replace'");
+}
+
+TEST(TokenizerJsonTest, ComposesTextWhenTheFileAsksForIt) {
+  FolderBuilder folder = FolderOf("qwen2");
+  json document = json::parse(folder.files["tokenizer.json"]);
+  const auto composes = [&](const char* normalizer) {
+    document["normalizer"] = json::parse(normalizer);
+    folder.files["tokenizer.json"] = document.dump();
+    return Read(folder)->composes;
+  };
+  EXPECT_EQ(composes(R"({"type": "NFC"})"), true);
+  EXPECT_EQ(composes(R"({"type": "Sequence", "normalizers": [{"type": "NFC"}]})"), true);
+  EXPECT_EQ(composes(R"({"type": "Sequence", "normalizers": []})"), false);
+  EXPECT_EQ(composes("null"), false);
+  ExpectRefused(
+      "qwen2", [](json& t) { t["normalizer"] = {{"type", "NFKC"}}; }, "'NFKC'",
+      ErrorCode::kUnsupported);
 }
 
 TEST(TokenizerJsonTest, TheEmbeddingMayHaveRowsThatNoTokenNames) {

@@ -44,6 +44,26 @@ TEST(TokenizerTest, MergesByRankThenFromTheLeft) {
   EXPECT_THAT(tok->Encode("aaa", {}), ElementsAre(261, 'a'));
 }
 
+TEST(TokenizerTest, ComposesPlainTextWhereTheVocabularyOrThePreTokenizerSaysSo) {
+  VocabularyData data = SmallVocabulary();
+  data.tokens.back() = "<e\xCC\x81>";  // a token in the text stands as it is spelled
+  const std::string apart = "e\xCC\x81";
+  const auto ids = [&](VocabularyData vocabulary) {
+    return MakeTokenizer(std::move(vocabulary), "test")->Encode(apart + "<" + apart + ">", {});
+  };
+  EXPECT_THAT(ids(data), ElementsAre('e', 0xCC, 0x81, kLongUserId));
+  data.composes = true;
+  EXPECT_THAT(ids(data), ElementsAre(0xC3, 0xA9, kLongUserId));
+  data.composes.reset();
+  data.pre = "qwen2";
+  EXPECT_THAT(ids(data), ElementsAre(0xC3, 0xA9, kLongUserId));
+  data.pre = "deepseek-r1-qwen";
+  EXPECT_THAT(ids(data), ElementsAre('e', 0xCC, 0x81, kLongUserId));
+  data.pre = "qwen2";
+  data.composes = false;
+  EXPECT_THAT(ids(data), ElementsAre('e', 0xCC, 0x81, kLongUserId));
+}
+
 TEST(TokenizerTest, DigitsStandAlone) {
   const auto tok = MakeTokenizer(SmallVocabulary(), "test");
   EXPECT_THAT(tok->Encode("ab12", {}), ElementsAre(256, '1', '2'));
@@ -147,6 +167,28 @@ TEST(TokenizerTest, WholeWordsSkipTheMergesWhereThePreTokenizerSaysSo) {
   EXPECT_THAT(MakeTokenizer(data, "test")->Encode("zap", {}), ElementsAre(266));
   EXPECT_THAT(MakeTokenizer(data, "test")->Encode("zip", {}), ElementsAre('z', 'i', 'p'))
       << "a control token must not come out of plain text";
+}
+
+// Ids without a spelling, as padding leaves them, and bytes that no token stands for.
+TEST(TokenizerTest, HolesAreNeverMatched) {
+  VocabularyData data = SmallVocabulary();
+  const auto hole = static_cast<int32_t>(data.tokens.size());
+  for (int i = 0; i < 3; ++i) {
+    data.tokens.push_back("");
+    data.types.push_back(i == 0 ? 1 : 3 + i);
+  }
+  data.tokens['x'] = "";
+  const auto tok = MakeTokenizer(data, "test");
+  EXPECT_EQ(tok->vocab_size(), 269u);
+  EXPECT_THAT(tok->Encode("abxab", {.parse_special = true}), ElementsAre(256, 256));
+  EXPECT_THAT(tok->Encode("x", {.parse_special = true}), ElementsAre());
+  for (int32_t id : {int32_t{'x'}, hole, hole + 1, hole + 2}) {
+    EXPECT_EQ(tok->TokenBytes(id, true), "");
+    EXPECT_EQ(tok->TokenText(id), "");
+  }
+  data.tokens.assign(data.tokens.size(), "");
+  data.merges.clear();
+  EXPECT_TRUE(MakeTokenizer(data, "test")->Encode("abc <s>", {.parse_special = true}).empty());
 }
 
 TEST(TokenizerTest, ByteTypedTokensAreBytes) {
