@@ -10,10 +10,14 @@
 //
 // A product of a quantised weight row with such a row is, per block b of 32 columns, exact in
 // int32:
+// clang-format off
 //   Q8_0, Q4_0, Q5_0:  acc += (d * scale_b) * sum(w * q)
-//   Q4_1, Q5_1:        acc += (d * scale_b) * sum(w * q);        acc += m * (scale_b * sum(q))
-//   Q4_K, Q5_K:        acc += ((d * sc) * scale_b) * sum(w * q);  acc -= (dmin * mn) * (scale_b *
-//   sum(q)) Q6_K:              acc += (d * scale_b) * (sc0 * sum0(w * q) + sc1 * sum1(w * q))
+//   Q4_1, Q5_1:        acc += (d * scale_b) * sum(w * q)
+//                      acc += m * (scale_b * sum(q))
+//   Q4_K, Q5_K:        acc += ((d * sc) * scale_b) * sum(w * q)
+//                      acc -= (dmin * mn) * (scale_b * sum(q))
+//   Q6_K:              acc += (d * scale_b) * (sc0 * sum0(w * q) + sc1 * sum1(w * q))
+// clang-format on
 // with w the stored integer less its offset (8, 16 or 32 where the type has one), sc and mn the
 // block's 6-bit scale and minimum, sc0 and sc1 the 8-bit scales of its halves of 16 columns. Blocks
 // are added in order in f32, one chain an output. d * sc and dmin * mn are exact in f32, and so is

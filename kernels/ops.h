@@ -1,7 +1,7 @@
 // What a device can compute: the interface between the executor and the kernels. One implementation
 // a back end: kernels/ref (the naive oracle), kernels/cpu (vectorised), kernels/cuda.
 //
-// Activations are f32, row-major; a "row" is one token. Numerics (design.md, section 6): on one
+// Activations are f32, row-major; a "row" is one token. Numerics (kernels/README.md): on one
 // instruction tier every output element is summed in an order fixed by its length and weight type
 // alone, never by how many rows share the call, how they were chunked, or how many threads ran.
 //

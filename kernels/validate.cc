@@ -40,6 +40,7 @@ void CheckMatMul(const PreparedRows& x, const MatMulTask& task, RowForm form) {
   Check(task.slice.cols() == x.cols, "kernels: MatMul rows do not match the slice's columns");
   Check(task.y_stride >= task.slice.rows(), "kernels: MatMul output rows overlap");
   Check(x.f32 != nullptr || x.n == 0, "kernels: MatMul without rows");
+  Check(x.cols > 0, "kernels: MatMul without columns");
   Check(form == RowForm::kF32 || (x.form == form && x.narrow != nullptr) || x.n == 0,
         "kernels: MatMul with rows prepared for weights of another form");
 }

@@ -12,7 +12,7 @@
 
 namespace tandem {
 
-// Throws Error(kNotFound | kModelFile | kUnsupported).
+// Throws Error(kModelFile | kUnsupported).
 std::shared_ptr<const Model> LoadModel(const std::string& path);
 
 // The tokenizer and the chat template alone. Throws the same.

@@ -33,7 +33,7 @@ class FileDescriptor {
 [[noreturn]] void RefuseWithErrno(const std::string& path, const char* what, int error) {
   const std::string reason = std::generic_category().message(error);
   if (error == ENOENT || error == ENOTDIR) {
-    Fail(ErrorCode::kNotFound,
+    Fail(ErrorCode::kModelFile,
          fmt::format("model file: {}: {} (check the path, or see `tandem models`)", path, reason));
   }
   Fail(ErrorCode::kModelFile, fmt::format("model file: {}: {}: {}", path, what, reason));

@@ -14,8 +14,8 @@ namespace tandem {
 
 class MappedFile {
  public:
-  // Throws Error(kNotFound) when there is nothing at `path`, Error(kModelFile) when it is not a
-  // regular file with content that can be read. Never blocks (a FIFO is refused, not waited for).
+  // Throws Error(kModelFile) when there is nothing at `path`, or no regular file with content that
+  // can be read. Never blocks (a FIFO is refused, not waited for).
   static std::shared_ptr<const MappedFile> Open(const std::string& path);
 
   ~MappedFile();

@@ -77,7 +77,7 @@ class Model {
 };
 
 // Opens a GGUF file (version 2 or 3) by mmap. Every count, offset, size and type is checked against
-// the real file before use. Throws Error(kNotFound | kModelFile | kUnsupported).
+// the real file before use. Throws Error(kModelFile | kUnsupported).
 std::shared_ptr<const Model> LoadGguf(const std::string& path);
 
 }  // namespace tandem

@@ -37,7 +37,7 @@ struct Survey {
   std::shared_ptr<const void> memory;  // keeps the views alive
 };
 
-// Throws Error(kNotFound | kModelFile) for what is no model at all: nothing there, no GGUF file, no
+// Throws Error(kModelFile) for what is no model at all: nothing there, no GGUF file, no
 // folder with a config.json.
 Survey SurveyModel(const std::string& path);
 

@@ -1,5 +1,5 @@
 // The verifier: one pass in list order that accepts a plan only if executing it computes the model.
-// Rules (design.md, section 4): structure, locality, meaning, coverage, tokens, kv, completeness,
+// Rules: structure, locality, meaning, coverage, tokens, kv, completeness,
 // memory, rig. A plan it accepts may be slow, never wrong; a mutation fuzz in the tests holds it to
 // that.
 //

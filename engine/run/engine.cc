@@ -104,6 +104,10 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                     .pool = pool_.get()});
   MakeInfo();
   info_.load_time = wall_.Now() - start;
+  options_.log->Write(LogLevel::kInfo,
+                      fmt::format("engine: planned, and packed {:.1f} MB of weights, in {:.0f} ms",
+                                  static_cast<double>(info_.packed_bytes.value) * 1e-6,
+                                  info_.load_time.Seconds() * 1e3));
   UpdateGauges();
 }
 

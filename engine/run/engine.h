@@ -35,7 +35,7 @@
 
 namespace tandem {
 
-// How close to the real thing a number is (design.md, section 1). Shown everywhere with the number.
+// How close to the real thing a number is (results/METRICS.md). Shown everywhere with the number.
 enum class Fidelity : uint8_t { kMeasured, kEmulated, kPredicted };
 const char* ToString(Fidelity fidelity);  // "measured", "emulated", "predicted"
 

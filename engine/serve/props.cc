@@ -81,6 +81,8 @@ HttpResponse HandleProps(ServeContext& context, const HttpRequest&) {
              {"devices", info.planned.plan.n_devices},
              {"lanes", info.planned.plan.n_lanes},
              {"memory", MemoryJson(info.planned.verified.memory)},
+             {"packed_bytes", info.packed_bytes.value},
+             {"load_ns", info.load_time.value},
              {"context", options.limits.context},
              {"slots", options.limits.max_sequences},
              {"slot_context", context.slot_context},

@@ -70,7 +70,7 @@ double ReadProbe::Seconds() {
 
 ArithmeticProbe::ArithmeticProbe(BenchRig& rig, ArithmeticKind kind)
     : pool_(*rig.pool), loops_(BestProbeLoops(kind)) {
-  constexpr double kOps = 1e8;  // a thread: some tenth of a millisecond
+  constexpr double kOps = 1e8;  // a thread: a tenth of a millisecond or so
   iterations_ = static_cast<uint64_t>(kOps / loops_.ops_per_iteration) + 1;
 }
 

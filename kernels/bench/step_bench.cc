@@ -5,7 +5,7 @@
 // the steps, over the step's; of a prefill, the multiply-adds of its layers' products (one part of
 // int8 counted) a second, over those of a probe that multiplies in registers.
 //
-//   kernels_bench --benchmark_filter='Prefill|Decode'
+//   kernels_bench --benchmark_filter='^(Prefill|Decode)/'
 #include <benchmark/benchmark.h>
 
 #include "kernels/bench/bench_support.h"
@@ -147,8 +147,8 @@ void Prefill(benchmark::State& state, DType type) {
   state.SetLabel(step.name());
 }
 
-// range(0) sequences, each one token further at every step, from position range(2) to the end of
-// its page and again.
+// range(0) sequences, each one token further at every step, from position range(2) on for
+// kPageTokens positions and again.
 void Decode(benchmark::State& state, DType type) {
   const auto batch = static_cast<uint32_t>(state.range(0));
   const auto context = static_cast<uint32_t>(state.range(2));

@@ -10,11 +10,22 @@ namespace {
 constexpr uint64_t kLineFloats = 16;  // of a cache line
 // Below this many multiply-adds the caller takes less time alone than with the team.
 constexpr uint64_t kParallelWork = 200'000;
+// Folds of a strip that threads compute before they are joined: 16,384 positions.
+constexpr uint32_t kFoldsApart = 64;
 
 uint64_t RoundUp(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
 float* AlignToLine(float* p) {
   return reinterpret_cast<float*>(RoundUp(reinterpret_cast<uintptr_t>(p), 64));
+}
+
+// m, l and o of up to `queries` queries, each on a cache line of its own.
+uint64_t StateFloats(uint64_t queries, uint64_t head_dim) {
+  return 2 * RoundUp(queries, kLineFloats) + RoundUp(queries * head_dim, kLineFloats);
+}
+FoldState StateAt(float* at, uint64_t queries) {
+  const uint64_t lines = RoundUp(queries, kLineFloats);
+  return {at, at + lines, at + 2 * lines};
 }
 
 // The first position that the row at `position` sees.
@@ -45,18 +56,12 @@ void FetchAhead(const KvView& kv, uint32_t kv_head, const int32_t* next_pages, u
 
 }  // namespace
 
-// m, l and o of a whole tile, each on a cache line of its own.
-uint64_t AttentionDriver::StateFloats(uint32_t head_dim) const {
-  return 2 * RoundUp(kMaxQueries, kLineFloats) +
-         RoundUp(uint64_t{kMaxQueries} * head_dim, kLineFloats);
-}
-
 void AttentionDriver::MakeTiles(const Call& call, std::span<const SequenceRows> sequences) {
   const uint32_t group = call.q_heads / call.kv->kv_heads;
   tiles_.clear();
   strips_.clear();
   work_ = 0;
-  uint64_t folds = 0;
+  longest_ = 0;
   for (const SequenceRows& sequence : sequences) {
     const uint32_t queries = sequence.n_rows * group;
     for (uint32_t first = 0; first < queries; first += kMaxQueries) {
@@ -66,27 +71,23 @@ void AttentionDriver::MakeTiles(const Call& call, std::span<const SequenceRows> 
       const uint32_t last_position = sequence.start + (first + n - 1) / group;
       const uint32_t first_fold = FirstVisible(first_position, call.window) / kAttentionFold;
       const uint32_t needed = last_position / kAttentionFold + 1 - first_fold;
-      strips_.push_back(Strip{static_cast<uint32_t>(tiles_.size()), first_fold, needed, folds});
+      strips_.push_back(Strip{static_cast<uint32_t>(tiles_.size()), first_fold, needed});
+      longest_ = std::max(longest_, needed);
       for (uint32_t head = 0; head < call.kv->kv_heads; ++head) {
         tiles_.push_back(Tile{&sequence, head, first, n});
       }
-      folds += needed;
       work_ += uint64_t{call.q_heads} / group * n * needed * kAttentionFold * 2 * call.kv->head_dim;
     }
   }
 }
 
 AttentionDriver::Next AttentionDriver::After(const Strip& strip, uint32_t fold) const {
-  if (fold + 1 < strip.first_fold + strip.folds) {
-    return {tiles_[strip.first_tile].sequence, fold + 1};
-  }
-  if (&strip == &strips_.back()) return {};
-  const Strip& next = *(&strip + 1);
-  return {tiles_[next.first_tile].sequence, next.first_fold};
+  if (fold + 1 == strip.first_fold + strip.folds) return {};
+  return {tiles_[strip.first_tile].sequence, fold + 1};
 }
 
 void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold, Next next,
-                              float* m, float* l, float* o, float* scratch) const {
+                              const FoldState& state, float* scratch) const {
   const KvView& kv = *call.kv;
   const uint32_t group = call.q_heads / kv.kv_heads;
   const uint32_t begin = fold * kAttentionFold;
@@ -101,7 +102,7 @@ void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold,
     const uint32_t position = tile.sequence->start + row;
     const uint32_t first = FirstVisible(position, call.window);
     if (position < begin || first >= begin + kAttentionFold) {
-      l[i] = 0.0f;
+      state.l[i] = 0.0f;
       skipped += position < begin ? 1 : 0;
       continue;
     }
@@ -128,93 +129,108 @@ void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold,
   const uint32_t n_pages = std::min((positions + kPageTokens - 1) / kPageTokens, kFoldPages);
   FetchAhead(kv, tile.kv_head, then.pages + next.fold * kFoldPages, n_pages, job);
   job.scale = 1.0f / std::sqrt(static_cast<float>(kv.head_dim));
-  job.m = m + skipped;
-  job.l = l + skipped;
-  job.o = o + uint64_t{skipped} * kv.head_dim;
+  job.m = state.m + skipped;
+  job.l = state.l + skipped;
+  job.o = state.o + uint64_t{skipped} * kv.head_dim;
   job.scratch = scratch;
   tier_.attend_fold(job);
 }
 
-void AttentionDriver::Join(const Tile& tile, uint32_t head_dim, float* const state[3],
-                           float* const later[3]) const {
+void AttentionDriver::Join(const Tile& tile, uint32_t head_dim, const FoldState& state,
+                           const FoldState& later) const {
   for (uint32_t i = 0; i < tile.n; ++i) {
-    if (later[1][i] == 0.0f) continue;  // sees nothing of this fold
+    if (later.l[i] == 0.0f) continue;  // sees nothing of this fold
     const uint64_t at = uint64_t{i} * head_dim;
-    if (state[1][i] == 0.0f) {
-      state[0][i] = later[0][i];
-      state[1][i] = later[1][i];
-      std::memcpy(state[2] + at, later[2] + at, head_dim * sizeof(float));
+    if (state.l[i] == 0.0f) {
+      state.m[i] = later.m[i];
+      state.l[i] = later.l[i];
+      std::memcpy(state.o + at, later.o + at, head_dim * sizeof(float));
       continue;
     }
-    tier_.join_folds(FoldState{state[0] + i, state[1] + i, state[2] + at},
-                     FoldState{later[0] + i, later[1] + i, later[2] + at}, head_dim);
+    tier_.join_folds(FoldState{state.m + i, state.l + i, state.o + at},
+                     FoldState{later.m + i, later.l + i, later.o + at}, head_dim);
   }
 }
 
-void AttentionDriver::Finish(const Call& call, const Tile& tile, const float* l,
-                             const float* o) const {
+void AttentionDriver::Finish(const Call& call, const Tile& tile, const FoldState& state) const {
   const uint32_t hd = call.kv->head_dim;
   const uint32_t group = call.q_heads / call.kv->kv_heads;
   for (uint32_t i = 0; i < tile.n; ++i) {
     const uint32_t row = tile.sequence->first_row + (tile.first + i) / group;
     const uint32_t head = tile.kv_head * group + (tile.first + i) % group;
     float* to = call.out + (uint64_t{row} * call.q_heads + head) * hd;
-    const float inverse = 1.0f / l[i];
-    for (uint32_t d = 0; d < hd; ++d) to[d] = o[uint64_t{i} * hd + d] * inverse;
+    const float inverse = 1.0f / state.l[i];
+    for (uint32_t d = 0; d < hd; ++d) to[d] = state.o[uint64_t{i} * hd + d] * inverse;
   }
 }
 
 void AttentionDriver::RunStrip(const Call& call, const Strip& strip, float* scratch) const {
   const uint32_t hd = call.kv->head_dim;
   const uint32_t heads = call.kv->kv_heads;
-  const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
+  const uint64_t floats = StateFloats(kMaxQueries, hd);
   float* states = scratch + RoundUp(FoldScratchFloats(hd), kLineFloats);
-  float* spare = states + heads * StateFloats(hd);
-  float* const later[3] = {spare, spare + lines, spare + 2 * lines};
+  const FoldState later = StateAt(states + heads * floats, kMaxQueries);
   for (uint32_t i = 0; i < strip.folds; ++i) {
     const uint32_t fold = strip.first_fold + i;
     const Next next = After(strip, fold);
     for (uint32_t head = 0; head < heads; ++head) {
       const Tile& tile = tiles_[strip.first_tile + head];
-      float* first = states + head * StateFloats(hd);
-      float* const state[3] = {first, first + lines, first + 2 * lines};
-      float* const* to = i == 0 ? state : later;
-      RunFold(call, tile, fold, next, to[0], to[1], to[2], scratch);
+      const FoldState state = StateAt(states + head * floats, kMaxQueries);
+      RunFold(call, tile, fold, next, i == 0 ? state : later, scratch);
       if (i > 0) Join(tile, hd, state, later);
     }
   }
   for (uint32_t head = 0; head < heads; ++head) {
-    const float* state = states + head * StateFloats(hd);
-    Finish(call, tiles_[strip.first_tile + head], state + lines, state + 2 * lines);
+    Finish(call, tiles_[strip.first_tile + head], StateAt(states + head * floats, kMaxQueries));
   }
 }
 
-void AttentionDriver::RunApart(const Call& call, uint32_t i, float* partials,
-                               float* scratch) const {
+// Threads share out the folds, kFoldsApart at most before they are joined.
+void AttentionDriver::RunApart(const Call& call, const Strip& strip, float* scratch,
+                               uint64_t scratch_floats) {
+  const uint32_t hd = call.kv->head_dim;
   const uint32_t heads = call.kv->kv_heads;
-  const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
-  const auto after = std::upper_bound(strips_.begin(), strips_.end(), i,
-                                      [](uint64_t v, const Strip& s) { return v < s.start; });
-  const Strip& strip = *(after - 1);
-  const uint32_t fold = strip.first_fold + static_cast<uint32_t>(i - strip.start);
-  const Next next = After(strip, fold);
+  const uint32_t n = tiles_[strip.first_tile].n;
+  const uint64_t floats = StateFloats(n, hd);
+  const uint32_t most = std::min(strip.folds, kFoldsApart);
+  partials_.resize((uint64_t{most} + 1) * heads * floats + kLineFloats);
+  float* partials = AlignToLine(partials_.data());
+  // Of fold i since the last join; the strip's own comes first.
+  const auto state = [&](uint32_t i, uint32_t head) {
+    return StateAt(partials + (uint64_t{i} * heads + head) * floats, n);
+  };
+  for (uint32_t done = 0; done < strip.folds; done += most) {
+    const uint32_t count = std::min(most, strip.folds - done);
+    pool_.RunShares(count, 1, [&](uint32_t begin, uint32_t end, int thread) {
+      float* own = scratch + static_cast<uint64_t>(thread) * scratch_floats;
+      for (uint32_t i = begin; i < end; ++i) {
+        const uint32_t fold = strip.first_fold + done + i;
+        const Next next = After(strip, fold);
+        for (uint32_t head = 0; head < heads; ++head) {
+          RunFold(call, tiles_[strip.first_tile + head], fold, next,
+                  state(done + i == 0 ? 0 : i + 1, head), own);
+        }
+      }
+    });
+    for (uint32_t i = done == 0 ? 1 : 0; i < count; ++i) {
+      for (uint32_t head = 0; head < heads; ++head) {
+        Join(tiles_[strip.first_tile + head], hd, state(0, head), state(i + 1, head));
+      }
+    }
+  }
   for (uint32_t head = 0; head < heads; ++head) {
-    float* state = partials + (uint64_t{i} * heads + head) * StateFloats(call.kv->head_dim);
-    RunFold(call, tiles_[strip.first_tile + head], fold, next, state, state + lines,
-            state + 2 * lines, scratch);
+    Finish(call, tiles_[strip.first_tile + head], state(0, head));
   }
 }
 
 void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
                           std::span<const SequenceRows> sequences, const KvView& kv, float* out) {
   const Call call{q, q_heads, window, &kv, out};
-  const uint32_t hd = kv.head_dim;
   MakeTiles(call, sequences);
   if (strips_.empty()) return;
 
-  const uint64_t state_floats = StateFloats(hd);
-  const uint64_t part =
-      RoundUp(FoldScratchFloats(hd), kLineFloats) + (kv.kv_heads + 1) * state_floats;
+  const uint64_t part = RoundUp(FoldScratchFloats(kv.head_dim), kLineFloats) +
+                        (kv.kv_heads + 1) * StateFloats(kMaxQueries, kv.head_dim);
   const auto threads = static_cast<uint64_t>(pool_.threads());
   scratch_.resize(threads * part + kLineFloats);
   float* scratch = AlignToLine(scratch_.data());
@@ -224,39 +240,14 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
     return;
   }
   // With few strips, threads share out single folds; else whole strips. Same bits either way.
-  const uint64_t folds = strips_.back().start + strips_.back().folds;
-  const bool apart = strips_.size() < 2 * threads && folds > strips_.size() && threads > 1;
-  if (!apart) {
-    pool_.RunTasks(static_cast<uint32_t>(strips_.size()), [&](uint32_t i, int thread) {
-      // Late strips see the most positions: they go first.
-      RunStrip(call, strips_[strips_.size() - 1 - i],
-               scratch + static_cast<uint64_t>(thread) * part);
-    });
+  if (strips_.size() < 2 * threads && threads > 1 && longest_ > 1) {
+    for (const Strip& strip : strips_) RunApart(call, strip, scratch, part);
     return;
   }
-
-  partials_.resize(folds * kv.kv_heads * state_floats + kLineFloats);
-  float* partials = AlignToLine(partials_.data());
-  pool_.RunShares(static_cast<uint32_t>(folds), 1, [&](uint32_t begin, uint32_t end, int thread) {
-    for (uint32_t i = begin; i < end; ++i) {
-      RunApart(call, i, partials, scratch + static_cast<uint64_t>(thread) * part);
-    }
+  pool_.RunTasks(static_cast<uint32_t>(strips_.size()), [&](uint32_t i, int thread) {
+    // Late strips see the most positions: they go first.
+    RunStrip(call, strips_[strips_.size() - 1 - i], scratch + static_cast<uint64_t>(thread) * part);
   });
-  const uint64_t lines = RoundUp(kMaxQueries, kLineFloats);
-  for (const Strip& strip : strips_) {
-    for (uint32_t head = 0; head < kv.kv_heads; ++head) {
-      const Tile& tile = tiles_[strip.first_tile + head];
-      const auto at = [&](uint32_t fold) {
-        return partials + ((strip.start + fold) * kv.kv_heads + head) * state_floats;
-      };
-      float* const state[3] = {at(0), at(0) + lines, at(0) + 2 * lines};
-      for (uint32_t fold = 1; fold < strip.folds; ++fold) {
-        float* const later[3] = {at(fold), at(fold) + lines, at(fold) + 2 * lines};
-        Join(tile, hd, state, later);
-      }
-      Finish(call, tile, state[1], state[2]);
-    }
-  }
 }
 
 }  // namespace tandem::cpu

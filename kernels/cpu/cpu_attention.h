@@ -44,9 +44,8 @@ class AttentionDriver {
     uint32_t first_tile;
     uint32_t first_fold;
     uint32_t folds;
-    uint64_t start;  // of its folds in the count over all strips
   };
-  // A fold that will be read; none where folds are all done.
+  // A fold that will be read; none after a strip's last.
   struct Next {
     const SequenceRows* sequence = nullptr;
     uint32_t fold = 0;
@@ -56,23 +55,23 @@ class AttentionDriver {
   Next After(const Strip& strip, uint32_t fold) const;
   // Folds of a strip one after the other, joined as they come.
   void RunStrip(const Call& call, const Strip& strip, float* scratch) const;
-  // Fold i of the count over all strips, into the partial states of its tiles.
-  void RunApart(const Call& call, uint32_t i, float* partials, float* scratch) const;
-  // One fold of a tile into m, l (n) and o (n, head_dim). Queries that see nothing of it are left
-  // out and get l = 0.
-  void RunFold(const Call& call, const Tile& tile, uint32_t fold, Next next, float* m, float* l,
-               float* o, float* scratch) const;
+  // The same with its folds shared out among the threads, each with scratch_floats of `scratch`.
+  void RunApart(const Call& call, const Strip& strip, float* scratch, uint64_t scratch_floats);
+  // One fold of a tile into a state of m, l (n) and o (n, head_dim). Queries that see nothing of it
+  // are left out and get l = 0.
+  void RunFold(const Call& call, const Tile& tile, uint32_t fold, Next next, const FoldState& state,
+               float* scratch) const;
   // The first fold that a query sees is its state; later ones are joined to it.
-  void Join(const Tile& tile, uint32_t head_dim, float* const state[3],
-            float* const later[3]) const;
-  void Finish(const Call& call, const Tile& tile, const float* l, const float* o) const;
-  uint64_t StateFloats(uint32_t head_dim) const;
+  void Join(const Tile& tile, uint32_t head_dim, const FoldState& state,
+            const FoldState& later) const;
+  void Finish(const Call& call, const Tile& tile, const FoldState& state) const;
 
   ThreadPool& pool_;
   const Tier& tier_;
   std::vector<Tile> tiles_;
   std::vector<Strip> strips_;
   uint64_t work_ = 0;            // multiply-adds of all tiles, at most
+  uint32_t longest_ = 0;         // folds of a strip, at most
   std::vector<float> scratch_;   // a part for each thread
   std::vector<float> partials_;  // states of folds computed apart
 };

@@ -18,6 +18,7 @@
 #include "kernels/cpu/panel.h"
 #include "kernels/cpu/rope_table.h"
 #include "kernels/cpu/tier.h"
+#include "kernels/cpu/two_parts.h"
 #include "kernels/int8_block.h"
 #include "kernels/validate.h"
 
@@ -27,10 +28,6 @@ namespace {
 
 // Below this many elements a row kernel takes less time than waking the team.
 constexpr uint64_t kParallelElems = 16384;
-// Panels taken at a time: a tier may take four side by side.
-constexpr uint32_t kPanelGrain = 4;
-// Rows in two parts taken at a time: a multiple of what tiers put side by side.
-constexpr uint64_t kTwoPartRows = 32;
 
 // To the nearest BF16, ties to even; in integers, so that the compiler makes vectors of it. A NaN
 // keeps its upper bits and is made quiet.
@@ -181,7 +178,8 @@ class CpuOps final : public Ops {
       const uint64_t row_blocks = rows.cols / kInt8Block;
       ForRows(rows.n, rows.cols, [&](uint64_t begin, uint64_t end) {
         for (uint64_t t = begin; t < end; ++t) {
-          QuantizeTwice(rows.f32 + t * rows.cols, row_blocks, blocks + 2 * t * row_blocks);
+          QuantizeTwoParts(tier_, rows.f32 + t * rows.cols, row_blocks,
+                           blocks + 2 * t * row_blocks);
         }
       });
       return;
@@ -189,23 +187,6 @@ class CpuOps final : public Ops {
     ForElems(rows.n * rows.cols, kInt8Block, [&](uint64_t begin, uint64_t end) {
       tier_.quantize(rows.f32 + begin, (end - begin) / kInt8Block, blocks + begin / kInt8Block);
     });
-  }
-  // One row: x (blocks * 32) -> out (2, blocks), the second part what the first left over.
-  void QuantizeTwice(const float* x, uint64_t blocks, PreparedBlock* out) const {
-    constexpr uint64_t kAtOnce = 16;
-    float left[kAtOnce * kInt8Block];
-    for (uint64_t begin = 0; begin < blocks; begin += kAtOnce) {
-      const uint64_t count = std::min(kAtOnce, blocks - begin);
-      tier_.quantize(x + begin * kInt8Block, count, out + begin);
-      for (uint64_t b = 0; b < count; ++b) {
-        const PreparedBlock& taken = out[begin + b];
-        for (uint64_t i = 0; i < kInt8Block; ++i) {
-          left[b * kInt8Block + i] =
-              x[(begin + b) * kInt8Block + i] - taken.scale * static_cast<float>(taken.q[i]);
-        }
-      }
-      tier_.quantize(left, count, out + blocks + begin);
-    }
   }
   // As BF16 for a tier that multiplies it, else as f32.
   void RoundRows(const PreparedRows& rows, std::byte* out) {
@@ -248,7 +229,6 @@ class CpuOps final : public Ops {
 
   PanelJob JobOf(const PreparedRows& x, const MatMulTask& task) const;
   void RunPanels(uint64_t begin, uint64_t end) const;
-  void RunTwoParts(const PanelJob& job) const;
 
   ThreadPool& pool_;
   const Tier& tier_;
@@ -323,44 +303,13 @@ void CpuOps::RunPanels(uint64_t begin, uint64_t end) const {
     job.row_begin = row_begin - first * tier_.lanes;
     job.row_end = std::min(job.row_end, last * tier_.lanes) - first * tier_.lanes;
     if (job.int8 != nullptr && job.parts == Int8Parts::kTwo) {
-      RunTwoParts(job);
+      MultiplyTwoParts(tier_, job);
     } else if (job.int8 != nullptr) {
       tier_.matmul_int8(job);
     } else if (job.bf16 != nullptr) {
       tier_.matmul_bf16(job);
     } else {
       tier_.matmul_f32(job);
-    }
-  }
-}
-
-// To the kernels a row in two parts is two rows, whose products are then added. Weights come from
-// memory once: a few panels and rows are taken at a time, all the panels for some rows.
-void CpuOps::RunTwoParts(const PanelJob& job) const {
-  constexpr uint64_t kMaxLanes = 16;
-  const uint64_t width = kPanelGrain * tier_.lanes;
-  Check(tier_.lanes <= kMaxLanes, "kernels: panels wider than expected");
-  float products[2 * kTwoPartRows * kPanelGrain * kMaxLanes];
-  PanelJob part = job;
-  part.y = products;
-  part.y_stride = width;
-  for (uint64_t first = 0; first < job.n; first += kTwoPartRows) {
-    const uint64_t rows = std::min(kTwoPartRows, job.n - first);
-    part.n = 2 * rows;
-    part.int8 = job.int8 + 2 * first * (job.cols / kInt8Block);
-    float* y = job.y + first * job.y_stride;
-    for (uint64_t panel = 0; panel * tier_.lanes < job.row_end; panel += kPanelGrain) {
-      const uint64_t start = panel * tier_.lanes;
-      part.panels = job.panels + panel * job.panel_stride;
-      part.row_begin = panel == 0 ? job.row_begin : 0;
-      part.row_end = std::min(job.row_end - start, width);
-      const uint64_t count = part.row_end - part.row_begin;
-      tier_.matmul_int8(part);
-      for (uint64_t t = 0; t < rows; ++t) {
-        tier_.add(products + 2 * t * width, products + (2 * t + 1) * width, count,
-                  y + t * job.y_stride);
-      }
-      y += count;
     }
   }
 }

@@ -10,6 +10,7 @@ namespace tandem::cpu::portable {
 // exp(x) = 2^k * exp(r), k = round(x / ln 2), |r| <= ln(2)/2: a degree-6 Taylor polynomial of r
 // errs by 1e-8 relative there. ln 2 in two parts keeps r exact.
 float Exp(float x) {
+  if (std::isnan(x)) return x;  // has no integer part below
   if (x < -87.3f) return 0.0f;
   if (x > 88.0f) x = 88.0f;
   const float k = std::nearbyint(x * 1.44269504f);

@@ -1,6 +1,6 @@
 // Probe loops for x86-64: AMX, AVX-512 and AVX2 forms, the widest that the processor has, and plain
-// SSE2 where it has none. Twelve independent chains hide the latency of a fused multiply-add (4
-// cycles, two a cycle) with room to spare.
+// SSE2 where it has none. Eight or twelve independent chains hide the latency of a fused
+// multiply-add (4 cycles, two a cycle) with room to spare.
 #include <immintrin.h>
 
 #include "kernels/cpu/amx.h"

@@ -42,7 +42,7 @@ struct PanelJob {
   uint64_t n = 0;                       // tokens
   const float* f32 = nullptr;           // (n, cols)
   const PreparedBlock* int8 = nullptr;  // (n, cols / 32), or (n, 2, cols / 32) in two parts
-  Int8Parts parts = Int8Parts::kOne;    // kernels of a tier see one; cpu_ops.cc adds two up
+  Int8Parts parts = Int8Parts::kOne;    // kernels of a tier see one; two_parts.cc adds two up
   const uint16_t* bf16 = nullptr;       // (n, PaddedBf16Cols(cols))
   float* y = nullptr;                   // of token 0 and row_begin
   uint64_t y_stride = 0;
@@ -74,8 +74,8 @@ struct FoldJob {
   const uint32_t* counts = nullptr;         // each in [1, kAttentionFold]
   const uint16_t* keys[kFoldPages] = {};    // each page's (kPageTokens, head_dim) f16
   const uint16_t* values[kFoldPages] = {};  // likewise
-  // What the same thread reads next, in the order in which it lies in memory: as many bytes a page
-  // to be fetched while those of `keys` and `values` are read. Set where those are.
+  // What is likely read next, in the order in which it lies in memory: as many bytes a page to be
+  // fetched while those of `keys` and `values` are read. Set at least where those are.
   const uint16_t* ahead_keys[kFoldPages] = {};
   const uint16_t* ahead_values[kFoldPages] = {};
   float scale = 0.0f;
@@ -89,11 +89,12 @@ constexpr uint64_t FoldScratchFloats(uint64_t head_dim) {
   return uint64_t{kMaxQueries} * kAttentionFold + kPageTokens * head_dim;
 }
 
-// The state of one query after some folds; joining folds in order is Attention's definition.
+// The state of one query after some folds, or of several: (n), (n) and (n, head_dim). Joining folds
+// in order is Attention's definition.
 struct FoldState {
   float* m;
   float* l;
-  float* o;  // (head_dim)
+  float* o;
 };
 
 struct Tier {

@@ -24,7 +24,7 @@ void QuantizeActivations(const float* x, uint64_t n, uint64_t cols, Int8Parts pa
 // Each of n values rounded to the nearest BF16, ties to even.
 void RoundToBf16(const float* x, uint64_t n, float* out);
 
-// y(n, slice.rows); `row` of w are stored rows of the packed slice, packed_cols elements each.
+// y(n, slice.rows) of one task.
 void MatMulF32(const PreparedRows& x, const MatMulTask& task);
 void MatMulInt8(const PreparedRows& x, const MatMulTask& task);
 

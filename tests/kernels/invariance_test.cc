@@ -164,6 +164,34 @@ TEST_P(InvarianceTest, ThreadsDoNotChangeAttention) {
   ExpectThreadsDoNotChangeAttention(GetParam(), 0);
 }
 
+// More folds than threads compute before they join them, and a last one that is not full.
+TEST_P(InvarianceTest, ThreadsDoNotChangeAttentionOverALongPast) {
+  if (GetParam().tier == "ref") GTEST_SKIP() << "the oracle runs on one thread";
+  const uint32_t total = 130 * kAttentionFold + 77, kv_heads = 2, heads = 4, hd = 16;
+  const uint64_t page = uint64_t{2} * kv_heads * kPageTokens * hd;
+  std::vector<int32_t> pages((total + kPageTokens - 1) / kPageTokens);
+  for (size_t i = 0; i < pages.size(); ++i) pages[i] = static_cast<int32_t>(i);
+  std::vector<uint16_t> memory(page * pages.size());
+  for (size_t i = 0; i < memory.size(); ++i) {
+    memory[i] = static_cast<uint16_t>((i * 2654435761u >> 7 & 0x87ff) | 0x3000);  // up to 1/2
+  }
+  const KvView kv{reinterpret_cast<std::byte*>(memory.data()), page * 2, kv_heads, hd};
+  const std::vector<float> q = RandomFloats(heads * hd, 14, 2.0f);
+  const SequenceRows last{0, 1, total - 1, pages.data()};
+  std::vector<float> want;
+  for (int threads : {1, 2, 3}) {
+    const Bench bench = MakeBench(GetParam(), threads);
+    std::vector<float> out = Poison(q.size());
+    bench.ops->Attention(q.data(), heads, 0, {&last, 1}, kv, out.data());
+    if (want.empty()) want = out;
+    EXPECT_TRUE(Same(out, want, hd)) << threads << " threads";
+  }
+  std::vector<float> reference = Poison(q.size());
+  MakeRefOps(GetParam().activations)
+      ->Attention(q.data(), heads, 0, {&last, 1}, kv, reference.data());
+  EXPECT_TRUE(Near(want, reference, hd, [](size_t) { return 1e-4; }));
+}
+
 TEST_P(InvarianceTest, ThreadsDoNotChangeAttentionWithinAWindow) {
   if (GetParam().tier == "ref") GTEST_SKIP() << "the oracle runs on one thread";
   // The last row then sees parts of two folds, of three, and of one.

@@ -383,8 +383,8 @@ void ExpectPathRefused(const std::string& path, ErrorCode code, const std::strin
 
 TEST(GgufHostileTest, RefusesWhatIsNoRegularFile) {
   const std::string base = testing::TempDir() + "tandem_hostile_" + std::to_string(::getpid());
-  ExpectPathRefused(base + "_none", ErrorCode::kNotFound, "No such file");
-  ExpectPathRefused("/dev/null/model.gguf", ErrorCode::kNotFound, "Not a directory");
+  ExpectPathRefused(base + "_none", ErrorCode::kModelFile, "No such file");
+  ExpectPathRefused("/dev/null/model.gguf", ErrorCode::kModelFile, "Not a directory");
   ExpectPathRefused(testing::TempDir(), kBad, "is a directory");
   ExpectPathRefused("/dev/zero", kBad, "not a regular file");
   ExpectPathRefused("/dev/null", kBad, "not a regular file");

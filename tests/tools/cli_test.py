@@ -85,6 +85,7 @@ class ExitCodes(unittest.TestCase):
     def test_plans_and_plugins(self):
         self.expect(4, "plan", "check", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "single", text="d0")
         self.expect(5, "plan", "show", "-m", TINY + "f32", "--plugin", "/no/such/plugin.so")
+        self.expect(3, "generate", "-m", "/no/such/model.gguf", "-p", "x", text="No such file")
         done = tandem("plan", "show", "-m", TINY + "f32", "--plugin", "tensor_splt")
         self.assertEqual(done.returncode, 5, done.stderr)
         self.assertIn("tensor_split", done.stderr)
@@ -226,9 +227,16 @@ class Bench(unittest.TestCase):
                          [(8, 0, 1), (8, 100, 1), (8, 0, 2), (8, 100, 2)])
         kv = 2 * 3 * 3 * 32 * 2
         self.assertEqual([r["step_bytes"] - r["model_size"] for r in rows], [4.5 * kv, 104.5 * kv, 9 * kv, 209 * kv])
-        late = tandem("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 1, "-d", 100, "-npl", 8, "-ub", 64, "-r", 1)
-        self.assertEqual(late.returncode, 2)
-        self.assertIn("larger -n", late.stderr)
+        # Sequences that are done with their pasts generate while the others read theirs.
+        [late] = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 1, "-d", 20, "-npl", 8, "-ub", 4, "-r", 1)
+        self.assertGreater(late["avg_ts"], 0)
+        for args, wanted in ((("-d", 8, "-npl", 2, "--plugin", "replicas", "--devices", 2), "2 lanes"), (("-n", 500, "-c", 64), "larger -c"),
+                             (("-n", 4294967295), "16777216"), (("--clock", "virtual"), "wall clock"), (("-t", -1), "1024")):
+            refused = tandem("bench", "-m", TINY + "q4_1", "-p", 0, "-r", 1, *args)
+            self.assertEqual(refused.returncode, 2, args)
+            self.assertIn(wanted, refused.stderr)
+        [unprobed] = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1, "--probe")
+        self.assertNotIn("read_share", unprobed)
 
     def test_a_probe_gives_generation_rows_their_share(self):
         prompt, generation = tandem_json("bench", "-m", TINY + "q4_1", "-p", 16, "-n", 16, "-r", 1, "--probe")

@@ -13,6 +13,7 @@
 #include <numeric>
 #include <random>
 
+#include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/device/cpu/thread_pool.h"
 #include "engine/run/engine.h"
@@ -25,6 +26,8 @@
 
 namespace tandem {
 namespace {
+
+constexpr int kMostTokens = 1 << 24;  // of a row's sequence
 
 struct BenchFlags {
   EngineFlags engine;
@@ -41,9 +44,16 @@ struct BenchFlags {
 
 struct BenchRow {
   uint32_t n_prompt = 0, n_gen = 0, n_depth = 0, n_seq = 1;
+  // Tokens that a sequence may generate before the last one has read its past; the first comes with
+  // a past's last rows.
+  uint32_t ahead = 0;
   std::vector<double> samples_ns;
   double step_bytes = 0;                  // what one step must read; 0: not asked for
   std::vector<double> probe_bytes_per_s;  // of passes over as many bytes, among the steps
+  // Of a sequence at its end.
+  uint64_t Context() const {
+    return uint64_t{n_gen == 0 ? n_prompt : std::max(n_depth, 1u)} + n_gen + ahead + 1;
+  }
   uint64_t tokens() const { return uint64_t{n_seq} * (n_prompt + n_gen); }
   // "pp512", "tg128", "tg128 @ d4000": llama-bench's names.
   std::string Name() const {
@@ -53,13 +63,13 @@ struct BenchRow {
 };
 
 // Adds up the lengths of a row's steps; with a probe, reads memory once every few steps, between
-// them. Behind a past those count in which all sequences generate.
+// them. Behind a past the first n_gen steps count in which all sequences generate.
 class StepTimer final : public StepObserver {
  public:
   StepTimer(const BenchRow& row, ReadProbe* probe) : row_(row), probe_(probe) {}
   void OnStep(const StepReport& report) override {
-    if (row_.n_depth > 0 &&
-        (report.phase != ProgramKind::kDecode || report.sequences < row_.n_seq)) {
+    if (row_.n_depth > 0 && (report.phase != ProgramKind::kDecode ||
+                             report.sequences < row_.n_seq || steps == row_.n_gen)) {
       return;
     }
     total += report.end - report.start;
@@ -109,10 +119,8 @@ void RunRow(Engine& engine, const BenchRow& row, std::mt19937& random, StepTimer
   if (row.n_gen == 0) {
     RunRequests(engine, row.n_seq, row.n_prompt, 1, random, timer);
   } else {
-    // Behind a past the first token comes with its last rows.
     const bool empty = row.n_depth == 0;
-    RunRequests(engine, row.n_seq, empty ? 1 : row.n_depth, row.n_gen + (empty ? 0 : 1), random,
-                timer);
+    RunRequests(engine, row.n_seq, empty ? 1 : row.n_depth, row.n_gen + row.ahead, random, timer);
   }
 }
 
@@ -133,17 +141,8 @@ double StepBytes(const Model& model, const BenchRow& row) {
 void TimeRow(Engine& engine, BenchRow& row, ReadProbe* probe, std::mt19937& random) {
   StepTimer timer(row, row.n_gen == 0 ? nullptr : probe);
   RunRow(engine, row, random, timer);
-  double sample = static_cast<double>(timer.total.value);
-  if (row.n_depth > 0) {
-    if (timer.steps == 0) {
-      Fail(ErrorCode::kInvalidArgument,
-           fmt::format("bench: {} tokens end before all {} sequences have read {} of past; give a "
-                       "larger -n or fewer sequences",
-                       row.n_gen, row.n_seq, row.n_depth));
-    }
-    sample *= static_cast<double>(row.n_gen) / timer.steps;
-  }
-  row.samples_ns.push_back(sample);
+  Check(row.n_depth == 0 || timer.steps == row.n_gen, "bench: every step behind a past is timed");
+  row.samples_ns.push_back(static_cast<double>(timer.total.value));
   row.probe_bytes_per_s.insert(row.probe_bytes_per_s.end(), timer.probe_rates.begin(),
                                timer.probe_rates.end());
 }
@@ -219,73 +218,120 @@ std::vector<BenchRow> RowsOf(const BenchFlags& flags) {
     for (uint32_t depth : flags.depths) {
       for (uint32_t n : flags.gens) {
         if (n == 0) continue;
-        rows.push_back({.n_gen = n, .n_depth = depth, .n_seq = n_seq, .samples_ns = {}});
+        BenchRow row{.n_gen = n, .n_depth = depth, .n_seq = n_seq, .samples_ns = {}};
+        // A prompt's step may be followed by one of the sequences that are done with theirs.
+        const uint64_t prefill_steps =
+            (uint64_t{depth} * n_seq + flags.engine.step_tokens - 1) / flags.engine.step_tokens +
+            n_seq;
+        if (depth > 0) row.ahead = static_cast<uint32_t>(prefill_steps);
+        rows.push_back(std::move(row));
       }
     }
   }
   return rows;
 }
 
+// The engine that all rows run on, with slots and context for the largest.
+std::unique_ptr<Engine> MakeEngine(const BenchFlags& flags, std::span<const BenchRow> rows,
+                                   ConsoleLog& log) {
+  uint32_t slots = 1;
+  uint64_t longest = 1;
+  for (const BenchRow& row : rows) {
+    slots = std::max(slots, row.n_seq);
+    longest = std::max(longest, row.Context());
+  }
+  EngineFlags engine_flags = flags.engine;
+  if (!engine_flags.clock.empty() && engine_flags.clock != "wall") {
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("bench: --clock {}: bench times the wall clock; for rig time use `tandem run` "
+                     "or `tandem predict`",
+                     engine_flags.clock));
+  }
+  if (engine_flags.slots == 0) engine_flags.slots = slots;
+  if (engine_flags.context == 0) {
+    const uint64_t context = engine_flags.slots * ((longest + 63) / 64 * 64);
+    engine_flags.context = static_cast<uint32_t>(std::min<uint64_t>(context, UINT32_MAX));
+  }
+  if (longest > engine_flags.context / engine_flags.slots) {
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("bench: a row takes {} tokens of context a sequence, and a slot has {} (-c {} "
+                     "over {} slots); give a larger -c, or smaller -p, -n or -d",
+                     longest, engine_flags.context / engine_flags.slots, engine_flags.context,
+                     engine_flags.slots));
+  }
+  EngineOptions options = engine_flags.MakeOptions(OpenModel(flags.engine.model), "single",
+                                                   static_cast<uint32_t>(longest), slots, &log);
+  options.clock = ClockKind::kWall;
+  std::unique_ptr<Engine> engine = Engine::Create(std::move(options));
+  const bool behind =
+      std::any_of(rows.begin(), rows.end(), [](const BenchRow& row) { return row.n_depth > 0; });
+  if (behind && engine->info().planned.plan.n_lanes > 1) {
+    Fail(
+        ErrorCode::kInvalidArgument,
+        fmt::format("bench: -d times steps of all sequences, and plugin {} serves them on {} lanes "
+                    "apart; leave -d out, or take another plugin",
+                    engine->info().planned.plan.plugin, engine->info().planned.plan.n_lanes));
+  }
+  return engine;
+}
+
+void TimeRows(Engine& engine, const BenchFlags& flags, std::span<BenchRow> rows) {
+  std::mt19937 random(1);
+  ProgressBar progress;
+  size_t done = 0;
+  const size_t total = rows.size() * flags.repetitions;
+  for (BenchRow& row : rows) {
+    std::unique_ptr<ReadProbe> probe;
+    if (flags.probe && row.n_gen > 0) {
+      row.step_bytes = StepBytes(engine.model(), row);
+      probe =
+          std::make_unique<ReadProbe>(engine.info().threads, static_cast<size_t>(row.step_bytes));
+    }
+    if (!flags.no_warmup) {
+      BenchRow warmup = row;
+      TimeRow(engine, warmup, nullptr, random);
+    }
+    for (uint32_t r = 0; r < flags.repetitions; ++r) {
+      TimeRow(engine, row, probe.get(), random);
+      progress.Update(++done, total, row.Name());
+    }
+  }
+}
+
+std::string RowsTable(const Engine& engine, std::span<const BenchRow> rows, bool probed) {
+  std::vector<std::vector<std::string>> table{
+      {"test", "n_parallel", "plugin", "threads", "tokens/s"}};
+  if (probed) table.front().insert(table.front().end(), {"read GB/s", "of probe"});
+  for (const BenchRow& row : rows) {
+    const std::vector<double> rates = RatesOf(row);
+    table.push_back({row.Name(), fmt::format("{}", row.n_seq), engine.info().planned.plan.plugin,
+                     fmt::format("{}", engine.info().threads),
+                     fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
+    if (!probed) continue;
+    if (row.probe_bytes_per_s.empty()) {
+      table.back().insert(table.back().end(), {"-", "-"});
+      continue;
+    }
+    const double read = MedianOf(row.probe_bytes_per_s);
+    table.back().push_back(fmt::format("{:.1f}", ReadShare(row) * read * 1e-9));
+    table.back().push_back(fmt::format("{:.2f}", ReadShare(row)));
+  }
+  return FormatTable(table);
+}
+
 int Bench(const BenchFlags& flags) {
   ConsoleLog log(flags.engine.verbose);
   std::vector<BenchRow> rows = RowsOf(flags);
   if (rows.empty()) Fail(ErrorCode::kInvalidArgument, "bench: nothing to time (-p 0 and -n 0)");
-  uint32_t slots = 1, longest = 1;
-  for (const BenchRow& row : rows) {
-    slots = std::max(slots, row.n_seq);
-    longest = std::max(longest, row.n_prompt + row.n_depth + row.n_gen + 1);
+  const std::unique_ptr<Engine> engine = MakeEngine(flags, rows, log);
+  TimeRows(*engine, flags, rows);
+  if (!flags.json && flags.output != "json") {
+    PrintOut(RowsTable(*engine, rows, flags.probe));
+    return kExitOk;
   }
-  EngineFlags engine_flags = flags.engine;
-  if (engine_flags.slots == 0) engine_flags.slots = slots;
-  if (engine_flags.context == 0)
-    engine_flags.context = engine_flags.slots * ((longest + 63) / 64 * 64);
-  EngineOptions options =
-      engine_flags.MakeOptions(OpenModel(flags.engine.model), "single", longest, slots, &log);
-  options.clock = ClockKind::kWall;
-  std::unique_ptr<Engine> engine = Engine::Create(std::move(options));
-  std::mt19937 random(1);
-  ProgressBar progress;
-  size_t done = 0, total = rows.size() * flags.repetitions;
-  for (BenchRow& row : rows) {
-    std::unique_ptr<ReadProbe> probe;
-    if (flags.probe && row.n_gen > 0) {
-      row.step_bytes = StepBytes(engine->model(), row);
-      probe =
-          std::make_unique<ReadProbe>(engine->info().threads, static_cast<size_t>(row.step_bytes));
-    }
-    if (!flags.no_warmup) {
-      BenchRow warmup = row;
-      TimeRow(*engine, warmup, nullptr, random);
-    }
-    for (uint32_t r = 0; r < flags.repetitions; ++r) {
-      TimeRow(*engine, row, probe.get(), random);
-      progress.Update(++done, total, row.Name());
-    }
-  }
-  bool json = flags.json || flags.output == "json";
   nlohmann::json array = nlohmann::json::array();
-  std::vector<std::vector<std::string>> table{
-      {"test", "n_parallel", "plugin", "threads", "tokens/s"}};
-  if (flags.probe) table.front().insert(table.front().end(), {"read GB/s", "of probe"});
-  for (const BenchRow& row : rows) {
-    array.push_back(RowJson(row, *engine, flags.engine.model));
-    std::vector<double> rates = RatesOf(row);
-    table.push_back({row.Name(), fmt::format("{}", row.n_seq), engine->info().planned.plan.plugin,
-                     fmt::format("{}", engine->info().threads),
-                     fmt::format("{:.2f} +- {:.2f}", Mean(rates), SampleStdDev(rates))});
-    if (flags.probe && row.n_gen > 0) {
-      const double read = MedianOf(row.probe_bytes_per_s);
-      table.back().push_back(fmt::format("{:.1f}", ReadShare(row) * read * 1e-9));
-      table.back().push_back(fmt::format("{:.2f}", ReadShare(row)));
-    } else if (flags.probe) {
-      table.back().insert(table.back().end(), {"-", "-"});
-    }
-  }
-  if (json) {
-    PrintJson(array);
-  } else {
-    PrintOut(FormatTable(table));
-  }
+  for (const BenchRow& row : rows) array.push_back(RowJson(row, *engine, flags.engine.model));
+  PrintJson(array);
   return kExitOk;
 }
 
@@ -304,19 +350,22 @@ void AddBenchCommand(CLI::App& root, Action& action) {
   flags->engine.AddCompute(*app);
   app->add_option("-p,--n-prompt", flags->prompts, "Prompt tokens; 0 leaves the row out")
       ->delimiter(',')
+      ->check(CLI::Range(0, kMostTokens))
       ->capture_default_str();
   app->add_option("-n,--n-gen", flags->gens, "Tokens to generate; 0 leaves the row out")
       ->delimiter(',')
+      ->check(CLI::Range(0, kMostTokens))
       ->capture_default_str();
   app->add_option("-d,--n-depth", flags->depths,
                   "Tokens already in the context when generation starts")
       ->delimiter(',')
+      ->check(CLI::Range(0, kMostTokens))
       ->capture_default_str();
   app->add_option("--npl,--n-seq", flags->sequences, "Sequences at once")
       ->delimiter(',')
       ->capture_default_str()
       ->check(CLI::Range(1, 1024));
-  app->add_option("-r,--repetitions", flags->repetitions)
+  app->add_option("-r,--repetitions", flags->repetitions, "Times that a row is timed")
       ->capture_default_str()
       ->check(CLI::Range(1, 1000));
   app->add_flag("--no-warmup", flags->no_warmup, "Time the first run too");

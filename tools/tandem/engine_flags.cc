@@ -96,7 +96,9 @@ void EngineFlags::AddPlan(CLI::App& app) {
 }
 
 void EngineFlags::AddCompute(CLI::App& app) {
-  app.add_option("-t,--threads", threads, "CPU threads; 0: one a core")->capture_default_str();
+  app.add_option("-t,--threads", threads, "CPU threads; 0: one a core")
+      ->capture_default_str()
+      ->check(CLI::Range(0, 1024));
   app.add_option("--activations", activations,
                  "What quantised weights meet: int8 or f32; with int8, BF16 weights meet BF16")
       ->capture_default_str();
@@ -213,6 +215,8 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   options.clock = clock == "virtual" ? ClockKind::kVirtual : ClockKind::kWall;
   if (op_times != "measured" && op_times != "modelled")
     BadFlag("--op-times", op_times, "measured or modelled");
+  if (op_times == "modelled" && options.clock == ClockKind::kWall)
+    BadFlag("--op-times", op_times, "measured on the wall clock, or --clock virtual beside it");
   options.op_times = op_times == "modelled" ? OpTimes::kModelled : OpTimes::kMeasured;
   options.log = log;
   return options;

@@ -24,7 +24,7 @@ constexpr std::string_view kExamples = R"(Examples:
   tandem generate -p "The link between two cards" -n 32
   tandem serve --plugin tensor_split --rig 2x3090-nvlink --port 8080
   tandem plan show --plugin layer_split --devices 2
-  tandem run scenarios/quickstart.yaml && tandem report results/*
+  tandem run scenarios/quickstart.yaml && tandem report results/*/
   tandem predict -m llama-3.1-8b --rig 2x3090-nvlink --plugin tensor_split
 
 Exit codes: 0 ok, 1 failure, 2 usage, 3 model, 4 plan refused or does not fit, 5 plugin,
@@ -71,6 +71,12 @@ std::vector<std::string> KnownWords(const CLI::App& app) {
   return words;
 }
 
+// "tandem models inspect".
+std::string FullName(const CLI::App& app) {
+  const CLI::App* parent = app.get_parent();
+  return parent == nullptr ? "tandem" : FullName(*parent) + " " + app.get_name();
+}
+
 // The command that was understood, and how many words named it.
 const CLI::App& DeepestParsed(const CLI::App& app, size_t* words) {
   const CLI::App* deepest = &app;
@@ -100,8 +106,7 @@ int UsageError(const CLI::App& root, const CLI::ParseError& error,
   }
   std::string what = error.what();
   if (unknown_command) what = fmt::format("no command '{}'", args[named]);
-  fmt::print(stderr, "error: {}{}\nSee: {} --help\n", what, hint,
-             &app == &root ? "tandem" : "tandem " + app.get_name());
+  fmt::print(stderr, "error: {}{}\nSee: {} --help\n", what, hint, FullName(app));
   return kExitUsage;
 }
 

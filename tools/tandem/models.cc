@@ -97,13 +97,21 @@ void AddModelsCommand(CLI::App& root, Action& action) {
   auto flags = std::make_shared<ModelsFlags>();
   CLI::App* app =
       root.add_subcommand("models", "Models found by name, what is in them, synthetic ones");
+  app->footer(
+      "Examples:\n"
+      "  tandem models list\n"
+      "  tandem models inspect model.gguf\n"
+      "  tandem models verify model.gguf");
   app->require_subcommand(1);
   CLI::App* list = app->add_subcommand("list", "Files found by name, and shapes of the catalogue");
+  list->footer("Example:\n  tandem models list --json");
   list->callback([flags, &action] { action = [flags] { return List(*flags); }; });
   CLI::App* path = app->add_subcommand("path", "The file a name stands for");
+  path->footer("Example:\n  tandem models path smollm2-135m");
   path->add_option("name", flags->name)->required();
   path->callback([flags, &action] { action = [flags] { return Path(*flags); }; });
   CLI::App* show = app->add_subcommand("show", "Shape, weight types, sizes, tokenizer");
+  show->footer("Examples:\n  tandem models show smollm2-135m\n  tandem models show llama-3.1-8b");
   show->add_option("name", flags->name, "A name, a path, synthetic:..., or a catalogue shape")
       ->required();
   show->callback([flags, &action] { action = [flags] { return Show(*flags); }; });

@@ -245,11 +245,16 @@ void AddModelCheckCommands(CLI::App& models, Action& action) {
   auto flags = std::make_shared<CheckFlags>();
   CLI::App* inspect = models.add_subcommand(
       "inspect", "What a model's files hold, what tandem does with it, and what it lacks");
+  inspect->footer(
+      "Examples:\n"
+      "  tandem models inspect model.gguf\n"
+      "  tandem models inspect folder-with-config.json -c 8192 --json");
   inspect->add_option("-c,--ctx-size", flags->context, "Context that memory is counted for");
   inspect->add_option("--cpu-tier", flags->tier, "CPU kernels: auto, or one by name");
   inspect->callback([flags, &action] { action = [flags] { return Inspect(*flags); }; });
   CLI::App* verify = models.add_subcommand(
       "verify", "Whether every weight is a number; checksums. Exit code 3 when not");
+  verify->footer("Example:\n  tandem models verify model-00001-of-00003.gguf");
   verify->callback([flags, &action] { action = [flags] { return Verify(*flags); }; });
   for (CLI::App* sub : {inspect, verify}) {
     sub->add_option("model", flags->model, "A GGUF file, a safetensors folder, or a name")

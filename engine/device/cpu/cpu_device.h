@@ -1,6 +1,6 @@
 // A virtual CPU device: its own memory ledger over ordinary memory, and a share in a thread team.
 // Several virtual devices of one process usually share one team: the executor runs ops one after
-// the other, and the virtual timeline lays them side by side (design.md, section 7).
+// the other, and the virtual timeline lays them side by side.
 #pragma once
 
 #include <memory>
