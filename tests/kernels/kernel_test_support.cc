@@ -5,57 +5,32 @@
 #include <limits>
 #include <random>
 
-#include "engine/base/error.h"
-#include "kernels/cpu/cpu_ops.h"
-#include "tests/kernels/amx_emulated.h"
-
 namespace tandem {
 
 std::vector<Backend> AllBackends() {
   std::vector<Backend> all;
-  for (const char* tier : {"ref", "portable", "avx2", "avx512", "avx512_bf16", "amx"}) {
+  for (const std::string& tier : Tiers()) {
     for (ActivationType type : {ActivationType::kInt8, ActivationType::kF32}) {
+      // With f32 activations it meets no tile.
+      if (tier == "amx_emulated" && type == ActivationType::kF32) continue;
       all.push_back({tier, type});
     }
   }
-  // With f32 activations it meets no tile.
-  all.push_back({"amx_emulated", ActivationType::kInt8});
   return all;
 }
 
 std::vector<Backend> AllTiers() {
-  return {{"ref", ActivationType::kInt8},
-          {"portable", ActivationType::kInt8},
-          {"avx2", ActivationType::kInt8},
-          {"avx512", ActivationType::kInt8}};
+  std::vector<Backend> all;
+  for (const std::string& tier : Tiers()) {
+    // These differ from avx512 in products alone.
+    if (tier == "avx512_bf16" || tier.starts_with("amx")) continue;
+    all.push_back({tier, ActivationType::kInt8});
+  }
+  return all;
 }
 
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info) {
   return info.param.tier + "_" + ToString(info.param.activations);
-}
-
-Bench MakeBench(const Backend& backend, int threads) {
-  Bench bench;
-  if (backend.tier == "ref") {
-    bench.ops = MakeRefOps(backend.activations);
-    return bench;
-  }
-  bench.pool = std::make_unique<ThreadPool>(ThreadPoolOptions{.threads = threads});
-  if (backend.tier == "amx_emulated") {
-    const EmulatedTier emulated = AmxEmulated();
-    if (emulated.tier == nullptr) {
-      bench.missing = emulated.missing;
-    } else {
-      bench.ops = cpu::MakeOps(*bench.pool, *emulated.tier, backend.activations);
-    }
-    return bench;
-  }
-  try {
-    bench.ops = MakeCpuOps(*bench.pool, {.activations = backend.activations, .tier = backend.tier});
-  } catch (const Error& error) {
-    bench.missing = error.what();
-  }
-  return bench;
 }
 
 std::vector<float> RandomFloats(size_t n, uint64_t seed, float scale) {

@@ -31,6 +31,8 @@ struct Backend {
   std::string tier;  // "ref", "portable", "avx2", ...
   ActivationType activations = ActivationType::kInt8;
 };
+// Of the family that this program is linked with (backends_*.cc).
+std::vector<std::string> Tiers();
 std::vector<Backend> AllBackends();
 // Each tier once, for ops that do not ask how activations are held.
 std::vector<Backend> AllTiers();
@@ -39,6 +41,7 @@ std::string BackendName(const ::testing::TestParamInfo<Backend>& info);
 // An Ops with its team. Empty, with the reason, where the processor lacks the tier.
 struct Bench {
   std::unique_ptr<ThreadPool> pool;
+  std::unique_ptr<Device> device;  // CUDA: where ops keep what they need besides
   std::unique_ptr<Ops> ops;
   std::string missing;
 };

@@ -1,0 +1,64 @@
+#include "kernels/cuda/attention_tiles.h"
+
+#include <algorithm>
+
+namespace tandem::cuda {
+namespace {
+
+uint32_t FirstVisible(uint32_t position, uint32_t window) {
+  return window > 0 && window <= position ? position + 1 - window : 0;
+}
+
+void AddTiles(const SequenceRows& sequence, uint32_t group, uint32_t window, AttentionPlan& plan) {
+  if (sequence.n_rows == 0) return;
+  const uint32_t queries = sequence.n_rows * group;
+  const auto first_page = static_cast<uint32_t>(plan.pages.size());
+  const uint32_t pages = (sequence.start + sequence.n_rows + kPageTokens - 1) / kPageTokens;
+  plan.pages.insert(plan.pages.end(), sequence.pages, sequence.pages + pages);
+  for (uint32_t first = 0; first < queries; first += kTileQueries) {
+    AttentionTile tile{.first_row = sequence.first_row, .start = sequence.start};
+    tile.first_query = first;
+    tile.n = std::min(kTileQueries, queries - first);
+    tile.pages = first_page;
+    const uint32_t last = sequence.start + (first + tile.n - 1) / group;
+    tile.fold_begin = FirstVisible(sequence.start + first / group, window) / kAttentionFold;
+    tile.fold_end = last / kAttentionFold + 1;
+    tile.partial = kNoPartial;
+    plan.tiles.push_back(tile);
+  }
+}
+
+}  // namespace
+
+AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, uint32_t group,
+                            uint32_t kv_heads, uint32_t window, uint32_t blocks,
+                            uint64_t most_partials) {
+  AttentionPlan plan;
+  for (const SequenceRows& sequence : sequences) AddTiles(sequence, group, window, plan);
+  uint64_t folds = 0;
+  for (const AttentionTile& tile : plan.tiles) folds += tile.fold_end - tile.fold_begin;
+  const bool few = plan.tiles.size() * kv_heads < blocks && folds > plan.tiles.size();
+  if (!few || folds * kv_heads > most_partials) {
+    std::reverse(plan.tiles.begin(), plan.tiles.end());
+    return plan;
+  }
+  std::vector<AttentionTile> whole;
+  whole.swap(plan.tiles);
+  for (AttentionTile tile : whole) {
+    if (tile.fold_end - tile.fold_begin > 1) {
+      tile.partial = static_cast<uint32_t>(plan.partials);
+      plan.joins.push_back(tile);
+      plan.partials += tile.fold_end - tile.fold_begin;
+    }
+    for (uint32_t fold = tile.fold_begin; fold < tile.fold_end; ++fold) {
+      AttentionTile one = tile;
+      one.fold_begin = fold;
+      one.fold_end = fold + 1;
+      if (tile.partial != kNoPartial) one.partial = tile.partial + fold - tile.fold_begin;
+      plan.tiles.push_back(one);
+    }
+  }
+  return plan;
+}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,322 @@
+#include "kernels/cuda/cuda_ops.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <vector>
+
+#include "engine/base/check.h"
+#include "engine/base/error.h"
+#include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/layout.h"
+#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/rows.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/step_tables.h"
+#include "kernels/validate.h"
+
+namespace tandem {
+namespace cuda {
+namespace {
+
+constexpr size_t kRingHalfBytes = 1 << 20;
+constexpr uint64_t kMostPartialBytes = uint64_t{32} << 20;
+// Up to here the weights' bytes cost more than reading them for every 16 rows anew from the cache.
+constexpr uint64_t kFewRows = 32;
+constexpr int kLeastCompute = 80;  // sm_80: int8 and BF16 tensor cores, asynchronous copies
+
+uint64_t DivideUp(uint64_t n, uint64_t by) { return (n + by - 1) / by; }
+
+uint64_t PanelBytes(DType type, const MatrixSlice& slice) {
+  return kPanelRows * RowBytes(type, slice.cols());
+}
+
+uint32_t Narrow(uint64_t n) {
+  Check(n <= UINT32_MAX / 2, "kernels/cuda: a matrix or a step beyond 2^31");
+  return static_cast<uint32_t>(n);
+}
+
+bool IsAligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+class CudaOps final : public Ops {
+ public:
+  CudaOps(const CudaOpsOptions& options, const GpuFacts& facts)
+      : options_(options),
+        facts_(facts),
+        ring_(kRingHalfBytes, options.stream),
+        ids_(*options.memory, options.stream, ring_, "ids of a step"),
+        places_(*options.memory, options.stream, ring_, "rows of a step"),
+        frequencies_(*options.memory, options.stream, ring_, "rotary frequencies"),
+        tiles_(*options.memory, options.stream, ring_, "attention tiles"),
+        joins_(*options.memory, options.stream, ring_, "attention joins"),
+        pages_(*options.memory, options.stream, ring_, "page tables"),
+        angles_(*options.memory, options.stream, "rotary angles"),
+        partials_(*options.memory, options.stream, "attention folds") {}
+
+  std::string name() const override { return facts_.name; }
+  ActivationType activations() const override { return options_.activations; }
+
+  uint64_t PackedBytes(DType type, const MatrixSlice& slice) const override {
+    return DivideUp(slice.rows(), kPanelRows) * PanelBytes(type, slice);
+  }
+  void Pack(const TensorView& tensor, PackedMatrix& out) override;
+
+  uint64_t PreparedBytes(uint64_t n, uint64_t cols) const override {
+    if (activations() == ActivationType::kF32) return 0;
+    return n * std::max(2 * DivideUp(cols, kGroupCols) * sizeof(PreparedGroup),
+                        DivideUp(cols, kBf16Cols) * kBf16Cols * sizeof(uint16_t));
+  }
+  PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
+                           Int8Parts parts, std::byte* scratch) override;
+  void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override;
+
+  void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
+             float* out) override;
+  void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden,
+               float* y) override {
+    if (n > 0) LaunchRmsNorm(x, w, eps, n, Narrow(hidden), y, Asked("norm"));
+  }
+  void Add(const float* x, const float* y, uint64_t n, float* out) override {
+    if (n > 0) LaunchAdd(x, y, n, out, Asked("add"));
+  }
+  void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) override {
+    if (n * width > 0) LaunchAddBias(bias, n, width, y, Asked("bias"));
+  }
+  void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
+    if (n > 0) LaunchSwiGlu(gate, up, n, out, Asked("SwiGLU"));
+  }
+
+  void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
+                    std::span<const SequenceRows> sequences, const KvView& kv) override;
+  void Attention(const float* q, uint32_t q_heads, uint32_t window,
+                 std::span<const SequenceRows> sequences, const KvView& kv, float* out) override;
+
+  void Zero(float* x, uint64_t n) override {
+    if (n > 0) ZeroOnGpu(x, n * sizeof(float), Asked("zero"));
+  }
+  void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
+                uint64_t width, uint64_t rows) override {
+    if (width * rows == 0) return;
+    CopyRowsOnGpu(to, to_stride * sizeof(float), from, from_stride * sizeof(float),
+                  width * sizeof(float), rows, Asked("copy of rows"));
+  }
+  void Finish() override { cuda::Finish(options_.stream, last_); }
+
+ private:
+  // The stream, with what it is asked for from here on.
+  void* Asked(const char* what) {
+    last_ = what;
+    return options_.stream;
+  }
+  MatMulPart PartOf(const MatMulTask& task) const;
+  void LaunchCall(DType type, const MatMulCall& call);
+  void SetFrequencies(const RopeParams& rope);
+
+  CudaOpsOptions options_;
+  GpuFacts facts_;
+  const char* last_ = "nothing";
+  PinnedRing ring_;
+  StepTable ids_, places_, frequencies_, tiles_, joins_, pages_;
+  GrowingBuffer angles_, partials_;
+  std::vector<RowPlace> row_places_;
+  std::vector<double> row_frequencies_;
+  float magnitude_ = 0.0f;  // that the angles have
+};
+
+void CudaOps::Pack(const TensorView& tensor, PackedMatrix& out) {
+  CheckPack(tensor, out, PackedBytes(out.type, out.slice));
+  const uint64_t panel_bytes = PanelBytes(out.type, out.slice);
+  const uint64_t rows = out.slice.rows();
+  for (uint64_t row = 0; row < rows; row += kPanelRows) {
+    const std::byte* stored =
+        tensor.row(out.slice.row_begin + row) + RowBytes(out.type, out.slice.col_begin);
+    PackPanel(out.type, stored, tensor.row_bytes(),
+              static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, rows - row)),
+              Narrow(out.slice.cols()), out.data + row / kPanelRows * panel_bytes);
+  }
+}
+
+PreparedRows CudaOps::PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
+                                  Int8Parts parts, std::byte* scratch) {
+  PreparedRows rows{.f32 = x, .form = FormFor(activations(), weight_type), .n = n, .cols = cols};
+  if (rows.form == RowForm::kF32) return rows;
+  rows.narrow = scratch;
+  if (n == 0) return rows;
+  Check(IsAligned(scratch), "kernels/cuda: scratch of prepared rows at a multiple of 16 bytes");
+  if (rows.form == RowForm::kInt8) {
+    Check(cols % kBlockCols == 0, "kernels: rows of quantised products are whole blocks");
+    rows.parts = parts;
+    LaunchQuantize(x, Narrow(n), Narrow(cols), static_cast<uint32_t>(parts),
+                   reinterpret_cast<PreparedGroup*>(scratch), Asked("int8 rows"));
+  } else {
+    LaunchToBf16(x, Narrow(n), Narrow(cols), reinterpret_cast<uint16_t*>(scratch),
+                 Asked("BF16 rows"));
+  }
+  return rows;
+}
+
+MatMulPart CudaOps::PartOf(const MatMulTask& task) const {
+  const PackedMatrix& w = *task.w;
+  MatMulPart part{.w = w.data, .y = task.y, .y_stride = task.y_stride};
+  part.row_begin = Narrow(task.slice.row_begin - w.slice.row_begin);
+  part.row_end = Narrow(task.slice.row_end - w.slice.row_begin);
+  part.col_begin = Narrow(task.slice.col_begin - w.slice.col_begin);
+  part.packed_cols = Narrow(w.slice.cols());
+  part.panel_bytes = PanelBytes(w.type, w.slice);
+  return part;
+}
+
+void CudaOps::LaunchCall(DType type, const MatMulCall& call) {
+  if (call.n_parts == 0) return;
+  Check(call.panels <= 65535, "kernels/cuda: a product of more outputs than a grid has rows");
+  void* stream = Asked("product");
+  switch (FormFor(activations(), type)) {
+    case RowForm::kF32:
+      return LaunchMatMulF32(type, call, stream);
+    case RowForm::kInt8:
+      if (call.n > kFewRows) return LaunchPrefillInt8(type, call, stream);
+      return LaunchMatMulInt8(type, call, stream);
+    case RowForm::kBf16:
+      if (call.n > kFewRows) return LaunchPrefillBf16(call, stream);
+      return LaunchMatMulBf16(call, stream);
+  }
+}
+
+// Tasks of one type share a launch.
+void CudaOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
+  for (const MatMulTask& task : tasks) {
+    CheckMatMul(x, task, FormFor(activations(), task.w->type));
+    Check(IsAligned(task.w->data), "kernels/cuda: weights at a multiple of 16 bytes");
+  }
+  if (x.n == 0) return;
+  for (DType type : kAllDTypes) {
+    MatMulCall call{.n = Narrow(x.n), .cols = Narrow(x.cols), .narrow = x.narrow, .f32 = x.f32};
+    if (FormFor(activations(), type) == RowForm::kInt8) {
+      call.row_parts = static_cast<uint32_t>(x.parts);
+      call.n *= call.row_parts;
+    }
+    const auto launch = [&] {
+      LaunchCall(type, call);
+      call.n_parts = 0;
+      call.panels = 0;
+    };
+    for (const MatMulTask& task : tasks) {
+      if (task.w->type != type || task.slice.rows() == 0) continue;
+      MatMulPart part = PartOf(task);
+      part.first_panel = call.panels;
+      call.parts[call.n_parts++] = part;
+      call.panels += (part.row_end - 1) / kPanelRows - part.row_begin / kPanelRows + 1;
+      if (call.n_parts == kMaxParts) launch();
+    }
+    launch();
+  }
+}
+
+void CudaOps::Embed(const PackedMatrix& table, const MatrixSlice& slice,
+                    std::span<const int32_t> ids, float* out) {
+  CheckInside(table.type, slice, table.slice);
+  if (ids.empty() || slice.cols() == 0) return;
+  EmbedCall call{.table = table.data, .panel_bytes = PanelBytes(table.type, table.slice)};
+  call.packed_cols = Narrow(table.slice.cols());
+  call.col_begin = Narrow(slice.col_begin - table.slice.col_begin);
+  call.hidden = Narrow(slice.cols());
+  call.first_id = static_cast<int64_t>(table.slice.row_begin);
+  call.id_begin = static_cast<int64_t>(slice.row_begin);
+  call.id_end = static_cast<int64_t>(slice.row_end);
+  call.ids = ids_.Put(ids);
+  call.n = Narrow(ids.size());
+  call.out = out;
+  LaunchEmbed(table.type, call, Asked("embedding"));
+}
+
+void CudaOps::SetFrequencies(const RopeParams& rope) {
+  row_frequencies_.assign(rope.frequencies.begin(), rope.frequencies.end());
+  if (!row_frequencies_.empty()) return;
+  for (uint32_t i = 0; i < rope.rope_dim / 2; ++i) {
+    row_frequencies_.push_back(std::pow(double{rope.theta}, -2.0 * i / rope.rope_dim) / rope.scale);
+  }
+}
+
+void CudaOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
+                           const RopeParams& rope, std::span<const SequenceRows> sequences,
+                           const KvView& kv) {
+  CheckRope(rope, kv, q_heads);
+  CheckSequences(sequences);
+  row_places_.clear();
+  for (const SequenceRows& sequence : sequences) {
+    for (uint32_t i = 0; i < sequence.n_rows; ++i) {
+      const uint32_t position = sequence.start + i;
+      row_places_.push_back(
+          {sequence.first_row + i, position, sequence.pages[position / kPageTokens]});
+    }
+  }
+  if (row_places_.empty()) return;
+  SetFrequencies(rope);
+  RopeCall call{.q = q, .k = k, .v = v, .q_heads = q_heads, .half = rope.rope_dim / 2};
+  call.interleaved = rope.interleaved;
+  call.n = Narrow(row_places_.size());
+  call.kv = kv;
+  bool moved = false, turned = false;
+  void* stream = Asked("rotation");
+  call.rows = places_.Put(std::span<const RowPlace>(row_places_), &moved);
+  const double* frequencies = frequencies_.Put(std::span<const double>(row_frequencies_), &turned);
+  auto* angles =
+      reinterpret_cast<float*>(angles_.Reserve(row_places_.size() * rope.rope_dim * sizeof(float)));
+  if ((moved || turned || magnitude_ != rope.magnitude) && call.half > 0) {
+    LaunchAngles(call.rows, call.n, frequencies, call.half, rope.magnitude, angles, stream);
+    magnitude_ = rope.magnitude;
+  }
+  call.angles = angles;
+  LaunchRopeAndStore(call, stream);
+}
+
+void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
+                        std::span<const SequenceRows> sequences, const KvView& kv, float* out) {
+  CheckAttention(kv, q_heads);
+  CheckSequences(sequences);
+  const uint32_t padded = PaddedHeadDim(kv.head_dim);
+  if (padded == 0) {
+    Fail(ErrorCode::kUnsupported,
+         fmt::format("kernels/cuda: heads of {} dimensions (want at most 256); use --devices cpu",
+                     kv.head_dim));
+  }
+  Check(kv.head_dim % 8 != 0 || (IsAligned(kv.base) && kv.stride % 16 == 0),
+        "kernels/cuda: KV pages at multiples of 16 bytes");
+  const uint64_t state_bytes = StateFloats(padded) * sizeof(float);
+  const AttentionPlan plan =
+      PlanAttention(sequences, q_heads / kv.kv_heads, kv.kv_heads, window,
+                    static_cast<uint32_t>(2 * facts_.sm_count), kMostPartialBytes / state_bytes);
+  if (plan.tiles.empty()) return;
+  void* stream = Asked("attention");
+  AttentionCall call{.q = q, .out = out, .q_heads = q_heads, .window = window, .kv = kv};
+  call.tiles = tiles_.Put(std::span<const AttentionTile>(plan.tiles));
+  call.n_tiles = Narrow(plan.tiles.size());
+  call.pages = pages_.Put(std::span<const int32_t>(plan.pages));
+  if (plan.partials > 0) {
+    call.partials =
+        reinterpret_cast<float*>(partials_.Reserve(plan.partials * kv.kv_heads * state_bytes));
+  }
+  LaunchAttention(call, stream);
+  if (plan.joins.empty()) return;
+  call.tiles = joins_.Put(std::span<const AttentionTile>(plan.joins));
+  call.n_tiles = Narrow(plan.joins.size());
+  LaunchJoinFolds(call, stream);
+}
+
+}  // namespace
+}  // namespace cuda
+
+std::unique_ptr<Ops> MakeCudaOps(const CudaOpsOptions& options) {
+  Check(options.memory != nullptr, "kernels/cuda: MakeCudaOps without the device's memory");
+  const cuda::GpuFacts facts = cuda::ReadGpuFacts(options.device);
+  if (facts.compute < cuda::kLeastCompute) {
+    Fail(
+        ErrorCode::kUnsupported,
+        fmt::format("kernels/cuda: GPU {} has compute capability {}.{} (want 8.0 or later: Ampere, "
+                    "Ada, Hopper, Blackwell); use --devices cpu",
+                    options.device, facts.compute / 10, facts.compute % 10));
+  }
+  return std::make_unique<cuda::CudaOps>(options, facts);
+}
+
+}  // namespace tandem

@@ -1,0 +1,32 @@
+// The CUDA back end of kernels/ops.h. no_cuda_ops.cc stands in for it in builds without CUDA.
+//
+//   std::unique_ptr<Ops> ops = MakeCudaOps({.device = 0, .stream = stream, .memory = &device});
+//
+// Calls start work on the stream and return; Finish waits. Host spans have been copied when a call
+// returns. Weights of every type of engine/model/dtype.h are taken; heads are of at most 256
+// dimensions (Error(kUnsupported) else).
+//
+// State: compiled for sm_80 to sm_120; held to the conformance and invariance suites on an emulated
+// GPU (tests/support/cuda_emulation); not yet run on a real one.
+//
+// Thread rule: one host thread at a time, with the GPU as its current device.
+#pragma once
+
+#include <memory>
+
+#include "kernels/ops.h"
+
+namespace tandem {
+
+struct CudaOpsOptions {
+  int device = 0;          // CUDA's number of it
+  void* stream = nullptr;  // a cudaStream_t of that device; outlives the ops
+  ActivationType activations = ActivationType::kInt8;
+  Device* memory = nullptr;  // the same GPU; gives what ops need besides (some MiB); outlives them
+};
+
+// Throws Error(kUnsupported) where tandem was built without CUDA, or the GPU is older than sm_80,
+// and Error(kDevice) where it cannot be asked.
+std::unique_ptr<Ops> MakeCudaOps(const CudaOpsOptions& options);
+
+}  // namespace tandem

@@ -1,0 +1,120 @@
+// What kernels ask of a GPU beyond C++: launches, conversions, warp operations, tensor cores,
+// asynchronous copies. This is the side for nvcc; tests/support/cuda_emulation/gpu_platform.h is
+// the side for a machine without a GPU, which runs the same kernel sources. The include path says
+// which.
+//
+// Tensor-core operations are warp-wide, with the fragments of the PTX ISA for mma.sync.m16n8k*:
+// lane 4g + t holds rows g and g + 8 of A, column g of B, columns 2t and 2t + 1 of C.
+// Minimum hardware: sm_80.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tandem::cuda {
+
+// Throws Error(kDevice) that names the kernel. (runtime.cc)
+void CheckLaunch(cudaError_t status, const char* what);
+
+// Starts kernel(args...) on the stream.
+template <typename... P, typename... A>
+void Launch(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes,
+            void* stream, const A&... args) {
+  if (shared_bytes > 48 * 1024) {
+    CheckLaunch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(shared_bytes)),
+                what);
+  }
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = static_cast<cudaStream_t>(stream);
+  CheckLaunch(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...), what);
+}
+
+__device__ __forceinline__ std::byte* DynamicShared() {
+  extern __shared__ uint4 tandem_dynamic_shared[];
+  return reinterpret_cast<std::byte*>(tandem_dynamic_shared);
+}
+
+__device__ __forceinline__ float HalfToFloat(uint16_t bits) {
+  return __half2float(__ushort_as_half(bits));
+}
+__device__ __forceinline__ uint16_t FloatToHalf(float value) {
+  return __half_as_ushort(__float2half_rn(value));
+}
+
+__device__ __forceinline__ float ShuffleXor(float value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+__device__ __forceinline__ void SyncWarp() { __syncwarp(); }
+
+// Weights: read once a call, through the read-only path.
+template <typename T>
+__device__ __forceinline__ T LoadOnce(const T* from) {
+  return __ldcs(from);
+}
+
+__device__ __forceinline__ void MmaS8(int32_t (&c)[4], const uint32_t (&a)[4],
+                                      const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void MmaS8Half(int32_t (&c)[4], const uint32_t (&a)[2], uint32_t b) {
+  asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
+      "{%0,%1,%2,%3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+__device__ __forceinline__ void MmaBf16(float (&c)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+__device__ __forceinline__ void MmaF16(float (&c)[4], const uint32_t (&a)[4],
+                                       const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+      "{%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// Four 8 x 8 matrices of 16-bit elements, transposed: lane 8i + r gives row r of matrix i (16 bytes
+// of shared memory), lane (g, t) gets elements (2t, g) and (2t + 1, g) of matrix i in to[i].
+__device__ __forceinline__ void LoadTransposed(uint32_t (&to)[4], const void* row) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(address)
+               : "memory");
+}
+
+// 16 bytes from global to shared memory without passing through registers; zeros where not inside
+// (`from` is then not read, but must be a valid address).
+__device__ __forceinline__ void CopyAsync16(void* to, const void* from, bool inside) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  const int bytes = inside ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+               :
+               : "r"(address), "l"(from), "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+// Until at most kPending of the newest groups of this thread are under way.
+template <int kPending>
+__device__ __forceinline__ void WaitCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+}  // namespace tandem::cuda

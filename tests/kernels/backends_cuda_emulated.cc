@@ -1,0 +1,19 @@
+// The CUDA back end as plain C++ on an emulated GPU (tests/support/cuda_emulation).
+#include "engine/device/cpu/cpu_device.h"
+#include "kernels/cuda/cuda_ops.h"
+#include "tests/kernels/kernel_test_support.h"
+
+namespace tandem {
+
+std::vector<std::string> Tiers() { return {"cuda_emulated"}; }
+
+Bench MakeBench(const Backend& backend, int) {
+  Bench bench;
+  bench.pool = std::make_unique<ThreadPool>(ThreadPoolOptions{.threads = 1});
+  bench.device = std::make_unique<CpuDevice>(DeviceId{0}, Bytes{0},
+                                             std::make_shared<ThreadPool>(ThreadPoolOptions{1}));
+  bench.ops = MakeCudaOps({.activations = backend.activations, .memory = bench.device.get()});
+  return bench;
+}
+
+}  // namespace tandem

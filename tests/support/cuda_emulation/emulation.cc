@@ -1,0 +1,160 @@
+#include "tests/support/cuda_emulation/emulation.h"
+
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "engine/base/check.h"
+#include "tests/support/cuda_emulation/fiber.h"
+
+dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace tandem::cuda {
+namespace {
+
+constexpr unsigned kWarp = 32;
+constexpr size_t kGuardBytes = 64;
+constexpr unsigned char kPoison = 0xff;  // as floats and as halves: NaN
+
+enum class ThreadStatus : uint8_t { kReady, kAtBarrier, kInWarp, kDone };
+
+struct Warp {
+  void* slots[kWarp] = {};
+  void (*operation)(void* const*) = nullptr;
+  unsigned arrived = 0;
+};
+
+// The block that runs. One a process: launches are never nested.
+struct Block {
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  std::vector<ThreadStatus> status;
+  std::vector<Warp> warps;
+  std::vector<std::byte> shared;
+  unsigned threads = 0;
+  unsigned at_barrier = 0;
+  unsigned done = 0;
+  unsigned running = 0;
+  void (*body)(void*) = nullptr;
+  void* context = nullptr;
+};
+
+Block& TheBlock() {
+  static Block block;
+  return block;
+}
+
+void ReleaseBarrier(Block& block) {
+  if (block.at_barrier == 0 || block.at_barrier + block.done < block.threads) return;
+  block.at_barrier = 0;
+  for (ThreadStatus& status : block.status) {
+    if (status == ThreadStatus::kAtBarrier) status = ThreadStatus::kReady;
+  }
+}
+
+void ThreadMain(void*) {
+  Block& block = TheBlock();
+  for (;;) {
+    block.body(block.context);
+    block.status[block.running] = ThreadStatus::kDone;
+    ++block.done;
+    ReleaseBarrier(block);
+    block.fibers[block.running]->Leave();
+  }
+}
+
+dim3 ThreadIndex(unsigned i) {
+  return {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
+}
+
+void Start(Block& block, unsigned threads) {
+  while (block.fibers.size() < threads) {
+    block.fibers.push_back(std::make_unique<Fiber>(ThreadMain, nullptr));
+  }
+  block.threads = threads;
+  block.status.assign(threads, ThreadStatus::kReady);
+  block.warps.assign((threads + kWarp - 1) / kWarp, Warp{});
+  block.at_barrier = 0;
+  block.done = 0;
+  std::memset(block.shared.data(), kPoison, block.shared.size());
+}
+
+void RunBlock(Block& block, bool backwards) {
+  while (block.done < block.threads) {
+    bool moved = false;
+    for (unsigned i = 0; i < block.threads; ++i) {
+      const unsigned thread = backwards ? block.threads - 1 - i : i;
+      if (block.status[thread] != ThreadStatus::kReady) continue;
+      moved = true;
+      block.running = thread;
+      threadIdx = ThreadIndex(thread);
+      block.fibers[thread]->Enter();
+    }
+    Check(moved,
+          "cuda emulation: threads wait for others that never come (a barrier or a warp "
+          "operation that not all threads reach)");
+  }
+  for (size_t i = block.shared.size() - kGuardBytes; i < block.shared.size(); ++i) {
+    Check(block.shared[i] == std::byte{kPoison}, "cuda emulation: shared memory was overrun");
+  }
+}
+
+}  // namespace
+
+void RunGrid(dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void*), void* context) {
+  Block& block = TheBlock();
+  Check(block.body == nullptr, "cuda emulation: a launch within a launch");
+  const unsigned threads = block_dim.x * block_dim.y * block_dim.z;
+  Check(threads > 0 && threads <= 1024, "cuda emulation: 1 to 1024 threads a block");
+  Check(grid.x > 0 && grid.y > 0 && grid.z > 0, "cuda emulation: an empty grid");
+  Check(grid.y <= 65535 && grid.z <= 65535, "cuda emulation: y and z of a grid end at 65535");
+  block.body = body;
+  block.context = context;
+  block.shared.resize(shared_bytes + kGuardBytes);
+  gridDim = grid;
+  blockDim = block_dim;
+  bool backwards = false;
+  for (unsigned z = 0; z < grid.z; ++z) {
+    for (unsigned y = 0; y < grid.y; ++y) {
+      for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = dim3(x, y, z);
+        Start(block, threads);
+        RunBlock(block, backwards);
+        backwards = !backwards;
+      }
+    }
+  }
+  block.body = nullptr;
+}
+
+void BlockBarrier() {
+  Block& block = TheBlock();
+  const unsigned self = block.running;
+  block.status[self] = ThreadStatus::kAtBarrier;
+  ++block.at_barrier;
+  ReleaseBarrier(block);
+  if (block.status[self] != ThreadStatus::kReady) block.fibers[self]->Leave();
+}
+
+void WarpRendezvous(void* slot, void (*operation)(void* const*)) {
+  Block& block = TheBlock();
+  const unsigned self = block.running;
+  const unsigned first = self / kWarp * kWarp;
+  Check(first + kWarp <= block.threads, "cuda emulation: a warp operation in a partial warp");
+  Warp& warp = block.warps[self / kWarp];
+  Check(warp.arrived == 0 || warp.operation == operation,
+        "cuda emulation: lanes of a warp met in different operations");
+  warp.operation = operation;
+  warp.slots[self % kWarp] = slot;
+  if (++warp.arrived < kWarp) {
+    block.status[self] = ThreadStatus::kInWarp;
+    block.fibers[self]->Leave();
+    return;
+  }
+  operation(warp.slots);
+  warp.arrived = 0;
+  for (unsigned i = first; i < first + kWarp; ++i) block.status[i] = ThreadStatus::kReady;
+}
+
+std::byte* SharedMemory() { return TheBlock().shared.data(); }
+
+}  // namespace tandem::cuda

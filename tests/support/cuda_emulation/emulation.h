@@ -1,0 +1,36 @@
+// Runs a CUDA kernel compiled as plain C++: block after block, the threads of a block as fibers
+// that meet at barriers and in warp operations. One OS thread; no GPU.
+//
+// What it shows: wrong indices, masks, unpacking and reductions; shared memory that is read before
+// it is written (a block's starts as NaN) or overrun (a guard lies behind it); a barrier that not
+// all threads reach; and, since blocks run their threads in alternating order, many a missing
+// barrier. What it cannot show: speed, bank conflicts, memory ordering between blocks, and whether
+// a real device computes as the operations of platform.h say.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+// As CUDA names them; those of the thread that runs at the moment.
+extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace tandem::cuda {
+
+// Calls body(context) once for every thread of the grid.
+void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context);
+
+// Waits for every thread of the block that has not returned.
+void BlockBarrier();
+
+// All 32 lanes bring a slot; the last to come runs operation(slots) for all, and then all go on.
+void WarpRendezvous(void* slot, void (*operation)(void* const* slots));
+
+// The running block's dynamic shared memory.
+std::byte* SharedMemory();
+
+}  // namespace tandem::cuda

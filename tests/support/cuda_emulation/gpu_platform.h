@@ -1,0 +1,98 @@
+// The emulated side of kernels/cuda/native/gpu_platform.h: the same names, as plain C++ for one
+// host thread. The include path says which of the two a kernel is compiled against.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "tests/support/cuda_emulation/emulation.h"
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __grid_constant__
+
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct alignas(16) int4 {
+  int32_t x, y, z, w;
+};
+
+inline void __syncthreads() { tandem::cuda::BlockBarrier(); }
+inline float __uint_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+inline float __int_as_float(int32_t bits) { return __uint_as_float(static_cast<uint32_t>(bits)); }
+inline uint32_t __float_as_uint(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  return bits;
+}
+
+namespace tandem::cuda {
+
+template <typename... P, typename... A>
+void Launch(const char*, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes, void*,
+            const A&... args) {
+  const auto call = [&] { kernel(static_cast<P>(args)...); };
+  using Call = decltype(call);
+  RunGrid(
+      grid, block, shared_bytes, [](void* context) { (*static_cast<Call*>(context))(); },
+      const_cast<void*>(static_cast<const void*>(&call)));
+}
+
+inline std::byte* DynamicShared() { return SharedMemory(); }
+
+// The bits of an f16 as f32, and back (to nearest, ties to even).
+float HalfToFloat(uint16_t bits);
+uint16_t FloatToHalf(float value);
+
+// The value of the lane whose number differs in the bits of `mask`.
+float ShuffleXor(float value, int mask);
+
+inline void SyncWarp() {
+  WarpRendezvous(nullptr, [](void* const*) {});
+}
+
+template <typename T>
+T LoadOnce(const T* from) {
+  T value;
+  std::memcpy(&value, from, sizeof(T));
+  return value;
+}
+
+void MmaS8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+void MmaS8Half(int32_t (&c)[4], const uint32_t (&a)[2], uint32_t b);
+void MmaBf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+void MmaF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+void LoadTransposed(uint32_t (&to)[4], const void* row);
+
+// At once: what is read before the wait is not caught here.
+inline void CopyAsync16(void* to, const void* from, bool inside) {
+  if (inside) {
+    std::memcpy(to, from, 16);
+  } else {
+    std::memset(to, 0, 16);
+  }
+}
+inline void CommitCopies() {}
+template <int kPending>
+void WaitCopies() {}
+
+}  // namespace tandem::cuda

@@ -1,0 +1,30 @@
+// A GPU that does everything at once, in the host's memory.
+#include "kernels/cuda/runtime.h"
+
+#include <cstring>
+
+namespace tandem::cuda {
+
+// Few multiprocessors, so that small tests meet both sides of the choices that depend on them.
+GpuFacts ReadGpuFacts(int) { return {.name = "cuda/emulated", .sm_count = 8, .compute = 80}; }
+
+void PinnedDeleter::operator()(std::byte* data) const noexcept { delete[] data; }
+PinnedMemory AllocatePinned(size_t bytes) { return PinnedMemory(new std::byte[bytes]); }
+
+void EventDeleter::operator()(void* event) const noexcept { delete static_cast<int*>(event); }
+EventHandle MakeEvent() { return EventHandle(new int(0)); }
+void Record(const EventHandle&, void*) {}
+void Wait(const EventHandle&) {}
+
+void CopyToGpu(void* to, const void* from, size_t bytes, void*) { std::memcpy(to, from, bytes); }
+void CopyRowsOnGpu(void* to, size_t to_stride, const void* from, size_t from_stride, size_t width,
+                   size_t rows, void*) {
+  for (size_t row = 0; row < rows; ++row) {
+    std::memcpy(static_cast<std::byte*>(to) + row * to_stride,
+                static_cast<const std::byte*>(from) + row * from_stride, width);
+  }
+}
+void ZeroOnGpu(void* to, size_t bytes, void*) { std::memset(to, 0, bytes); }
+void Finish(void*, const char*) {}
+
+}  // namespace tandem::cuda
