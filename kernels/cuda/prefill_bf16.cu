@@ -30,7 +30,8 @@ __device__ __forceinline__ void StageTokens(const MatMulCall& call, uint32_t gro
   }
 }
 
-__global__ void __launch_bounds__(kTileThreads, 1) TileBf16(const __grid_constant__ MatMulCall call) {
+__global__ void __launch_bounds__(kTileThreads, 1)
+    TileBf16(const __grid_constant__ MatMulCall call) {
   const TilePlace place(call);
   const MatMulPart& part = *place.part;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;

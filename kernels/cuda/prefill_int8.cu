@@ -43,7 +43,8 @@ __device__ __forceinline__ TokenBlock ReadBlock(const std::byte* tile, const uin
 }
 
 template <DType kType>
-__global__ void __launch_bounds__(kTileThreads, 1) TileInt8(const __grid_constant__ MatMulCall call) {
+__global__ void __launch_bounds__(kTileThreads, 1)
+    TileInt8(const __grid_constant__ MatMulCall call) {
   constexpr QuantFormat kFormat = FormatOf(kType);
   const TilePlace place(call);
   const MatMulPart& part = *place.part;
