@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cstring>
 #include <utility>
 
 #include "engine/base/device_name.h"
@@ -37,9 +38,15 @@ void Buffer::Free() noexcept {
 }
 
 Device::Device(DeviceId id, std::string name, Bytes capacity)
-    : id_(id),
-      name_(std::move(name)),
-      ledger_(DeviceName(id), capacity) {}
+    : id_(id), name_(std::move(name)), ledger_(DeviceName(id), capacity) {}
+
+void Device::Upload(std::byte* to, const std::byte* from, size_t size) {
+  std::memcpy(to, from, size);
+}
+
+void Device::Download(std::byte* to, const std::byte* from, size_t size) {
+  std::memcpy(to, from, size);
+}
 
 Buffer Device::Allocate(MemoryUse use, Bytes bytes, std::string_view what) {
   if (bytes.value == 0) return Buffer();

@@ -1,5 +1,9 @@
-// A device of the rig as the engine uses it: memory behind a ledger. What runs on it are the ops of
-// kernels/ops.h; what moves between devices are the transports of engine/link/.
+// A device of the rig as the engine uses it: memory behind a ledger, and, where the device works on
+// its own time, queues. What runs on it are the ops of kernels/ops.h; what moves between devices
+// are the transports of engine/link/.
+//
+// Only the code of a back end may look into a device's memory; everything else passes its pointers
+// on, and moves bytes in and out by Upload and Download or by queues.
 //
 //   Buffer kv = device.Allocate(MemoryUse::kKv, Bytes{1 << 20}, "kv pages");
 #pragma once
@@ -11,6 +15,7 @@
 
 #include "engine/base/units.h"
 #include "engine/device/memory_ledger.h"
+#include "engine/device/queue.h"
 
 namespace tandem {
 
@@ -27,7 +32,9 @@ class Buffer {
   std::byte* data() const { return data_; }
   size_t size() const { return size_; }
   template <typename T>
-  T* as() const { return reinterpret_cast<T*>(data_); }
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
   explicit operator bool() const { return data_ != nullptr; }
 
  private:
@@ -56,6 +63,15 @@ class Device {
 
   // Zero-filled memory. Throws Error(kDevice) when the ledger or the system refuses.
   Buffer Allocate(MemoryUse use, Bytes bytes, std::string_view what);
+
+  // Null on a device that works while its caller waits, and of the host's memory.
+  virtual DeviceQueue* queue(QueueRole) { return nullptr; }
+  bool works_alone() { return queue(QueueRole::kCompute) != nullptr; }
+
+  // From and to ordinary memory of the host, done on return; for loading and tests, not for steps.
+  // All the device's queues are empty.
+  virtual void Upload(std::byte* to, const std::byte* from, size_t size);
+  virtual void Download(std::byte* to, const std::byte* from, size_t size);
 
  protected:
   virtual std::byte* AllocateRaw(size_t size) = 0;

@@ -24,6 +24,9 @@ struct GpuInfo {
   int compute_major = 0;  // compute capability, 9.0 for an H100
   int compute_minor = 0;
   std::string pci_bus_id;  // "0000:01:00.0"
+  // Peak rates as the driver's attributes give them; zero where it does not say.
+  double memory_bytes_per_s = 0;
+  double clock_hz = 0;
 };
 
 // What the driver says of the direct path from one GPU to another. Granted access is no promise
@@ -40,6 +43,9 @@ struct GpuInventory {
   bool built_with_cuda = false;
   // Why there are no GPUs, or with which driver they were found. One line, never empty.
   std::string driver_message;
+  // 13000 for CUDA 13.0: what the driver was made for, and what this binary was. Zero: none.
+  int driver_version = 0;
+  int runtime_version = 0;
   // Versions of the libraries found, "cudart 13.0", ...; empty without CUDA.
   std::vector<std::string> libraries;
   std::vector<GpuInfo> gpus;

@@ -8,7 +8,12 @@
 // blocks of a message start at its beginning: where shards are cut depends on the number of rows,
 // so only the f32 and bf16 wires are independent of the batch under two_shot.
 //
-// One thread; `in` and `out` of a rank never overlap.
+// Messages that do not depend on one another cross together (Transport::CopyAll), so that both
+// directions of a link are in use.
+//
+// One thread; `in` and `out` of a rank never overlap. On devices with queues the work is put in
+// each rank's queue and done in its order; a rank's `in` may be overwritten by later work of that
+// queue.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +22,7 @@
 #include "engine/base/units.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
+#include "engine/link/wire_ops.h"
 #include "engine/plan/plan.h"
 
 namespace tandem {
@@ -25,14 +31,15 @@ struct CollectiveRank {
   DeviceId device;
   const float* in = nullptr;
   float* out = nullptr;
-  std::byte* scratch = nullptr;  // on the device
+  std::byte* scratch = nullptr;        // on the device
+  DeviceQueue* queue = nullptr;        // of the device; null where it has none
+  WireOps* wire_ops = &HostWireOps();  // the device's
 };
 
 // What all collectives of one op share.
 struct CollectiveContext {
   Transport* transport = nullptr;
   TrafficLedger* ledger = nullptr;
-  StreamHandle stream = nullptr;
   WireType wire = WireType::kF32;
   uint64_t scratch_bytes = 0;  // of each rank; at least MinCollectiveScratch(ranks)
 };

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstring>
+#include <vector>
 
 #include "engine/base/error.h"
 
@@ -22,27 +22,38 @@ std::byte Pattern(uint64_t position, uint64_t size, uint64_t round) {
 
 void CheckMessage(Transport& transport, Device& src, Device& dst, const Buffer& from,
                   const Buffer& to, uint64_t size, uint64_t round) {
-  for (uint64_t i = 0; i < size; ++i) from.data()[i] = Pattern(i, size, round);
+  std::vector<std::byte> sent(size);
+  for (uint64_t i = 0; i < size; ++i) sent[i] = Pattern(i, size, round);
+  src.Upload(from.data(), sent.data(), size);
   // The byte behind the message is a guard: a copy that runs over is wrong too.
-  std::memset(to.data(), static_cast<int>(0xa5 ^ round), size + 1);
-  const std::byte guard = to.data()[size];
+  const auto guard = static_cast<std::byte>(0xa5 ^ round);
+  std::vector<std::byte> received(size + 1, guard);
+  dst.Upload(to.data(), received.data(), size + 1);
   TrafficLedger ledger;
   ledger.BeginStep(ProgramKind::kPrefill);
   ledger.BeginOp(0, OpKind::kTransfer, BlockId{0}, WireType::kF32);
+  DeviceQueue* const src_queue = src.queue(QueueRole::kComm);
+  DeviceQueue* const dst_queue = dst.queue(QueueRole::kComm);
   transport.Copy(CopyTask{.src = src.id(),
                           .from = from.data(),
                           .dst = dst.id(),
                           .to = to.data(),
-                          .row_bytes = size},
-                 nullptr, ledger);
+                          .row_bytes = size,
+                          .src_queue = src_queue,
+                          .dst_queue = dst_queue},
+                 ledger);
+  for (DeviceQueue* queue : {src_queue, dst_queue}) {
+    if (queue != nullptr) queue->Finish();
+  }
+  dst.Download(received.data(), to.data(), size + 1);
   for (uint64_t i = 0; i <= size; ++i) {
-    const std::byte want = i < size ? Pattern(i, size, round) : guard;
-    if (to.data()[i] == want) continue;
+    const std::byte want = i < size ? sent[i] : guard;
+    if (received[i] == want) continue;
     Fail(ErrorCode::kDevice,
          fmt::format("link self-test: path {} from {} to {}: byte {} of a message of {} arrived as "
                      "{:#04x} (want {:#04x}); do not trust this path: choose another with --path",
                      ToString(transport.path()), src.name(), dst.name(), i, size,
-                     static_cast<unsigned>(to.data()[i]), static_cast<unsigned>(want)));
+                     static_cast<unsigned>(received[i]), static_cast<unsigned>(want)));
   }
 }
 

@@ -12,22 +12,15 @@
 namespace tandem {
 namespace {
 
-void CheckTask(const CopyTask& task) {
-  Check(task.from != nullptr && task.to != nullptr, "transport: null buffer");
-  Check(task.rows == 1 || (task.src_stride >= task.row_bytes && task.dst_stride >= task.row_bytes),
-        "transport: rows overlap");
-  Check(task.padding_bytes <= task.bytes(), "transport: more padding than bytes");
-}
-
 class LocalTransport final : public Transport {
  public:
   explicit LocalTransport(PathKind stands_for) : stands_for_(stands_for) {}
   PathKind mechanism() const override { return PathKind::kLocal; }
   PathKind path() const override { return stands_for_; }
 
-  void Copy(const CopyTask& task, StreamHandle, TrafficLedger& ledger) override {
+  void Copy(const CopyTask& task, TrafficLedger& ledger) override {
     if (task.bytes() == 0) return;
-    CheckTask(task);
+    CheckCopyTask(task);
     uint64_t moved = 0;
     for (uint64_t row = 0; row < task.rows; ++row) {
       std::memcpy(task.to + row * task.dst_stride, task.from + row * task.src_stride,
@@ -49,9 +42,9 @@ class HostStagedTransport final : public Transport {
   PathKind mechanism() const override { return PathKind::kHostStaged; }
   PathKind path() const override { return PathKind::kHostStaged; }
 
-  void Copy(const CopyTask& task, StreamHandle, TrafficLedger& ledger) override {
+  void Copy(const CopyTask& task, TrafficLedger& ledger) override {
     if (task.bytes() == 0) return;
-    CheckTask(task);
+    CheckCopyTask(task);
     uint64_t up = 0;
     uint64_t down = 0;
     for (uint64_t row = 0; row < task.rows; ++row) {
@@ -74,6 +67,17 @@ class HostStagedTransport final : public Transport {
 };
 
 }  // namespace
+
+void Transport::CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) {
+  for (const CopyTask& task : tasks) Copy(task, ledger);
+}
+
+void CheckCopyTask(const CopyTask& task) {
+  Check(task.from != nullptr && task.to != nullptr, "transport: null buffer");
+  Check(task.rows == 1 || (task.src_stride >= task.row_bytes && task.dst_stride >= task.row_bytes),
+        "transport: rows overlap");
+  Check(task.padding_bytes <= task.bytes(), "transport: more padding than bytes");
+}
 
 PathKind CpuMechanism(PathKind path) {
   return path == PathKind::kHostStaged ? PathKind::kHostStaged : PathKind::kLocal;

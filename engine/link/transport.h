@@ -6,16 +6,18 @@
 // The path it books may be a rig's own (p2p) while the mechanism is the CPU's memcpy standing in
 // for it.
 //
-// Used by one thread at a time, the executor's. A stream handle orders copies on back ends that
-// have streams; the CPU's copies are complete on return.
+// Used by one thread at a time, the executor's. Between devices that work on their own time a copy
+// takes its place in the queues of both its ends: it comes after all that either was asked before,
+// and all that either is asked later comes after it. The CPU's copies are complete on return.
 //
 //   auto local = MakeTransport(PathKind::kLocal, PathKind::kP2p, nullptr);
-//   local->Copy({.src = d0, .from = a, .dst = d1, .to = b, .row_bytes = 4096}, nullptr, ledger);
+//   local->Copy({.src = d0, .from = a, .dst = d1, .to = b, .row_bytes = 4096}, ledger);
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 #include "engine/base/units.h"
 #include "engine/device/device.h"
@@ -24,9 +26,6 @@
 #include "engine/rig/rig.h"
 
 namespace tandem {
-
-// A CUDA stream, say; null on the CPU.
-using StreamHandle = void*;
 
 // `rows` runs of `row_bytes`, strides in bytes; one contiguous run is rows = 1.
 struct CopyTask {
@@ -40,6 +39,9 @@ struct CopyTask {
   uint64_t dst_stride = 0;
   // Bytes of padding among those moved (packed panels), left out of what is booked.
   uint64_t padding_bytes = 0;
+  // Where the ends keep their order; null of the host, and of devices without queues.
+  DeviceQueue* src_queue = nullptr;
+  DeviceQueue* dst_queue = nullptr;
 
   uint64_t bytes() const { return row_bytes * rows; }
 };
@@ -53,11 +55,18 @@ class Transport {
   // What is booked: the rig's path that the mechanism stands for.
   virtual PathKind path() const = 0;
   // Moves and books nothing for a task without bytes. Throws Error(kDevice) when the path fails.
-  virtual void Copy(const CopyTask& task, StreamHandle stream, TrafficLedger& ledger) = 0;
+  virtual void Copy(const CopyTask& task, TrafficLedger& ledger) = 0;
+  // Several at once: none reads or writes what another writes, so they may run in any order and
+  // side by side, both directions of a link among them.
+  virtual void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger);
 };
 
-// `mechanism` is kLocal or kHostStaged here; `stands_for` is what it books (kLocal for itself).
-// `host` gives kHostStaged its staging buffer (kStagingChunk bytes) and may be null for kLocal.
+// Aborts on a task that no transport can mean.
+void CheckCopyTask(const CopyTask& task);
+
+// For devices without queues. `mechanism` is kLocal or kHostStaged here; `stands_for` is what it
+// books (kLocal for itself). `host` gives kHostStaged its staging buffer (kStagingChunk bytes) and
+// may be null for kLocal.
 std::unique_ptr<Transport> MakeTransport(PathKind mechanism, PathKind stands_for, Device* host);
 
 // Messages longer than this cross the staging buffer in pieces.

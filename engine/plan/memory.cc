@@ -135,7 +135,14 @@ class Needs {
     const uint32_t most = std::max(limits_.max_step_tokens, limits_.max_sequences);
     const Bytes scratch = WorkspaceBytes(graph_, most);
     for (uint32_t d = 0; d < plan_.n_devices; ++d) rows_[1 + d].workspace = Bytes{kSmallWorkspace};
-    rows_[0].workspace = Bytes{most * sizeof(int32_t)};
+    Bytes on_host{most * sizeof(int32_t)};
+    Bytes staging{kHostStagingBytes};
+    if (!rig_.gpus.empty()) {
+      // Each direction has a buffer of its own, and logits cross to be sampled.
+      staging = staging * plan_.n_devices * (plan_.n_devices - 1);
+      on_host += Bytes{uint64_t{limits_.max_sequences} * graph_.config.vocab * sizeof(float)};
+    }
+    rows_[0].workspace = on_host;
     std::vector<bool> moves(rows_.size());
     for (const Program& program : plan_.programs) {
       for (const Op& op : program.ops) {
@@ -144,7 +151,7 @@ class Needs {
         for (DeviceId device : op.devices) moves[static_cast<size_t>(device.value + 1)] = true;
         const bool staged =
             !op.devices[0].IsHost() && rig_.ResolvePath(op.path) == PathKind::kHostStaged;
-        if (staged) rows_[0].workspace = Bytes{most * sizeof(int32_t) + kHostStagingBytes};
+        if (staged) rows_[0].workspace = on_host + staging;
       }
     }
     AddPacking();

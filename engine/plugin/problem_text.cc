@@ -137,7 +137,8 @@ Json RigJson(const Rig& rig) {
           {"link", LinkJson(rig.link)},
           {"host_link", LinkJson(rig.host_link)},
           {"host_memory", rig.host_memory.value},
-          {"is_this_machine", rig.is_this_machine}};
+          {"is_this_machine", rig.is_this_machine},
+          {"gpus", rig.gpus}};
 }
 
 Rig RigFrom(const Json& j) {
@@ -158,6 +159,7 @@ Rig RigFrom(const Json& j) {
   rig.host_link = LinkFrom(j.at("host_link"));
   rig.host_memory.value = j.at("host_memory");
   rig.is_this_machine = j.at("is_this_machine");
+  rig.gpus = j.at("gpus").get<std::vector<int>>();
   return rig;
 }
 

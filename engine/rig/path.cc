@@ -17,7 +17,9 @@ constexpr std::array kAllPaths{PathKind::kAuto, PathKind::kLocal,      PathKind:
 constexpr std::array kAllLinks{LinkKind::kIdeal,      LinkKind::kNvlink, LinkKind::kPcieP2p,
                                LinkKind::kHostStaged, LinkKind::kLocal,  LinkKind::kHost};
 
-bool IsCpuRig(const Rig& rig) { return rig.is_this_machine || rig.link.kind == LinkKind::kLocal; }
+bool IsCpuRig(const Rig& rig) {
+  return rig.gpus.empty() && (rig.is_this_machine || rig.link.kind == LinkKind::kLocal);
+}
 
 // The paths of a rig, its own (what kAuto means) first.
 std::vector<PathKind> PathsOf(const Rig& rig) {
@@ -25,6 +27,8 @@ std::vector<PathKind> PathsOf(const Rig& rig) {
   // Without peer access neither the copy engine nor a kernel reaches the other card's memory; NCCL
   // falls back to shared host memory by itself.
   if (rig.link.kind == LinkKind::kHostStaged) return {PathKind::kHostStaged, PathKind::kNccl};
+  // What this program has of its own for GPUs that are here.
+  if (!rig.gpus.empty()) return {PathKind::kCopy, PathKind::kHostStaged, PathKind::kNccl};
   return {PathKind::kP2p, PathKind::kCopy, PathKind::kHostStaged, PathKind::kNccl};
 }
 
@@ -89,6 +93,12 @@ PathKind Rig::ResolvePath(PathKind requested) const {
   Fail(ErrorCode::kDevice,
        fmt::format("rig {}: path {} does not exist over its link {} ({}); it has: auto, {}", name,
                    ToString(requested), link.name, ToString(link.kind), fmt::join(names, ", ")));
+}
+
+bool Rig::SharesAGpu() const {
+  std::vector<int> sorted = gpus;
+  std::sort(sorted.begin(), sorted.end());
+  return std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
 }
 
 PathKind Rig::HostPath() const { return IsCpuRig(*this) ? PathKind::kLocal : PathKind::kCopy; }

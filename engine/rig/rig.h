@@ -84,8 +84,13 @@ struct Rig {
   LinkProfile link;       // between every two devices, either direction
   LinkProfile host_link;  // between the host's memory and each device, either direction
   Bytes host_memory;
-  bool is_this_machine = false;  // CPU devices with no profile: nothing is emulated
+  bool is_this_machine = false;  // its devices are here: nothing is emulated
+  // This machine's GPUs by device, in CUDA's numbering; empty where devices are the CPU's or only
+  // described. One GPU may stand for several devices.
+  std::vector<int> gpus;
 
+  // Whether a GPU stands for several devices: what is measured then is no rig's own.
+  bool SharesAGpu() const;
   uint32_t size() const { return static_cast<uint32_t>(devices.size()); }
   // Which transport carries a hop of this rig: what the plan asked for, or for kAuto the link's own
   // (host_staged for a host-staged link, else p2p on GPUs and local on CPU devices).

@@ -10,8 +10,6 @@
 namespace tandem {
 namespace {
 
-constexpr const char* kOracleTier = "ref";
-
 void CheckOptions(const EngineOptions& options) {
   const auto refuse = [](const std::string& message) {
     Fail(ErrorCode::kInvalidArgument, "engine: " + message);
@@ -68,7 +66,7 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
   CheckOptions(options_);
   const Nanos start = wall_.Now();
   MakePlan();
-  MakeDevices();
+  MakeBackend();
   const Plan& plan = info_.planned.plan;
   executor_ =
       std::make_unique<Executor>(ExecutorSetup{.model = options_.model.get(),
@@ -76,9 +74,7 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                                                .verified = &info_.planned.verified,
                                                .rig = &options_.rig,
                                                .limits = options_.limits,
-                                               .devices = devices_,
-                                               .host = host_.get(),
-                                               .ops = ops_.get(),
+                                               .backend = backend_.get(),
                                                .wrap_transport = options_.hooks.wrap_transport});
   SchedulerLimits limits{.plan = options_.limits,
                          .n_lanes = plan.n_lanes,
@@ -91,7 +87,7 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
   slot_context_ = scheduler_->slot_context();
   sampler_ = std::make_unique<Sampler>(options_.model->config().vocab);
   lanes_.resize(plan.n_lanes);
-  const bool int8 = ops_->activations() == ActivationType::kInt8 &&
+  const bool int8 = backend_->ops(0).activations() == ActivationType::kInt8 &&
                     Traits(options_.model->layers()[0].w_gate.type).quantized;
   timer_ = std::make_unique<RigTimer>(
       RigTimerSetup{.graph = &options_.model->blocks(),
@@ -134,24 +130,25 @@ void EngineImpl::MakePlan() {
   info_.planned = Planner(options_.planner).MakePlan(options_.plugin, problem, options_.knobs);
 }
 
-void EngineImpl::MakeDevices() {
+void EngineImpl::MakeBackend() {
   pool_ = std::make_shared<ThreadPool>(ThreadPoolOptions{.threads = options_.threads});
-  ops_ = options_.ops.tier == kOracleTier ? MakeRefOps(options_.ops.activations)
-                                          : MakeCpuOps(*pool_, options_.ops);
-  if (options_.hooks.wrap_ops) ops_ = options_.hooks.wrap_ops(std::move(ops_));
-  const Rig& rig = options_.rig;
-  for (uint32_t d = 0; d < info_.planned.plan.n_devices; ++d) {
-    devices_.push_back(std::make_unique<CpuDevice>(DeviceId{static_cast<int32_t>(d)},
-                                                   rig.devices[d].memory, pool_));
+  const BackendSetup setup{.rig = &options_.rig,
+                           .n_devices = info_.planned.plan.n_devices,
+                           .ops = options_.ops,
+                           .pool = pool_,
+                           .wrap_ops = options_.hooks.wrap_ops};
+  if (options_.hooks.make_backend) {
+    backend_ = options_.hooks.make_backend(setup);
+  } else {
+    backend_ = options_.rig.gpus.empty() ? MakeCpuBackend(setup) : MakeCudaBackend(setup);
   }
-  host_ = std::make_unique<CpuDevice>(kHost, rig.host_memory, pool_);
 }
 
 void EngineImpl::MakeInfo() {
-  const bool measured = options_.rig.is_this_machine && !IsVirtual();
+  const bool measured = options_.rig.is_this_machine && !options_.rig.SharesAGpu() && !IsVirtual();
   info_.fidelity = measured ? Fidelity::kMeasured : Fidelity::kEmulated;
-  info_.ops_name = ops_->name();
-  info_.activations = ops_->activations();
+  info_.ops_name = backend_->ops(0).name();
+  info_.activations = backend_->ops(0).activations();
   info_.threads = pool_->threads();
   info_.transports = executor_->transport_names();
   info_.op_time_factor = timer_->op_time_factor();

@@ -44,12 +44,17 @@ enum class ClockKind : uint8_t { kWall, kVirtual };
 // ratio of rooflines, or modelled by roofline alone (identical from run to run).
 enum class OpTimes : uint8_t { kMeasured, kModelled };
 
+class Backend;
+struct BackendSetup;
+
 // Hooks for tests that inject faults; empty in production.
 struct EngineHooks {
   // What a path's transport is wrapped in.
   std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> wrap_transport;
   // What the kernels are wrapped in.
   std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
+  // What runs the plan in place of the back end that the rig names.
+  std::function<std::unique_ptr<Backend>(const BackendSetup&)> make_backend;
 };
 
 struct EngineOptions {
@@ -70,6 +75,9 @@ struct EngineOptions {
   OpTimes op_times = OpTimes::kMeasured;
   uint32_t max_queue = 512;  // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
+  // Told once, on the engine's thread, when a device has failed for good: every request from then on
+  // fails, and a process that serves should end.
+  std::function<void(const std::string& why)> on_device_lost;
   EngineHooks hooks;
 };
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/device/cpu/cpu_device.h"
+#include "engine/run/backend.h"
 #include "engine/run/engine.h"
 #include "engine/run/executor.h"
 #include "engine/run/rig_time.h"
@@ -41,8 +41,8 @@ class EngineImpl final : public Engine, private LogitsSink {
   void RemoveObserver(StepObserver* observer) override;
 
   // For tests: the devices, d0 first, and the host.
-  Device& device(size_t index) { return *devices_[index]; }
-  Device& host() { return *host_; }
+  Device& device(size_t index) { return *backend_->devices()[index]; }
+  Device& host() { return backend_->host(); }
 
  private:
   // A step that has run here but has not ended on the virtual clock.
@@ -63,7 +63,7 @@ class EngineImpl final : public Engine, private LogitsSink {
 
   // Construction (engine.cc).
   void MakePlan();
-  void MakeDevices();
+  void MakeBackend();
   void MakeInfo();
   bool IsVirtual() const { return options_.clock == ClockKind::kVirtual; }
 
@@ -73,6 +73,7 @@ class EngineImpl final : public Engine, private LogitsSink {
   std::optional<Event> NextEvent() const;
   void StartStep(uint32_t lane);
   void EndStep(uint32_t lane);
+  void RunBatch(Lane& lane);
   void Account(Lane& lane);
   void Deliver(Sequence& sequence, Nanos when, const StepReport& report);
   void AppendToken(Sequence& sequence, Nanos when);
@@ -88,9 +89,7 @@ class EngineImpl final : public Engine, private LogitsSink {
   WallClock wall_;
   VirtualClock virtual_;
   std::shared_ptr<ThreadPool> pool_;
-  std::vector<std::unique_ptr<Device>> devices_;
-  std::unique_ptr<Device> host_;
-  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<Backend> backend_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<RigTimer> timer_;
   std::unique_ptr<Sampler> sampler_;
@@ -99,6 +98,7 @@ class EngineImpl final : public Engine, private LogitsSink {
   std::vector<StepObserver*> observers_;
   uint32_t slot_context_ = 0;
   uint64_t steps_ = 0;
+  std::string lost_;  // why a device is lost for good; empty while none is
 
   // The step under way.
   StepBatch batch_;

@@ -121,13 +121,7 @@ void EngineImpl::StartStep(uint32_t index) {
     if (sequence->n_stored == 0) sequence->stats.prefill_start = report.start;
   }
   const Nanos wall_start = wall_.Now();
-  try {
-    members_ = &lane.members;
-    executor_->Run(batch_, *this);
-  } catch (const std::exception& error) {
-    // The requests of this step fail; the engine goes on.
-    lane.error = error.what();
-  }
+  RunBatch(lane);
   report.wall = wall_.Now() - wall_start;
   if (!lane.error.empty()) {
     report.end = clock().Now();
@@ -137,6 +131,24 @@ void EngineImpl::StartStep(uint32_t index) {
   Account(lane);
   report.end = report.start + (IsVirtual() ? report.timeline.length : report.wall);
   lane.ready = report.end;
+}
+
+void EngineImpl::RunBatch(Lane& lane) {
+  if (!lost_.empty()) {
+    lane.error = lost_;
+    return;
+  }
+  try {
+    members_ = &lane.members;
+    executor_->Run(batch_, *this);
+  } catch (const std::exception& error) {
+    // The requests of this step fail; the engine goes on.
+    lane.error = error.what();
+    options_.log->Write(LogLevel::kError, "engine: a step failed: " + lane.error);
+    if (!backend_->lost()) return;
+    lost_ = lane.error;
+    if (options_.on_device_lost) options_.on_device_lost(lost_);
+  }
 }
 
 // Times and traffic of the step that has just run.
@@ -275,7 +287,6 @@ void EngineImpl::FailMembers(Lane& lane, Nanos when) {
     Finish(scheduler_->Release(sequence), FinishReason::kError, when);
   }
   lane.members.clear();
-  options_.log->Write(LogLevel::kError, "engine: a step failed: " + lane.error);
 }
 
 void EngineImpl::Finish(std::unique_ptr<Sequence> sequence, FinishReason reason, Nanos when) {

@@ -51,13 +51,17 @@ void Executor::Run(const StepBatch& batch, LogitsSink& sink) {
   trace_.info = compiled.info;
   trace_.program_index = index;
   ShapeOf(batch);
-  LayOut(index, trace_.shape.microbatches);
+  const bool laid_anew = LayOut(index, trace_.shape.microbatches);
   BindValues();
 
   const size_t n_ops = compiled.ops.size();
   trace_.op_start.assign(n_ops, Nanos{0});
   trace_.op_time.assign(n_ops, Nanos{0});
   ledger_.BeginStep(compiled.program->kind);
+  if (order_ != nullptr) {
+    RunQueued(index, laid_anew, sink);
+    return;
+  }
   const int64_t origin = SteadyNow();
   int64_t now = 0;
   for (uint32_t i = 0; i < n_ops; ++i) {
@@ -87,7 +91,7 @@ void Executor::Dispatch(uint32_t index, LogitsSink& sink) {
     case OpKind::kAdd:
       return RunAdd(op);
     case OpKind::kSample:
-      return RunSample(op, sink);
+      return order_ == nullptr ? RunSample(op, sink) : SendLogits(index, sink);
     case OpKind::kAllReduce:
     case OpKind::kReduceScatter:
       return Reduce(op);
@@ -126,13 +130,13 @@ void Executor::SetValueShapes(size_t program_index, std::span<const MicrobatchSh
   }
 }
 
-void Executor::LayOut(size_t program_index, std::span<const MicrobatchShape> shapes) {
+bool Executor::LayOut(size_t program_index, std::span<const MicrobatchShape> shapes) {
   CachedLayout& cached = layouts_[program_index];
   SetValueShapes(program_index, shapes);
-  if (SameRows(cached.shapes, shapes)) return;
+  if (SameRows(cached.shapes, shapes)) return false;
   cached.shapes.assign(shapes.begin(), shapes.end());
-  LayOutValues(laid_, static_cast<uint32_t>(setup_.devices.size()), cached.layout);
-  if (FitsArenas(cached.layout)) return;
+  LayOutValues(laid_, static_cast<uint32_t>(devices_.size()), cached.layout);
+  if (FitsArenas(cached.layout)) return true;
   // The tightest gap in turn may need a little more room than the largest step's values did.
   const std::vector<MicrobatchShape> largest =
       LargestShapes(*programs_[program_index].program, setup_.limits);
@@ -141,6 +145,7 @@ void Executor::LayOut(size_t program_index, std::span<const MicrobatchShape> sha
                                    return a.rows <= b.rows && a.sampled <= b.sampled;
                                  });
   cached.layout = within ? cached.largest : cached.scored;
+  return true;
 }
 
 bool Executor::FitsArenas(const ValueLayout& layout) const {

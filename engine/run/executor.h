@@ -6,7 +6,13 @@
 // executor is made; a step allocates nothing from a device's ledger, unless values of a very uneven
 // step do not fit the arena and it has to grow.
 //
+// Nothing here looks into a device's memory. On devices that work on their own time the whole list
+// is asked for, in list order and with waits between queues where ops depend on one another
+// (step_order.h), and times come from the devices; logits are copied to the host's memory and
+// handed over when the rest of the step is under way.
+//
 // One thread. An Error from Run leaves the executor usable: the step's rows are lost, nothing else.
+// (A device that has failed for good fails every step after it.)
 //
 //   Executor executor(setup);
 //   executor.Run(batch, sink);   // then executor.trace(), executor.ledger()
@@ -25,11 +31,13 @@
 #include "engine/plan/cost.h"
 #include "engine/plan/value_layout.h"
 #include "engine/plan/verifier.h"
+#include "engine/run/backend.h"
 #include "engine/run/batch.h"
 #include "engine/run/compiled_program.h"
 #include "engine/run/kv_cache.h"
 #include "engine/run/microbatch.h"
 #include "engine/run/scratch.h"
+#include "engine/run/step_order.h"
 #include "engine/run/weights.h"
 
 namespace tandem {
@@ -41,9 +49,7 @@ struct ExecutorSetup {
   const VerifyResult* verified = nullptr;  // of the plan
   const Rig* rig = nullptr;
   PlanLimits limits;
-  std::span<const std::unique_ptr<Device>> devices;  // by DeviceId
-  Device* host = nullptr;
-  Ops* ops = nullptr;  // serves every device
+  Backend* backend = nullptr;  // the plan's devices
   // Where given, what a path's transport is wrapped in: tests inject faults with it.
   std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> wrap_transport;
 };
@@ -57,6 +63,8 @@ struct StepTrace {
   std::vector<Nanos> op_start;  // by op
   std::vector<Nanos> op_time;   // by op: compute and movement alike
   Nanos length;
+  // Where ops ran side by side, on devices that work on their own time; else without devices.
+  OverlapTrace overlap;
 };
 
 class Executor {
@@ -101,16 +109,26 @@ class Executor {
   void CompilePrograms();
   void MakeKv();
   void SizeArenas();
+  void CutScratch();
+  void MakeOrder();
   void SizeScoring();
   void SumStepWeights();
   bool FitsArenas(const ValueLayout& layout) const;
 
   // A step.
-  void LayOut(size_t program_index, std::span<const MicrobatchShape> shapes);
+  // False when the step's rows are laid as those of the program's last step.
+  bool LayOut(size_t program_index, std::span<const MicrobatchShape> shapes);
   void SetValueShapes(size_t program_index, std::span<const MicrobatchShape> shapes);
   void BindValues();
   void Dispatch(uint32_t index, LogitsSink& sink);
   size_t ProgramIndex(ProgramKind kind, uint32_t lane) const;
+
+  // A step on devices with queues (executor_queued.cc).
+  void RunQueued(size_t program_index, bool laid_anew, LogitsSink& sink);
+  void AskForSteps(LogitsSink& sink);
+  void SendLogits(uint32_t index, LogitsSink& sink);
+  void TakeLogits(LogitsSink& sink);
+  void ReadOverlap();
 
   // Compute ops (executor_ops.cc).
   void RunBlock(const CompiledOp& op);
@@ -129,8 +147,8 @@ class Executor {
   void RunNorm(const CompiledOp& op);
   void RunAdd(const CompiledOp& op);
   void RunSample(const CompiledOp& op, LogitsSink& sink);
-  void Product(const float* x, uint64_t rows, std::span<MatMulTask> tasks, Int8Parts parts,
-               Scratch& scratch);
+  void Product(Ops& ops, const float* x, uint64_t rows, std::span<MatMulTask> tasks,
+               Int8Parts parts, Scratch& scratch);
 
   // Movements (executor_moves.cc).
   void Reduce(const CompiledOp& op);
@@ -140,15 +158,22 @@ class Executor {
   void MoveKv(const CompiledOp& op);
   CollectiveContext Context(const CompiledOp& op);
   CollectiveRank RankOf(const CompiledOp& op, size_t i);
+  CollectiveRank EndOf(const CompiledOp& op, size_t i);  // without operands
+  // The queue of op.devices[i]; null where there are none.
+  DeviceQueue* QueueOf(const CompiledOp& op, size_t i) const {
+    return order_ == nullptr ? nullptr : order_->QueueOf(*op.op, i);
+  }
 
   const Block& BlockOf(const Op& op) const { return graph_.at(op.block); }
   const ValueInfo& InfoOf(ValueId id) const { return trace_.info->values[id]; }
   ValueMemory& Value(ValueId id) { return values_[id]; }
   size_t DeviceIndex(DeviceId id) const { return static_cast<size_t>(id.value); }
+  Ops& OpsOf(const CompiledOp& op) const { return *ops_[DeviceIndex(op.op->devices[0])]; }
 
   const ExecutorSetup setup_;
   const BlockGraph& graph_;
-  Ops& ops_;
+  const std::span<const std::unique_ptr<Device>> devices_;
+  std::vector<Ops*> ops_;  // by device
   const RopeAngles rope_angles_;
   RopeParams rope_;
   TrafficLedger ledger_;
@@ -163,14 +188,19 @@ class Executor {
   std::vector<uint32_t> max_scored_rows_;  // by lane
   std::vector<Buffer> arenas_;             // by device
   std::vector<Buffer> scratch_;            // by device
-  Buffer host_ids_;                        // sampled ids as the host sees them
+  // By device, the parts of the scratch that kernels and collectives take: the whole for either
+  // where ops follow one another, apart where they run side by side.
+  std::vector<ScratchRoom> kernel_rooms_, comm_rooms_;
+  Buffer host_ids_;                   // sampled ids as the host sees them
+  std::unique_ptr<StepOrder> order_;  // where devices work on their own time
+  Buffer host_logits_;                // likewise: logits on their way to the sink
 
   // The step at hand; memory kept from step to step.
   std::vector<Microbatch> microbatches_;
   std::vector<LaidValue> laid_;
   std::vector<ValueMemory> values_;
   std::vector<SequenceRows> pass_sequences_;
-  std::vector<float> part_;  // a second Y, for runs whose weights lie in several pieces
+  ScratchRoom room_;  // of the RUN at hand
   std::vector<CollectiveRank> ranks_;
   std::vector<uint64_t> cuts_;
   std::vector<ColumnShard> columns_;
@@ -182,6 +212,15 @@ class Executor {
     ValueLayout scored;   // PREFILL: for any step of one sequence with all its rows sampled
   };
   std::vector<CachedLayout> layouts_;
+  // Logits copied and not yet handed over: rows [first, first + count) of an op's.
+  struct PendingLogits {
+    uint32_t op = 0;
+    uint64_t first = 0;
+    uint64_t count = 0;
+    uint64_t at = 0;  // row of host_logits_
+  };
+  std::vector<PendingLogits> pending_;
+  std::vector<std::pair<uint32_t, Nanos>> sampled_;  // SAMPLE ops, and when their ids were chosen
   StepTrace trace_;
 };
 

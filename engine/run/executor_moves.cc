@@ -9,23 +9,30 @@ namespace tandem {
 CollectiveContext Executor::Context(const CompiledOp& op) {
   uint64_t scratch = UINT64_MAX;
   for (DeviceId device : op.op->devices) {
-    scratch = std::min<uint64_t>(scratch, scratch_[DeviceIndex(device)].size());
+    scratch = std::min(scratch, comm_rooms_[DeviceIndex(device)].size);
   }
-  // Pieces that stay in the cache between their copy and their use.
+  // On the CPU, pieces that stay in the cache between their copy and their use.
   constexpr uint64_t kEnough = uint64_t{1} << 18;
+  if (order_ == nullptr) scratch = std::min(scratch, kEnough);
   return CollectiveContext{.transport = op.transport,
                            .ledger = &ledger_,
-                           .stream = nullptr,
                            .wire = setup_.plan->wire,
-                           .scratch_bytes = std::min(scratch, kEnough)};
+                           .scratch_bytes = scratch};
 }
 
 CollectiveRank Executor::RankOf(const CompiledOp& op, size_t i) {
+  CollectiveRank rank = EndOf(op, i);
+  rank.in = Value(op.op->in[i]).data;
+  rank.out = Value(op.op->out[i]).data;
+  return rank;
+}
+
+CollectiveRank Executor::EndOf(const CompiledOp& op, size_t i) {
   const DeviceId device = op.op->devices[i];
   return CollectiveRank{.device = device,
-                        .in = Value(op.op->in[i]).data,
-                        .out = Value(op.op->out[i]).data,
-                        .scratch = scratch_[DeviceIndex(device)].data()};
+                        .scratch = comm_rooms_[DeviceIndex(device)].data,
+                        .queue = QueueOf(op, i),
+                        .wire_ops = &setup_.backend->wire_ops(DeviceIndex(device))};
 }
 
 void Executor::Reduce(const CompiledOp& op) {
@@ -64,15 +71,10 @@ void Executor::Gather(const CompiledOp& op) {
 
 void Executor::Transfer(const CompiledOp& op) {
   const ValueMemory& value = Value(op.op->in[0]);
-  const DeviceId to = op.op->devices[1];
-  const CollectiveRank src{.device = op.op->devices[0],
-                           .in = value.data,
-                           .out = nullptr,
-                           .scratch = scratch_[DeviceIndex(op.op->devices[0])].data()};
-  const CollectiveRank dst{.device = to,
-                           .in = nullptr,
-                           .out = Value(op.op->out[0]).data,
-                           .scratch = scratch_[DeviceIndex(to)].data()};
+  CollectiveRank src = EndOf(op, 0);
+  CollectiveRank dst = EndOf(op, 1);
+  src.in = value.data;
+  dst.out = Value(op.op->out[0]).data;
   SendActivations(Context(op), src, dst, value.elems());
 }
 
@@ -85,8 +87,10 @@ void Executor::Fetch(const CompiledOp& op) {
                               .dst = op.op->devices[1],
                               .to = to.data,
                               .row_bytes = from.bytes,
-                              .padding_bytes = from.bytes - from.stored_bytes},
-                     nullptr, ledger_);
+                              .padding_bytes = from.bytes - from.stored_bytes,
+                              .src_queue = QueueOf(op, 0),
+                              .dst_queue = QueueOf(op, 1)},
+                     ledger_);
 }
 
 // The rows that this step appended, K and V, head by head and page by page.
@@ -114,8 +118,10 @@ void Executor::MoveKv(const CompiledOp& op) {
                                     .row_bytes = count * token_bytes,
                                     .rows = uint64_t{2} * from.kv_heads,
                                     .src_stride = head_bytes,
-                                    .dst_stride = head_bytes},
-                           nullptr, ledger_);
+                                    .dst_stride = head_bytes,
+                                    .src_queue = QueueOf(op, 0),
+                                    .dst_queue = QueueOf(op, 1)},
+                           ledger_);
         at += count;
       }
     }

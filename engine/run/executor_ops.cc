@@ -1,7 +1,6 @@
 // The ops that compute. See executor.h.
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
@@ -32,13 +31,13 @@ MatrixSlice ColsOf(const PackedMatrix& w, uint64_t begin, uint64_t end) {
 
 }  // namespace
 
-void Executor::Product(const float* x, uint64_t rows, std::span<MatMulTask> tasks, Int8Parts parts,
-                       Scratch& scratch) {
+void Executor::Product(Ops& ops, const float* x, uint64_t rows, std::span<MatMulTask> tasks,
+                       Int8Parts parts, Scratch& scratch) {
   const uint64_t cols = tasks[0].slice.cols();
-  auto* prepared = scratch.Take<std::byte>(ops_.PreparedBytes(rows, cols));
+  auto* prepared = scratch.Take<std::byte>(ops.PreparedBytes(rows, cols));
   // Tasks whose weights meet the same form of the rows share a preparation and a parallel region;
   // those that meet f32 go with any.
-  const ActivationType activations = ops_.activations();
+  const ActivationType activations = ops.activations();
   const auto form_of = [&](const MatMulTask& t) { return FormFor(activations, t.w->type); };
   while (!tasks.empty()) {
     const auto narrow = std::find_if(tasks.begin(), tasks.end(), [&](const MatMulTask& t) {
@@ -51,7 +50,7 @@ void Executor::Product(const float* x, uint64_t rows, std::span<MatMulTask> task
       return form_of(t) == form || form_of(t) == RowForm::kF32;
     });
     const auto served = static_cast<size_t>(rest - tasks.begin());
-    ops_.MatMul(ops_.PrepareRows(x, rows, cols, type, parts, prepared), tasks.first(served));
+    ops.MatMul(ops.PrepareRows(x, rows, cols, type, parts, prepared), tasks.first(served));
     tasks = tasks.subspan(served);
   }
 }
@@ -60,10 +59,15 @@ void Executor::RunBlock(const CompiledOp& op) {
   const Microbatch& mb = microbatches_[op.op->microbatch];
   ValueMemory& out = Value(op.op->out[0]);
   const bool head = BlockOf(*op.op).kind == BlockKind::kHead;
+  Ops& ops = OpsOf(op);
   if (op.pieces.empty()) {
-    std::fill_n(out.data, out.elems(), 0.0f);
+    ops.Zero(out.data, out.elems());
     return;
   }
+  room_ = kernel_rooms_[DeviceIndex(op.op->devices[0])];
+  // Partial outputs need a second Y beside the first.
+  const bool adds = op.pieces.size() > 1 && !head;
+  float* part = adds ? TakeBack<float>(room_, out.elems()) : nullptr;
   RunPieceOf(op, op.pieces[0], mb, out.data, out.width);
   if (op.pieces.size() == 1) return;
   if (head) {
@@ -74,11 +78,10 @@ void Executor::RunBlock(const CompiledOp& op) {
     }
     return;
   }
-  // Partial outputs add up, in order of elements. They need a second Y beside the first.
-  if (part_.size() < out.elems()) part_.resize(out.elems());
+  // They add up in order of elements.
   for (size_t i = 1; i < op.pieces.size(); ++i) {
-    RunPieceOf(op, op.pieces[i], mb, part_.data(), out.width);
-    ops_.Add(out.data, part_.data(), out.elems(), out.data);
+    RunPieceOf(op, op.pieces[i], mb, part, out.width);
+    ops.Add(out.data, part, out.elems(), out.data);
   }
 }
 
@@ -88,8 +91,8 @@ void Executor::RunPieceOf(const CompiledOp& op, const RunPiece& piece, const Mic
   const uint64_t hidden = graph_.config.hidden;
   switch (block.kind) {
     case BlockKind::kEmbed:
-      ops_.Embed(piece.shard->matrices[0], MatrixSlice{piece.begin, piece.end, 0, hidden}, mb.ids,
-                 y);
+      OpsOf(op).Embed(piece.shard->matrices[0], MatrixSlice{piece.begin, piece.end, 0, hidden},
+                      mb.ids, y);
       return;
     case BlockKind::kAttention:
       RunAttention(op, piece, mb, Value(op.op->in[0]).data, y);
@@ -114,15 +117,15 @@ void Executor::RunAttention(const CompiledOp& op, const RunPiece& piece, const M
   const uint64_t kv_heads = piece.end - piece.begin;
   const uint64_t q_cols = kv_heads * config.group() * config.head_dim;
   const uint64_t kv_cols = kv_heads * config.head_dim;
+  const Ops& ops = OpsOf(op);
   auto bytes = [&](uint64_t rows) {
     // q and attention out for the piece, and once more for a KV piece where there are several.
     const uint64_t copies = piece.kv.size() > 1 ? 3 : 2;
     return copies * Scratch::Room(4 * rows * q_cols) + 2 * Scratch::Room(4 * rows * kv_cols) +
-           Scratch::Room(ops_.PreparedBytes(rows, config.hidden)) +
-           Scratch::Room(ops_.PreparedBytes(rows, q_cols));
+           Scratch::Room(ops.PreparedBytes(rows, config.hidden)) +
+           Scratch::Room(ops.PreparedBytes(rows, q_cols));
   };
-  const Buffer& room = scratch_[DeviceIndex(op.op->devices[0])];
-  const uint32_t most = RowsThatFit(mb.rows(), room.size(), bytes);
+  const uint32_t most = RowsThatFit(mb.rows(), room_.size, bytes);
   if (most == mb.rows()) {
     AttentionRows(op, piece, n, mb.sequences, mb.rows(), y);
     return;
@@ -152,9 +155,10 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
   const Block& block = BlockOf(*op.op);
   const uint64_t head_dim = config.head_dim;
   const uint64_t q_per_kv = config.group() * head_dim;
+  Ops& ops = OpsOf(op);
   const auto& w = piece.shard->matrices;
   const uint64_t all_q_cols = (piece.end - piece.begin) * q_per_kv;
-  Scratch scratch(scratch_[DeviceIndex(op.op->devices[0])]);
+  Scratch scratch(room_);
   auto* attended = scratch.Take<float>(rows * all_q_cols);
 
   for (const KvPiece& kv : piece.kv) {
@@ -171,20 +175,18 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
         MatMulTask{&w[0], RowsOf(w[0], begin * q_per_kv, end * q_per_kv), q, q_cols},
         MatMulTask{&w[1], RowsOf(w[1], begin * head_dim, end * head_dim), k, kv_cols},
         MatMulTask{&w[2], RowsOf(w[2], begin * head_dim, end * head_dim), v, kv_cols}};
-    Product(n, rows, tasks, Int8Parts::kOne, inner);
+    Product(ops, n, rows, tasks, Int8Parts::kOne, inner);
     FinishHeads(op, piece, kv, rows, q, k, v);
     const auto q_heads = static_cast<uint32_t>((end - begin) * config.group());
-    ops_.RopeAndStore(q, k, v, q_heads, rope_, sequences, kv.view);
-    ops_.Attention(q, q_heads, config.sliding_window, sequences, kv.view, out);
+    ops.RopeAndStore(q, k, v, q_heads, rope_, sequences, kv.view);
+    ops.Attention(q, q_heads, config.sliding_window, sequences, kv.view, out);
     if (piece.kv.size() == 1) continue;
     const uint64_t column = (begin - piece.begin) * q_per_kv;
-    for (uint64_t row = 0; row < rows; ++row) {
-      std::memcpy(attended + row * all_q_cols + column, out + row * q_cols, q_cols * sizeof(float));
-    }
+    ops.CopyRows(out, q_cols, attended + column, all_q_cols, q_cols, rows);
   }
   std::array<MatMulTask, 1> task{MatMulTask{
       &w[3], ColsOf(w[3], piece.begin * q_per_kv, piece.end * q_per_kv), y, config.hidden}};
-  Product(attended, rows, task, Int8Parts::kOne, scratch);
+  Product(ops, attended, rows, task, Int8Parts::kOne, scratch);
 }
 
 // Biases, then the norms of heads: what comes between the products and the rotation.
@@ -194,19 +196,20 @@ void Executor::FinishHeads(const CompiledOp& op, const RunPiece& piece, const Kv
   const ModelConfig& config = graph_.config;
   const Block& block = BlockOf(*op.op);
   const BlockShard& shard = *piece.shard;
+  Ops& ops = OpsOf(op);
   const uint64_t first = block.ElemBegin(kv.units) - shard.begin;
   const uint64_t heads = block.ElemCount(kv.units);
   if (shard.n_biases > 0) {
     const uint64_t width = config.head_dim;
     const uint64_t q_width = config.group() * width;
-    ops_.AddBias(shard.biases[0].data + first * q_width, rows, heads * q_width, q);
-    ops_.AddBias(shard.biases[1].data + first * width, rows, heads * width, k);
-    ops_.AddBias(shard.biases[2].data + first * width, rows, heads * width, v);
+    ops.AddBias(shard.biases[0].data + first * q_width, rows, heads * q_width, q);
+    ops.AddBias(shard.biases[1].data + first * width, rows, heads * width, k);
+    ops.AddBias(shard.biases[2].data + first * width, rows, heads * width, v);
   }
   if (op.head_norms.q != nullptr) {
-    ops_.RmsNorm(q, op.head_norms.q, config.norm_eps, rows * heads * config.group(),
-                 config.head_dim, q);
-    ops_.RmsNorm(k, op.head_norms.k, config.norm_eps, rows * heads, config.head_dim, k);
+    ops.RmsNorm(q, op.head_norms.q, config.norm_eps, rows * heads * config.group(), config.head_dim,
+                q);
+    ops.RmsNorm(k, op.head_norms.k, config.norm_eps, rows * heads, config.head_dim, k);
   }
 }
 
@@ -219,24 +222,24 @@ void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microba
   const uint64_t end = uint64_t{piece.end} * block.columns;
   const uint64_t columns = end - begin;
   const auto& w = piece.shard->matrices;
+  Ops& ops = OpsOf(op);
   auto bytes = [&](uint64_t rows) {
-    return 2 * Scratch::Room(4 * rows * columns) + Scratch::Room(ops_.PreparedBytes(rows, hidden)) +
-           Scratch::Room(ops_.PreparedBytes(rows, columns));
+    return 2 * Scratch::Room(4 * rows * columns) + Scratch::Room(ops.PreparedBytes(rows, hidden)) +
+           Scratch::Room(ops.PreparedBytes(rows, columns));
   };
-  const Buffer& room = scratch_[DeviceIndex(op.op->devices[0])];
-  const uint32_t most = RowsThatFit(mb.rows(), room.size(), bytes);
+  const uint32_t most = RowsThatFit(mb.rows(), room_.size, bytes);
   for (uint32_t first = 0; first < mb.rows(); first += most) {
     const uint32_t rows = std::min(most, mb.rows() - first);
-    Scratch scratch(room);
+    Scratch scratch(room_);
     auto* gate = scratch.Take<float>(rows * columns);
     auto* up = scratch.Take<float>(rows * columns);
     std::array<MatMulTask, 2> in{MatMulTask{&w[0], RowsOf(w[0], begin, end), gate, columns},
                                  MatMulTask{&w[1], RowsOf(w[1], begin, end), up, columns}};
-    Product(n + first * hidden, rows, in, Int8Parts::kOne, scratch);
-    ops_.SwiGlu(gate, up, rows * columns, gate);
+    Product(ops, n + first * hidden, rows, in, Int8Parts::kOne, scratch);
+    ops.SwiGlu(gate, up, rows * columns, gate);
     std::array<MatMulTask, 1> out{
         MatMulTask{&w[2], ColsOf(w[2], begin, end), y + first * hidden, hidden}};
-    Product(gate, rows, out, kDownInputParts, scratch);
+    Product(ops, gate, rows, out, kDownInputParts, scratch);
   }
 }
 
@@ -244,16 +247,16 @@ void Executor::RunHead(const CompiledOp& op, const RunPiece& piece, const float*
                        float* y, uint32_t y_width) {
   const uint64_t hidden = graph_.config.hidden;
   const auto& w = piece.shard->matrices;
-  const Buffer& room = scratch_[DeviceIndex(op.op->devices[0])];
-  const uint32_t most = RowsThatFit(rows, room.size(), [&](uint64_t count) {
-    return Scratch::Room(ops_.PreparedBytes(count, hidden));
+  Ops& ops = OpsOf(op);
+  const uint32_t most = RowsThatFit(rows, room_.size, [&](uint64_t count) {
+    return Scratch::Room(ops.PreparedBytes(count, hidden));
   });
   for (uint32_t first = 0; first < rows; first += most) {
     const uint32_t count = std::min(most, rows - first);
-    Scratch scratch(room);
+    Scratch scratch(room_);
     std::array<MatMulTask, 1> task{MatMulTask{&w[0], RowsOf(w[0], piece.begin, piece.end),
                                               y + uint64_t{first} * y_width, y_width}};
-    Product(n + first * hidden, count, task, Int8Parts::kOne, scratch);
+    Product(ops, n + first * hidden, count, task, Int8Parts::kOne, scratch);
   }
 }
 
@@ -262,14 +265,15 @@ void Executor::RunNorm(const CompiledOp& op) {
   const ValueMemory& out = Value(op.op->out[0]);
   const uint64_t hidden = graph_.config.hidden;
   const float eps = graph_.config.norm_eps;
+  Ops& ops = OpsOf(op);
   if (op.op->block != graph_.head()) {
-    ops_.RmsNorm(x.data, op.norm, eps, out.rows, hidden, out.data);
+    ops.RmsNorm(x.data, op.norm, eps, out.rows, hidden, out.data);
     return;
   }
   // HEAD sees the sampled rows alone.
   float* y = out.data;
   for (const RowSpan& span : microbatches_[op.op->microbatch].sampled_spans) {
-    ops_.RmsNorm(x.data + span.first * hidden, op.norm, eps, span.count, hidden, y);
+    ops.RmsNorm(x.data + span.first * hidden, op.norm, eps, span.count, hidden, y);
     y += span.count * hidden;
   }
 }
@@ -278,14 +282,14 @@ void Executor::RunAdd(const CompiledOp& op) {
   const ValueMemory& x = Value(op.op->in[0]);
   const ValueMemory& y = Value(op.op->in[1]);
   const ValueMemory& out = Value(op.op->out[0]);
-  ops_.Add(x.data, y.data, out.elems(), out.data);
+  OpsOf(op).Add(x.data, y.data, out.elems(), out.data);
 }
 
 void Executor::RunSample(const CompiledOp& op, LogitsSink& sink) {
   const Microbatch& mb = microbatches_[op.op->microbatch];
   const ValueMemory& logits = Value(op.op->in[0]);
   const DeviceId device = op.op->devices[0];
-  Scratch scratch(scratch_[DeviceIndex(device)]);
+  Scratch scratch(kernel_rooms_[DeviceIndex(device)]);
   const uint64_t most = std::min<uint64_t>(scratch.left(), host_ids_.size()) / sizeof(int32_t);
   uint64_t done = 0;
   while (done < mb.sampled.size()) {
@@ -298,7 +302,7 @@ void Executor::RunSample(const CompiledOp& op, LogitsSink& sink) {
                                 .dst = kHost,
                                 .to = host_ids_.data(),
                                 .row_bytes = count * sizeof(int32_t)},
-                       nullptr, ledger_);
+                       ledger_);
     done += count;
   }
 }

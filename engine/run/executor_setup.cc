@@ -39,15 +39,17 @@ BlockId MovedBlock(const Op& op, const ProgramInfo& info) {
 Executor::Executor(const ExecutorSetup& setup)
     : setup_(setup),
       graph_(setup.model->blocks()),
-      ops_(*setup.ops),
+      devices_(setup.backend->devices()),
       rope_angles_(RopeAnglesOf(graph_.config)),
       rope_(RopeOf(graph_.config, rope_angles_)) {
+  for (size_t d = 0; d < devices_.size(); ++d) ops_.push_back(&setup.backend->ops(d));
   MakeTransports();
-  weights_ =
-      std::make_unique<WeightStore>(*setup.model, *setup.plan, setup.devices, *setup.host, ops_);
+  weights_ = std::make_unique<WeightStore>(*setup.model, *setup.plan, *setup.backend);
   CompilePrograms();
   MakeKv();
   SizeArenas();
+  CutScratch();
+  MakeOrder();
   SizeScoring();
   SumStepWeights();
 }
@@ -57,14 +59,14 @@ Transport* Executor::TransportFor(PathKind requested) {
   for (const auto& transport : transports_) {
     if (transport->path() == path) return transport.get();
   }
-  std::unique_ptr<Transport> made = MakeTransport(CpuMechanism(path), path, setup_.host);
+  std::unique_ptr<Transport> made = setup_.backend->MakeTransport(path);
   if (setup_.wrap_transport) made = setup_.wrap_transport(std::move(made));
   transports_.push_back(std::move(made));
   return transports_.back().get();
 }
 
 void Executor::MakeTransports() {
-  host_transport_ = MakeTransport(PathKind::kLocal, setup_.rig->HostPath(), nullptr);
+  host_transport_ = setup_.backend->MakeHostTransport(setup_.rig->HostPath());
   if (setup_.wrap_transport) host_transport_ = setup_.wrap_transport(std::move(host_transport_));
   // Every direction of every path in use, in a fixed order.
   std::map<std::tuple<DeviceId, DeviceId, PathKind>, Transport*> directions;
@@ -81,7 +83,7 @@ void Executor::MakeTransports() {
     }
   }
   auto device = [&](DeviceId id) -> Device& {
-    return id.IsHost() ? *setup_.host : *setup_.devices[DeviceIndex(id)];
+    return id.IsHost() ? setup_.backend->host() : *devices_[DeviceIndex(id)];
   };
   auto name = [](DeviceId id) { return id.IsHost() ? "host" : fmt::format("d{}", id.value); };
   for (const auto& [direction, transport] : directions) {
@@ -118,12 +120,12 @@ void Executor::MakeKv() {
   std::vector<KvDemand> demands;
   for (const CompiledProgram& compiled : programs_) AppendKvDemands(compiled, graph_, demands);
   n_pages_ = setup_.limits.max_sequences * PagesFor(KvTokensPerSlot(setup_.limits));
-  kv_ = std::make_unique<KvCache>(graph_, demands, n_pages_, setup_.devices);
+  kv_ = std::make_unique<KvCache>(graph_, demands, n_pages_, devices_);
   for (CompiledProgram& compiled : programs_) BindKv(*kv_, compiled, graph_);
 }
 
 void Executor::SizeArenas() {
-  const auto n_devices = static_cast<uint32_t>(setup_.devices.size());
+  const auto n_devices = static_cast<uint32_t>(devices_.size());
   layouts_.resize(programs_.size());
   std::vector<uint64_t> peak(n_devices, 0);
   for (size_t p = 0; p < programs_.size(); ++p) {
@@ -146,12 +148,32 @@ void Executor::SizeArenas() {
   arenas_.resize(n_devices);
   scratch_.resize(n_devices);
   for (size_t d = 0; d < n_devices; ++d) {
-    Device& device = *setup_.devices[d];
+    Device& device = *devices_[d];
     arenas_[d] = device.Allocate(MemoryUse::kActivations, Bytes{peak[d]}, "values of a step");
     scratch_[d] = device.Allocate(MemoryUse::kWorkspace, scratch[d], "scratch");
   }
-  host_ids_ =
-      setup_.host->Allocate(MemoryUse::kWorkspace, Bytes{most * sizeof(int32_t)}, "sampled ids");
+  host_ids_ = setup_.backend->host().Allocate(MemoryUse::kWorkspace, Bytes{most * sizeof(int32_t)},
+                                              "sampled ids");
+}
+
+void Executor::CutScratch() {
+  for (const Buffer& scratch : scratch_) {
+    const ScratchRoom whole{scratch.data(), scratch.size()};
+    kernel_rooms_.push_back(whole);
+    comm_rooms_.push_back(whole);
+    if (!devices_[0]->works_alone()) continue;
+    const uint64_t comm = whole.size / 4 / 64 * 64;
+    comm_rooms_.back().size = comm;
+    kernel_rooms_.back() = ScratchRoom{whole.data + comm, whole.size - comm};
+  }
+}
+
+void Executor::MakeOrder() {
+  if (!devices_[0]->works_alone()) return;
+  order_ = std::make_unique<StepOrder>(graph_, programs_, devices_);
+  const uint64_t row_bytes = uint64_t{graph_.config.vocab} * sizeof(float);
+  host_logits_ = setup_.backend->host().Allocate(
+      MemoryUse::kWorkspace, Bytes{setup_.limits.max_sequences * row_bytes}, "logits to sample");
 }
 
 void Executor::SizeScoring() {
@@ -166,8 +188,8 @@ void Executor::SizeScoring() {
       MicrobatchShape shape{.rows = by_sequence ? rows : (rows + count - 1) / count};
       shape.sampled = shape.rows;
       const std::vector<MicrobatchShape> shapes(count, shape);
-      ValueLayout layout = LargestLayout(*programs_[p].info, graph_, shapes,
-                                         static_cast<uint32_t>(setup_.devices.size()));
+      ValueLayout layout =
+          LargestLayout(*programs_[p].info, graph_, shapes, static_cast<uint32_t>(devices_.size()));
       if (!FitsArenas(layout)) return false;
       layouts_[p].scored = std::move(layout);
       return true;
@@ -181,7 +203,7 @@ void Executor::SizeScoring() {
 
 void Executor::SumStepWeights() {
   for (const CompiledProgram& compiled : programs_) {
-    std::vector<Bytes> sums(setup_.devices.size());
+    std::vector<Bytes> sums(devices_.size());
     for (const CompiledOp& c : compiled.ops) {
       if (c.op->kind != OpKind::kRun || c.op->block.value == 0) continue;
       sums[DeviceIndex(c.op->devices[0])] += BlockOf(*c.op).UnitBytes(c.op->units);

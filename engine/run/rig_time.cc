@@ -124,8 +124,54 @@ void RigTimer::Lay(const StepTrace& trace, std::span<const Bytes> step_weights, 
   }
 }
 
+namespace {
+
+// Where ops ran side by side: each device's intervals, one state at each instant.
+void LayOverlapped(const StepTrace& trace, uint32_t n_devices, Nanos wall, Timeline& timeline) {
+  const Program& program = *trace.program;
+  // The devices' clocks and the host's may disagree by a little.
+  timeline.length = std::max(wall, trace.length);
+  timeline.ops.assign(program.ops.size(), OpTiming{});
+  timeline.devices.clear();
+  timeline.exposed_comm = Nanos{0};
+  std::vector<DeviceParts> parts;
+  for (uint32_t d = 0; d < n_devices; ++d) {
+    parts.push_back(Attribute(trace.overlap.devices[d], timeline.length));
+    const DeviceParts& p = parts.back();
+    timeline.devices.push_back(DeviceAttribution{DeviceId{static_cast<int32_t>(d)}, p.compute,
+                                                 p.launch, p.exposed_comm, p.wait, p.idle});
+    timeline.exposed_comm = std::max(timeline.exposed_comm, p.exposed_comm);
+  }
+  std::vector<Interval> on_links;
+  for (size_t i = 0; i < program.ops.size(); ++i) {
+    const Op& op = program.ops[i];
+    const OpSpan& times = trace.overlap.ops[i];
+    OpTiming& timing = timeline.ops[i];
+    timing.start = times.begin;
+    timing.release = timing.end = times.end;
+    timing.wire = Computes(op.kind) ? times.end : times.begin;
+    if (Computes(op.kind)) continue;
+    if (BetweenDevices(op)) on_links.push_back({times.begin, times.end});
+    std::vector<Interval> exposed;
+    for (DeviceId device : op.devices) {
+      if (device.IsHost()) continue;
+      for (const Interval& bare : parts[static_cast<size_t>(device.value)].exposed) {
+        exposed.push_back({std::max(bare.begin, times.begin), std::min(bare.end, times.end)});
+      }
+    }
+    timing.exposed = UnionLength(exposed);
+  }
+  timeline.link_busy = UnionLength(on_links);
+}
+
+}  // namespace
+
 void LayMeasured(const StepTrace& trace, uint32_t n_devices, Nanos wall, Timeline& timeline) {
   const Program& program = *trace.program;
+  if (!trace.overlap.devices.empty()) {
+    LayOverlapped(trace, n_devices, wall, timeline);
+    return;
+  }
   Check(wall >= trace.length, "attribution: a step is no shorter than its ops");
   timeline.length = wall;
   timeline.ops.assign(program.ops.size(), OpTiming{});

@@ -60,7 +60,8 @@ class RigTimer {
 
 // The wall-clock timeline of a trace: per device, compute is what its ops took, exposed
 // communication what movements took that touch it, waiting what other devices' ops and movements
-// took, idle the rest of `wall`.
+// took, idle the rest of `wall`. Where ops ran side by side each instant is one thing, as
+// DeviceAttribution says.
 void LayMeasured(const StepTrace& trace, uint32_t n_devices, Nanos wall, Timeline& timeline);
 
 }  // namespace tandem

@@ -5,32 +5,45 @@
 #include <cstdint>
 
 #include "engine/base/check.h"
-#include "engine/device/device.h"
 
 namespace tandem {
 
+// A stretch of a device's memory.
+struct ScratchRoom {
+  std::byte* data = nullptr;
+  uint64_t size = 0;
+};
+
 class Scratch {
  public:
-  explicit Scratch(const Buffer& buffer) : data_(buffer.data()), size_(buffer.size()) {}
+  explicit Scratch(ScratchRoom room) : room_(room) {}
 
   // `n` elements, aligned to 64 bytes.
   template <typename T>
   T* Take(uint64_t n) {
     const uint64_t at = used_;
     used_ += Room(n * sizeof(T));
-    Check(used_ <= size_, "scratch: an op needs more than its device has");
-    return reinterpret_cast<T*>(data_ + at);
+    Check(used_ <= room_.size, "scratch: an op needs more than its device has");
+    return reinterpret_cast<T*>(room_.data + at);
   }
-  std::byte* rest() const { return data_ + used_; }
-  uint64_t left() const { return size_ - used_; }
+  std::byte* rest() const { return room_.data + used_; }
+  uint64_t left() const { return room_.size - used_; }
 
   // What Take uses up for `bytes`.
   static uint64_t Room(uint64_t bytes) { return (bytes + 63) / 64 * 64; }
 
  private:
-  std::byte* data_;
-  uint64_t size_;
+  ScratchRoom room_;
   uint64_t used_ = 0;
 };
+
+// Cuts the last `n` elements off a room, aligned to 64 bytes.
+template <typename T>
+T* TakeBack(ScratchRoom& room, uint64_t n) {
+  const uint64_t bytes = Scratch::Room(n * sizeof(T));
+  Check(bytes <= room.size, "scratch: an op needs more than its device has");
+  room.size = (room.size - bytes) / 64 * 64;
+  return reinterpret_cast<T*>(room.data + room.size);
+}
 
 }  // namespace tandem

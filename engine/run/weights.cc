@@ -70,19 +70,18 @@ std::vector<BiasPart> BiasesOf(const Model& model, BlockId id, uint32_t begin, u
   return {{&layer.bq, kv0 * group, kv1 * group}, {&layer.bk, kv0, kv1}, {&layer.bv, kv0, kv1}};
 }
 
-WeightStore::WeightStore(const Model& model, const Plan& plan,
-                         std::span<const std::unique_ptr<Device>> devices, Device& host, Ops& ops)
-    : model_(model), graph_(model.blocks()), devices_(devices), host_(host), ops_(ops) {
+WeightStore::WeightStore(const Model& model, const Plan& plan, Backend& backend)
+    : model_(model), graph_(model.blocks()), backend_(backend) {
   for (const WeightShard& shard : ShardsOf(plan, graph_)) PackShard(shard);
   PrepareSlots(plan);
   CopyNorms(plan);
 }
 
 Device& WeightStore::DeviceOf(DeviceId id) const {
-  return id.IsHost() ? host_ : *devices_[static_cast<size_t>(id.value)];
+  return id.IsHost() ? backend_.host() : *backend_.devices()[static_cast<size_t>(id.value)];
 }
 
-BlockShard WeightStore::Shape(BlockId block, uint32_t begin, uint32_t end) const {
+BlockShard WeightStore::Shape(DeviceId device, BlockId block, uint32_t begin, uint32_t end) const {
   BlockShard shard;
   shard.block = block;
   shard.begin = begin;
@@ -93,7 +92,7 @@ BlockShard WeightStore::Shape(BlockId block, uint32_t begin, uint32_t end) const
     PackedMatrix& matrix = shard.matrices[shard.n_matrices++];
     matrix.type = part.tensor->type;
     matrix.slice = part.slice;
-    matrix.bytes = ops_.PackedBytes(part.tensor->type, part.slice);
+    matrix.bytes = OpsOf(device).PackedBytes(part.tensor->type, part.slice);
     shard.bytes += Aligned(matrix.bytes);
     shard.stored_bytes += StoredBytes(part);
   }
@@ -126,23 +125,36 @@ void WeightStore::PackShard(const WeightShard& spec) {
   auto owned = std::make_unique<Owned>();
   owned->device = spec.device;
   owned->fetch_only = spec.fetch_only;
-  owned->shard = Shape(spec.block, spec.begin, spec.end);
+  owned->shard = Shape(spec.device, spec.block, spec.begin, spec.end);
   owned->buffer = DeviceOf(spec.device)
                       .Allocate(MemoryUse::kWeights, Bytes{owned->shard.bytes},
                                 fmt::format("weights of b{} elements [{}, {})", spec.block.value,
                                             spec.begin, spec.end));
-  BindMemory(owned->shard, owned->buffer.data());
-  const std::vector<TensorSlice> parts = SlicesOf(model_, spec.block, spec.begin, spec.end);
-  for (uint32_t i = 0; i < owned->shard.n_matrices; ++i) {
-    ops_.Pack(*parts[i].tensor, owned->shard.matrices[i]);
+  Device& device = DeviceOf(spec.device);
+  if (device.works_alone()) {
+    std::vector<std::byte> staging(owned->shard.bytes);
+    BindMemory(owned->shard, staging.data());
+    Fill(owned->shard, spec.device);
+    device.Upload(owned->buffer.data(), staging.data(), staging.size());
   }
-  for (uint32_t i = 0; i < owned->shard.n_biases; ++i) {
-    const BiasPart& bias = owned->shard.biases[i];
+  BindMemory(owned->shard, owned->buffer.data());
+  if (!device.works_alone()) Fill(owned->shard, spec.device);
+  packed_bytes_ += Bytes{owned->shard.bytes};
+  shards_.push_back(std::move(owned));
+}
+
+// Packs matrices and copies biases into the host's memory that the shard is bound to.
+void WeightStore::Fill(const BlockShard& shard, DeviceId device) {
+  const std::vector<TensorSlice> parts = SlicesOf(model_, shard.block, shard.begin, shard.end);
+  for (uint32_t i = 0; i < shard.n_matrices; ++i) {
+    PackedMatrix matrix = shard.matrices[i];
+    OpsOf(device).Pack(*parts[i].tensor, matrix);
+  }
+  for (uint32_t i = 0; i < shard.n_biases; ++i) {
+    const BiasPart& bias = shard.biases[i];
     Check(bias.tensor->type == DType::kF32 && bias.tensor->cols >= bias.end, "biases are f32");
     std::memcpy(bias.data, bias.tensor->data + bias.begin * sizeof(float), bias.bytes());
   }
-  packed_bytes_ += Bytes{owned->shard.bytes};
-  shards_.push_back(std::move(owned));
 }
 
 void WeightStore::PrepareSlots(const Plan& plan) {
@@ -152,8 +164,9 @@ void WeightStore::PrepareSlots(const Plan& plan) {
   for (size_t i = 0; i < plan.slots.size(); ++i) room[i] = plan.slots[i].bytes.value;
   for (const Op* fetch : FetchesOf(plan)) {
     const Block& block = graph_.at(fetch->block);
-    const BlockShard packed = Shape(WeightsOf(graph_, fetch->block), block.ElemBegin(fetch->units),
-                                    block.ElemEnd(fetch->units));
+    const BlockShard packed =
+        Shape(plan.slots[*fetch->slot].device, WeightsOf(graph_, fetch->block),
+              block.ElemBegin(fetch->units), block.ElemEnd(fetch->units));
     room[*fetch->slot] = std::max(room[*fetch->slot], packed.bytes);
   }
   for (size_t i = 0; i < plan.slots.size(); ++i) {
@@ -166,8 +179,8 @@ void WeightStore::PrepareSlots(const Plan& plan) {
     const Block& block = graph_.at(fetch->block);
     auto view = std::make_unique<SlotView>();
     view->slot = *fetch->slot;
-    view->shard = Shape(WeightsOf(graph_, fetch->block), block.ElemBegin(fetch->units),
-                        block.ElemEnd(fetch->units));
+    view->shard = Shape(plan.slots[*fetch->slot].device, WeightsOf(graph_, fetch->block),
+                        block.ElemBegin(fetch->units), block.ElemEnd(fetch->units));
     BindMemory(view->shard, slot_buffers_[*fetch->slot].data());
     slot_views_.push_back(std::move(view));
   }
@@ -213,8 +226,9 @@ void WeightStore::CopyNorms(const Plan& plan) {
 
 void WeightStore::CopyNorm(DeviceId device, BlockId block, const TensorView& norm) {
   Check(norm.type == DType::kF32 && norm.data != nullptr, "norm vectors are f32");
-  Buffer buffer = DeviceOf(device).Allocate(MemoryUse::kWeights, Bytes{norm.bytes()}, "norm");
-  std::memcpy(buffer.data(), norm.data, norm.bytes());
+  Device& on = DeviceOf(device);
+  Buffer buffer = on.Allocate(MemoryUse::kWeights, Bytes{norm.bytes()}, "norm");
+  on.Upload(buffer.data(), norm.data, norm.bytes());
   norms_.push_back(NormCopy{device, block, &norm, std::move(buffer)});
 }
 

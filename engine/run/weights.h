@@ -12,11 +12,10 @@
 #include <span>
 #include <vector>
 
-#include "engine/device/device.h"
 #include "engine/model/model.h"
 #include "engine/plan/plan.h"
 #include "engine/plan/shards.h"
-#include "kernels/ops.h"
+#include "engine/run/backend.h"
 
 namespace tandem {
 
@@ -65,9 +64,8 @@ std::vector<BiasPart> BiasesOf(const Model& model, BlockId block, uint32_t begin
 
 class WeightStore {
  public:
-  // `devices` by DeviceId, `ops` of any of them; all outlive the store.
-  WeightStore(const Model& model, const Plan& plan,
-              std::span<const std::unique_ptr<Device>> devices, Device& host, Ops& ops);
+  // All outlive the store. Weights in the host's memory are packed as d0 packs its own.
+  WeightStore(const Model& model, const Plan& plan, Backend& backend);
 
   // The resident shard on a device that holds element `elem` of the block; null when none does.
   const BlockShard* Resident(DeviceId device, BlockId block, uint32_t elem) const;
@@ -101,7 +99,11 @@ class WeightStore {
   };
 
   Device& DeviceOf(DeviceId id) const;
-  BlockShard Shape(BlockId block, uint32_t begin, uint32_t end) const;
+  Ops& OpsOf(DeviceId id) const {
+    return backend_.ops(id.IsHost() ? 0 : static_cast<size_t>(id.value));
+  }
+  BlockShard Shape(DeviceId device, BlockId block, uint32_t begin, uint32_t end) const;
+  void Fill(const BlockShard& shard, DeviceId device);
   void PackShard(const WeightShard& spec);
   void PrepareSlots(const Plan& plan);
   void CopyNorms(const Plan& plan);
@@ -111,9 +113,7 @@ class WeightStore {
 
   const Model& model_;
   const BlockGraph& graph_;
-  std::span<const std::unique_ptr<Device>> devices_;
-  Device& host_;
-  Ops& ops_;
+  Backend& backend_;
   std::vector<std::unique_ptr<Owned>> shards_;
   std::vector<Buffer> slot_buffers_;
   std::vector<std::unique_ptr<SlotView>> slot_views_;

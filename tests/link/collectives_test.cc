@@ -28,7 +28,6 @@ class CollectivesTest : public ::testing::TestWithParam<Case> {
     const uint64_t scratch = 2 * MinCollectiveScratch(GetParam().ranks);
     context_ = CollectiveContext{.transport = transport_.get(),
                                  .ledger = &link_.ledger,
-                                 .stream = nullptr,
                                  .wire = GetParam().wire,
                                  .scratch_bytes = scratch};
     for (uint32_t r = 0; r < GetParam().ranks; ++r) scratch_.emplace_back(scratch);

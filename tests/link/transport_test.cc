@@ -31,7 +31,7 @@ TEST(TransportTest, LocalMovesBytesAndBooksOneHop) {
                    .dst = DeviceId{1},
                    .to = to.data(),
                    .row_bytes = 1000},
-                  nullptr, link.ledger);
+                  link.ledger);
   EXPECT_EQ(from, to);
   ASSERT_EQ(link.ledger.rows().size(), 1u);
   const HopRow& row = link.ledger.rows()[0];
@@ -54,7 +54,7 @@ TEST(TransportTest, HostStagedMakesTwoHopsForAnySize) {
                      .dst = DeviceId{1},
                      .to = to.data(),
                      .row_bytes = n},
-                    nullptr, link.ledger);
+                    link.ledger);
     EXPECT_EQ(from, to);
     ASSERT_EQ(link.ledger.rows().size(), 2u);
     EXPECT_EQ(link.ledger.rows()[0].dst, kHost);
@@ -79,7 +79,7 @@ TEST(TransportTest, StridedRowsKeepTheirPlaces) {
                      .rows = 3,
                      .src_stride = 20,
                      .dst_stride = 30},
-                    nullptr, link.ledger);
+                    link.ledger);
     for (size_t i = 0; i < to.size(); ++i) {
       const bool moved = i % 30 < 10 && i / 30 < 3;
       EXPECT_EQ(to[i], moved ? from[i / 30 * 20 + i % 30] : std::byte{0xee}) << i;
@@ -98,14 +98,14 @@ TEST(TransportTest, PaddingIsNotBooked) {
                    .to = b.data(),
                    .row_bytes = 128,
                    .padding_bytes = 28},
-                  nullptr, link.ledger);
+                  link.ledger);
   EXPECT_EQ(link.ledger.rows()[0].bytes, Bytes{100});
 }
 
 TEST(TransportTest, NothingIsBookedForNothing) {
   LinkDevices link(2);
   auto transport = MakeTransport(PathKind::kLocal, PathKind::kLocal, nullptr);
-  transport->Copy({.src = DeviceId{0}, .dst = DeviceId{1}}, nullptr, link.ledger);
+  transport->Copy({.src = DeviceId{0}, .dst = DeviceId{1}}, link.ledger);
   EXPECT_TRUE(link.ledger.rows().empty());
 }
 
@@ -119,8 +119,8 @@ class Corrupting final : public Transport {
   Corrupting(uint64_t size, uint64_t byte) : size_(size), byte_(byte) {}
   PathKind mechanism() const override { return PathKind::kLocal; }
   PathKind path() const override { return PathKind::kP2p; }
-  void Copy(const CopyTask& task, StreamHandle stream, TrafficLedger& ledger) override {
-    inner_->Copy(task, stream, ledger);
+  void Copy(const CopyTask& task, TrafficLedger& ledger) override {
+    inner_->Copy(task, ledger);
     if (task.row_bytes == size_) task.to[byte_] ^= std::byte{1};
   }
 
@@ -134,7 +134,7 @@ class Silent final : public Transport {
  public:
   PathKind mechanism() const override { return PathKind::kLocal; }
   PathKind path() const override { return PathKind::kLocal; }
-  void Copy(const CopyTask&, StreamHandle, TrafficLedger&) override {}
+  void Copy(const CopyTask&, TrafficLedger&) override {}
 };
 
 TEST(SelfTestTest, PassesAPathThatDelivers) {

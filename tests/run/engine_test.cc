@@ -206,8 +206,8 @@ class Lying final : public Transport {
   explicit Lying(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
   PathKind mechanism() const override { return inner_->mechanism(); }
   PathKind path() const override { return inner_->path(); }
-  void Copy(const CopyTask& task, StreamHandle stream, TrafficLedger& ledger) override {
-    inner_->Copy(task, stream, ledger);
+  void Copy(const CopyTask& task, TrafficLedger& ledger) override {
+    inner_->Copy(task, ledger);
     if (!task.src.IsHost() && !task.dst.IsHost()) task.to[0] ^= std::byte{0x80};
   }
 

@@ -8,12 +8,11 @@
 
 #include "engine/base/error.h"
 #include "engine/base/suggest.h"
+#include "engine/run/gpu_rig.h"
 #include "tools/tandem/install.h"
 
 namespace tandem {
 namespace {
-
-constexpr uint32_t kMaxDevices = 16;
 
 [[noreturn]] void BadFlag(const std::string& flag, const std::string& got,
                           const std::string& want) {
@@ -25,38 +24,6 @@ std::vector<std::string> SplitList(const std::string& text, char separator) {
   std::istringstream in(text);
   for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
   return parts;
-}
-
-std::optional<uint32_t> ParseCount(const std::string& text) {
-  uint32_t count = 0;
-  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return count;
-}
-
-// How many devices --devices names; CPU devices only where no CUDA back end runs them.
-uint32_t CountDevices(const std::string& devices) {
-  if (std::optional<uint32_t> count = ParseCount(devices)) {
-    if (*count < 1 || *count > kMaxDevices) {
-      BadFlag("--devices", devices, fmt::format("1 to {} devices", kMaxDevices));
-    }
-    return *count;
-  }
-  std::vector<std::string> names = SplitList(devices, ',');
-  for (const std::string& name : names) {
-    if (name.starts_with("cuda")) {
-      Fail(ErrorCode::kDevice,
-           fmt::format("--devices: '{}' asks for a CUDA device, but this build computes on CPU "
-                       "devices only; give a count (2) or cpu:0,cpu:1",
-                       name));
-    }
-    if (name != "cpu" && !name.starts_with("cpu:")) {
-      BadFlag("--devices", devices, "a count, or a list such as cpu:0,cpu:1");
-    }
-  }
-  if (names.empty() || names.size() > kMaxDevices)
-    BadFlag("--devices", devices, "at least one device");
-  return static_cast<uint32_t>(names.size());
 }
 
 }  // namespace
@@ -79,7 +46,9 @@ void EngineFlags::AddPlan(CLI::App& app) {
   app.add_option("--sm", split_mode)->group("");
   app.add_option("--knob", knobs, "A plugin's knob, key=value; repeatable");
   app.add_option("--plan", plan_file, "Plan file, with --plugin file");
-  app.add_option("--devices,--device", devices, "Number of devices, or a list: cpu:0,cpu:1");
+  app.add_option("--devices,--device", devices,
+                 "Number of CPU devices, or a list: cpu:0,cpu:1, cuda:0,cuda:1, or one GPU as two, "
+                 "cuda:0,cuda:0");
   app.add_option("--rig", rig, "Rig of the catalogue (tandem rig list), or a path to a rig file");
   app.add_option("--link", link, "Link profile that replaces the rig's own");
   app.add_option("--path", path, "Transport: auto, local, copy, p2p, host_staged, nccl")
@@ -140,13 +109,16 @@ Rig EngineFlags::MakeRig(uint32_t default_devices) const {
     if (!link.empty()) {
       Fail(ErrorCode::kInvalidArgument, "--link: a link profile needs a rig; add --rig NAME");
     }
-    return ThisMachineRig(devices.empty() ? default_devices : CountDevices(devices));
+    if (devices.empty()) return ThisMachineRig(default_devices);
+    const DeviceList list = ParseDeviceList(devices);
+    if (list.gpus.empty()) return ThisMachineRig(list.count);
+    return GpuRig(list.gpus, FindGpus(), ReadGpuMemory);
   }
   Catalogue catalogue(CatalogueRoots());
   Rig result = catalogue.LoadRig(rig);
   if (!link.empty()) result.link = catalogue.LoadLink(link);
   if (!devices.empty()) {
-    uint32_t count = CountDevices(devices);
+    const uint32_t count = ParseDeviceList(devices).count;
     if (count > result.size()) {
       Fail(ErrorCode::kInvalidArgument, fmt::format("--devices: rig {} has {} devices, not {}",
                                                     result.name, result.size(), count));

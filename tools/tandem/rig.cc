@@ -1,4 +1,4 @@
-// tandem rig list | show | machine-folder: the rigs of the catalogue, and this machine.
+// tandem rig list | show | test | machine-folder: the rigs of the catalogue, and this machine.
 #include "engine/rig/rig.h"
 
 #include <fmt/core.h>
@@ -8,6 +8,9 @@
 #include "engine/base/error.h"
 #include "engine/device/inventory.h"
 #include "engine/lab/record.h"
+#include "engine/run/backend.h"
+#include "engine/run/gpu_rig.h"
+#include "engine/run/path_test.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
@@ -18,6 +21,8 @@ namespace {
 
 struct RigFlags {
   std::string name;
+  std::string devices = "2";
+  std::string path;
   bool json = false;
 };
 
@@ -163,6 +168,52 @@ int List(const RigFlags& flags) {
   return kExitOk;
 }
 
+// Every path between the devices named, or the one named; a path that must be had and cannot, or
+// that delivers wrong values, is an error.
+int Test(const RigFlags& flags) {
+  const DeviceList list = ParseDeviceList(flags.devices);
+  const Rig rig =
+      list.gpus.empty() ? ThisMachineRig(list.count) : GpuRig(list.gpus, FindGpus(), ReadGpuMemory);
+  if (rig.size() < 2) {
+    Fail(ErrorCode::kInvalidArgument,
+         "--devices: a path has two ends (want two devices or more, such as cuda:0,cuda:1)");
+  }
+  std::vector<PathKind> paths = PathsToTest(rig);
+  if (!flags.path.empty()) {
+    const std::optional<PathKind> named = PathKindFromName(flags.path);
+    if (!named) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("--path: got '{}', want copy, p2p, host_staged, nccl or local", flags.path));
+    }
+    paths = {rig.ResolvePath(*named)};
+  }
+  BackendSetup setup{.rig = &rig, .n_devices = rig.size()};
+  setup.pool = std::make_shared<ThreadPool>(ThreadPoolOptions{});
+  const auto backend = rig.gpus.empty() ? MakeCpuBackend(setup) : MakeCudaBackend(setup);
+  nlohmann::json rows = nlohmann::json::array();
+  std::vector<std::vector<std::string>> table{{"path", "what", "result"}};
+  bool wrong = false;
+  for (const PathVerdict& verdict : TestPaths(*backend, paths)) {
+    const bool absent = !verdict.passed && verdict.what == kPathCanBeHad;
+    wrong = wrong || (!verdict.passed && (!absent || !flags.path.empty()));
+    const std::string result = verdict.passed ? "right" : absent ? "absent" : "WRONG";
+    rows.push_back({{"path", ToString(verdict.path)},
+                    {"what", verdict.what},
+                    {"result", verdict.passed ? "right"
+                               : absent       ? "absent"
+                                              : "wrong"},
+                    {"why", verdict.why}});
+    table.push_back({ToString(verdict.path), verdict.what,
+                     verdict.why.empty() ? result : result + ": " + verdict.why});
+  }
+  if (flags.json) {
+    PrintJson({{"devices", flags.devices}, {"rig", rig.name}, {"paths", rows}});
+  } else {
+    PrintOut(FormatTable(table));
+  }
+  return wrong ? kExitDevice : kExitOk;
+}
+
 }  // namespace
 
 void AddRigCommand(CLI::App& root, Action& action) {
@@ -173,13 +224,20 @@ void AddRigCommand(CLI::App& root, Action& action) {
       "Examples:\n"
       "  tandem rig list\n"
       "  tandem rig show 2x3090-nvlink\n"
-      "  tandem rig show            # this machine");
+      "  tandem rig show            # this machine\n"
+      "  tandem rig test --devices cuda:0,cuda:1");
   CLI::App* list = app->add_subcommand("list", "Every rig and link profile");
   list->callback([flags, &action] { action = [flags] { return List(*flags); }; });
   CLI::App* show = app->add_subcommand("show", "One rig, or this machine when no name is given");
   show->add_option("name", flags->name, "A rig's name or a path to a rig file");
   show->callback([flags, &action] { action = [flags] { return Show(*flags); }; });
-  for (CLI::App* sub : {list, show}) sub->add_flag("--json", flags->json, "JSON on stdout");
+  CLI::App* test = app->add_subcommand("test", "Whether every path between devices delivers");
+  test->add_option("--devices,--device", flags->devices,
+                   "Number of CPU devices, or a list: cuda:0,cuda:1")
+      ->capture_default_str();
+  test->add_option("--path", flags->path, "This path alone: copy, host_staged, nccl, local");
+  test->callback([flags, &action] { action = [flags] { return Test(*flags); }; });
+  for (CLI::App* sub : {list, show, test}) sub->add_flag("--json", flags->json, "JSON on stdout");
   CLI::App* folder =
       app->add_subcommand("machine-folder", "This machine's folder name under results/");
   folder->callback([&action] {

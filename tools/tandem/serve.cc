@@ -1,6 +1,7 @@
 // tandem serve: OpenAI-compatible HTTP and a live page.
 #include <fmt/core.h>
 
+#include <atomic>
 #include <csignal>
 #include <fstream>
 #include <memory>
@@ -61,8 +62,13 @@ int Serve(ServeFlags flags) {
   // A name goes to clients as it is; from a path they get the file's own name, not where it lies.
   bool is_name = flags.engine.model.find('/') == std::string::npos;
   if (flags.server.model_alias.empty() && is_name) flags.server.model_alias = flags.engine.model;
-  std::unique_ptr<Engine> engine =
-      Engine::Create(flags.engine.MakeOptions(model, "auto", 4096, 4, &log));
+  EngineOptions options = flags.engine.MakeOptions(model, "auto", 4096, 4, &log);
+  std::atomic<bool> lost{false};
+  options.on_device_lost = [&lost](const std::string&) {
+    lost = true;
+    OnSignal(SIGTERM);
+  };
+  std::unique_ptr<Engine> engine = Engine::Create(std::move(options));
   Server server(*engine, flags.server);
   server.Start();
   g_server = &server;
@@ -71,8 +77,8 @@ int Serve(ServeFlags flags) {
   Announce(*engine, flags.server, server.port());
   server.Wait();
   g_server = nullptr;
-  PrintNote("stopped");
-  return kExitOk;
+  PrintNote(lost ? "stopped: a device was lost" : "stopped");
+  return lost ? kExitDevice : kExitOk;
 }
 
 }  // namespace

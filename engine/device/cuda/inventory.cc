@@ -46,6 +46,11 @@ std::vector<std::string> LibraryVersions() {
   return libraries;
 }
 
+double Attribute(cudaDeviceAttr attribute, int index) {
+  int value = 0;
+  return cudaDeviceGetAttribute(&value, attribute, index) == cudaSuccess ? value : 0;
+}
+
 // A device whose properties cannot be read is left out, and the message says so.
 bool ReadGpu(int index, GpuInfo& gpu, std::string& message) {
   cudaDeviceProp properties{};
@@ -60,6 +65,10 @@ bool ReadGpu(int index, GpuInfo& gpu, std::string& message) {
   gpu.sm_count = properties.multiProcessorCount;
   gpu.compute_major = properties.major;
   gpu.compute_minor = properties.minor;
+  // Rates are in kHz, the bus in bits; memory moves twice a clock.
+  gpu.memory_bytes_per_s = Attribute(cudaDevAttrMemoryClockRate, index) * 1e3 * 2 *
+                           Attribute(cudaDevAttrGlobalMemoryBusWidth, index) / 8;
+  gpu.clock_hz = Attribute(cudaDevAttrClockRate, index) * 1e3;
   std::array<char, 32> pci{};
   if (cudaDeviceGetPCIBusId(pci.data(), static_cast<int>(pci.size()), index) == cudaSuccess) {
     gpu.pci_bus_id = pci.data();
@@ -95,11 +104,15 @@ GpuInventory FindGpus() {
   inventory.built_with_cuda = true;
   inventory.libraries = LibraryVersions();
 
+  if (cudaRuntimeGetVersion(&inventory.runtime_version) != cudaSuccess) {
+    inventory.runtime_version = 0;
+  }
   int driver = 0;
   if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
     inventory.driver_message = "no driver: built with CUDA, but no NVIDIA driver is loaded here";
     return inventory;
   }
+  inventory.driver_version = driver;
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess) {

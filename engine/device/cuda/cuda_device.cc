@@ -1,0 +1,173 @@
+#include "engine/device/cuda/cuda_device.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+
+#include "engine/device/cuda/handles.h"
+
+namespace tandem {
+namespace {
+
+class Event final : public DeviceEvent {
+ public:
+  explicit Event(int ordinal) : event_(MakeTimedEvent(ordinal)) {}
+
+  Nanos Since(const DeviceEvent& earlier) const override {
+    float millis = 0;
+    const auto& other = static_cast<const Event&>(earlier);
+    CheckCuda(cudaEventElapsedTime(&millis, other.get(), get()), "time between two events");
+    return NanosFromSeconds(double{millis} * 1e-3);
+  }
+  void Finish() override { CheckCuda(cudaEventSynchronize(get()), "wait for an event"); }
+
+  cudaEvent_t get() const { return event_.get(); }
+
+ private:
+  CudaEventHandle event_;
+};
+
+class Queue final : public DeviceQueue {
+ public:
+  Queue(int ordinal, QueueRole role)
+      : ordinal_(ordinal), stream_(MakeStream(ordinal, role != QueueRole::kCompute)) {}
+
+  void* native() const override { return stream_.get(); }
+  std::unique_ptr<DeviceEvent> MakeEvent() override { return std::make_unique<Event>(ordinal_); }
+  void Mark(DeviceEvent& event) override {
+    CheckCuda(cudaEventRecord(static_cast<Event&>(event).get(), stream_.get()), "mark a stream");
+  }
+  void WaitFor(const DeviceEvent& event) override {
+    CheckCuda(cudaStreamWaitEvent(stream_.get(), static_cast<const Event&>(event).get(), 0),
+              "let a stream wait");
+  }
+  void Copy(const QueueCopy& copy) override {
+    OnDevice current(ordinal_);
+    // Unified addressing tells where each end lies.
+    if (copy.rows == 1) {
+      CheckCuda(
+          cudaMemcpyAsync(copy.to, copy.from, copy.row_bytes, cudaMemcpyDefault, stream_.get()),
+          "copy");
+      return;
+    }
+    CheckCuda(cudaMemcpy2DAsync(copy.to, copy.to_stride, copy.from, copy.from_stride,
+                                copy.row_bytes, copy.rows, cudaMemcpyDefault, stream_.get()),
+              "copy rows");
+  }
+  void Finish() override {
+    OnDevice current(ordinal_);
+    CheckCuda(cudaStreamSynchronize(stream_.get()), "wait for a stream");
+  }
+
+ private:
+  int ordinal_;
+  CudaStream stream_;
+};
+
+class CudaDevice final : public Device {
+ public:
+  CudaDevice(DeviceId id, int ordinal, Bytes capacity)
+      : Device(id, fmt::format("cuda:{}", ordinal), capacity), ordinal_(ordinal) {
+    for (size_t role = 0; role < kQueueRoles; ++role) {
+      queues_[role] = std::make_unique<Queue>(ordinal, static_cast<QueueRole>(role));
+    }
+  }
+
+  DeviceQueue* queue(QueueRole role) override { return queues_[static_cast<size_t>(role)].get(); }
+
+  void Upload(std::byte* to, const std::byte* from, size_t size) override { Now(to, from, size); }
+  void Download(std::byte* to, const std::byte* from, size_t size) override { Now(to, from, size); }
+
+ private:
+  // Through a stream of its own device: the default stream has no part in anything.
+  void Now(std::byte* to, const std::byte* from, size_t size) {
+    if (size == 0) return;
+    DeviceQueue& queue = *queues_[static_cast<size_t>(QueueRole::kCopyIn)];
+    queue.Copy(QueueCopy{.to = to, .from = from, .row_bytes = size});
+    queue.Finish();
+  }
+
+  std::byte* AllocateRaw(size_t size) override {
+    OnDevice current(ordinal_);
+    void* data = nullptr;
+    const cudaError_t status = cudaMalloc(&data, size);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    CheckCuda(status, "allocate");
+    auto stream =
+        static_cast<cudaStream_t>(queues_[static_cast<size_t>(QueueRole::kCopyIn)]->native());
+    CheckCuda(cudaMemsetAsync(data, 0, size, stream), "zero new memory");
+    CheckCuda(cudaStreamSynchronize(stream), "zero new memory");
+    return static_cast<std::byte*>(data);
+  }
+  void FreeRaw(std::byte* data, size_t) noexcept override { cudaFree(data); }
+
+  int ordinal_;
+  std::array<std::unique_ptr<DeviceQueue>, kQueueRoles> queues_;
+};
+
+class PinnedHost final : public Device {
+ public:
+  explicit PinnedHost(Bytes capacity) : Device(kHost, "host (page-locked)", capacity) {}
+
+ private:
+  std::byte* AllocateRaw(size_t size) override {
+    void* data = nullptr;
+    const cudaError_t status =
+        cudaHostAlloc(&data, size, cudaHostAllocPortable | cudaHostAllocMapped);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    CheckCuda(status, "allocate page-locked memory");
+    return static_cast<std::byte*>(std::memset(data, 0, size));
+  }
+  void FreeRaw(std::byte* data, size_t) noexcept override { cudaFreeHost(data); }
+};
+
+}  // namespace
+
+std::unique_ptr<Device> MakeCudaDevice(DeviceId id, int ordinal, Bytes capacity) {
+  return std::make_unique<CudaDevice>(id, ordinal, capacity);
+}
+
+std::unique_ptr<Device> MakePinnedHost(Bytes capacity) {
+  return std::make_unique<PinnedHost>(capacity);
+}
+
+void MakeGpuCurrent(int ordinal) { CheckCuda(cudaSetDevice(ordinal), "make the device current"); }
+
+bool GrantPeerAccess(int from, int to) {
+  if (from == to) return true;
+  int granted = 0;
+  CheckCuda(cudaDeviceCanAccessPeer(&granted, from, to), "ask for peer access");
+  if (granted == 0) return false;
+  OnDevice current(from);
+  const cudaError_t status = cudaDeviceEnablePeerAccess(to, 0);
+  if (status == cudaErrorPeerAccessAlreadyEnabled) {
+    cudaGetLastError();
+    return true;
+  }
+  CheckCuda(status, "enable peer access");
+  return true;
+}
+
+bool IsGpuLost(int ordinal) {
+  int before = 0;
+  if (cudaGetDevice(&before) != cudaSuccess || cudaSetDevice(ordinal) != cudaSuccess) return true;
+  const bool lost = IsSticky(cudaDeviceSynchronize());
+  cudaSetDevice(before);
+  return lost;
+}
+
+GpuMemory ReadGpuMemory(int ordinal) {
+  OnDevice current(ordinal);
+  size_t free = 0, total = 0;
+  CheckCuda(cudaMemGetInfo(&free, &total), "ask for free memory");
+  return GpuMemory{Bytes{free}, Bytes{total}};
+}
+
+}  // namespace tandem

@@ -1,0 +1,79 @@
+#include "engine/device/cuda/handles.h"
+
+#include <fmt/format.h>
+
+#include "engine/base/error.h"
+
+namespace tandem {
+
+bool IsSticky(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorAssert:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorDevicesUnavailable:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void CheckCuda(cudaError_t status, const char* what, std::source_location where) {
+  if (status == cudaSuccess) return;
+  // Clears what is not sticky, so that a later call does not report it again.
+  cudaGetLastError();
+  int ordinal = -1;
+  cudaGetDevice(&ordinal);
+  Fail(
+      ErrorCode::kDevice,
+      fmt::format("cuda:{}: {}: {} ({}){}", ordinal, what, cudaGetErrorString(status),
+                  cudaGetErrorName(status),
+                  IsSticky(status) ? "; the device is lost to this process: start it anew, and run "
+                                     "compute-sanitizer if it happens again"
+                                   : ""),
+      where);
+}
+
+OnDevice::OnDevice(int ordinal) {
+  int current = -1;
+  CheckCuda(cudaGetDevice(&current), "which device is current");
+  if (current == ordinal) return;
+  CheckCuda(cudaSetDevice(ordinal), "make the device current");
+  before_ = current;
+}
+
+OnDevice::~OnDevice() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
+// Handles are freed while an error may be on its way; they say nothing of a device that is lost.
+void StreamDeleter::operator()(cudaStream_t stream) const noexcept { cudaStreamDestroy(stream); }
+
+void EventDeleter::operator()(cudaEvent_t event) const noexcept { cudaEventDestroy(event); }
+
+CudaStream MakeStream(int ordinal, bool urgent) {
+  OnDevice current(ordinal);
+  int least = 0, greatest = 0;
+  CheckCuda(cudaDeviceGetStreamPriorityRange(&least, &greatest), "stream priorities");
+  cudaStream_t stream = nullptr;
+  CheckCuda(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, urgent ? greatest : least),
+            "make a stream");
+  return CudaStream(stream, StreamDeleter{ordinal});
+}
+
+CudaEventHandle MakeTimedEvent(int ordinal) {
+  OnDevice current(ordinal);
+  cudaEvent_t event = nullptr;
+  CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDefault), "make an event");
+  return CudaEventHandle(event, EventDeleter{ordinal});
+}
+
+}  // namespace tandem

@@ -1,0 +1,59 @@
+// Work that a device does on its own time: an ordered queue of it, and marks in the queue that
+// other queues, or the host, wait for. A CUDA stream and its events, say. Devices whose calls are
+// done when they return (the CPU's) have no queues.
+//
+// Queues belong to their device, which outlives them. One thread, the executor's.
+//
+//   compute.Mark(*done);          // after everything asked of `compute` so far
+//   comm.WaitFor(*done);          // what is asked of `comm` from here on comes after that
+//   comm.Finish();                // the host waits; throws what went wrong
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "engine/base/units.h"
+
+namespace tandem {
+
+// A mark's place. Made by a queue of the device it will be marked on; may be marked again and
+// again.
+class DeviceEvent {
+ public:
+  virtual ~DeviceEvent() = default;
+  // From one mark to the next. Both have been passed, and are of one device.
+  virtual Nanos Since(const DeviceEvent& earlier) const = 0;
+  // The host waits until the mark is passed. Throws Error(kDevice).
+  virtual void Finish() = 0;
+};
+
+// `rows` runs of `row_bytes`, strides in bytes, between any two memories that the device can reach:
+// its own, a peer's, or the host's where a device allocated it.
+struct QueueCopy {
+  std::byte* to = nullptr;
+  uint64_t to_stride = 0;
+  const std::byte* from = nullptr;
+  uint64_t from_stride = 0;
+  uint64_t row_bytes = 0;
+  uint64_t rows = 1;
+};
+
+class DeviceQueue {
+ public:
+  virtual ~DeviceQueue() = default;
+  // The stream that kernels are launched on; null where there are none.
+  virtual void* native() const = 0;
+  virtual std::unique_ptr<DeviceEvent> MakeEvent() = 0;
+  virtual void Mark(DeviceEvent& event) = 0;
+  // Work asked for later comes after the event's last mark so far; an event never marked is passed.
+  virtual void WaitFor(const DeviceEvent& event) = 0;
+  virtual void Copy(const QueueCopy& copy) = 0;
+  virtual void Finish() = 0;
+};
+
+// What a device keeps apart: work of one role is in order, roles run side by side.
+enum class QueueRole : uint8_t { kCompute, kCopyIn, kCopyOut, kComm };
+inline constexpr size_t kQueueRoles = 4;
+
+}  // namespace tandem

@@ -1,0 +1,189 @@
+#include "engine/link/queued_transport.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "engine/base/check.h"
+#include "engine/base/error.h"
+
+namespace tandem {
+
+void QueueChain::Follow(DeviceQueue* first, DeviceQueue* then) {
+  if (first == nullptr || then == nullptr || first == then) return;
+  auto found = std::find_if(events_.begin(), events_.end(),
+                            [&](const auto& entry) { return entry.first == first; });
+  if (found == events_.end()) {
+    events_.emplace_back(first, first->MakeEvent());
+    found = events_.end() - 1;
+  }
+  first->Mark(*found->second);
+  then->WaitFor(*found->second);
+}
+
+namespace {
+
+// What every task has in common: first all of them are put behind earlier work, then they move,
+// then later work is put behind them, so that no task waits for another.
+class Queued : public Transport {
+ public:
+  explicit Queued(PathKind stands_for) : stands_for_(stands_for) {}
+  PathKind path() const final { return stands_for_; }
+
+  void Copy(const CopyTask& task, TrafficLedger& ledger) final {
+    CopyAll(std::span(&task, 1), ledger);
+  }
+
+  void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) final {
+    for (const CopyTask& task : tasks) {
+      if (task.bytes() == 0) continue;
+      CheckCopyTask(task);
+      Check(task.src_queue != nullptr || task.dst_queue != nullptr,
+            "transport: a copy between devices with queues names one");
+      Begin(task);
+    }
+    for (const CopyTask& task : tasks) {
+      if (task.bytes() > 0) Move(task, ledger);
+    }
+    for (const CopyTask& task : tasks) {
+      if (task.bytes() > 0) End(task);
+    }
+  }
+
+ protected:
+  virtual void Begin(const CopyTask& task) = 0;
+  // Puts the copy in its queues, and books it.
+  virtual void Move(const CopyTask& task, TrafficLedger& ledger) = 0;
+  virtual void End(const CopyTask& task) = 0;
+
+  QueueChain chain_;
+  const PathKind stands_for_;
+};
+
+// One copy in the queue of the receiver, or of the sender where the host receives.
+class CopyEngine final : public Queued {
+ public:
+  using Queued::Queued;
+  PathKind mechanism() const override { return PathKind::kCopy; }
+
+ private:
+  static DeviceQueue* Carrier(const CopyTask& task) {
+    return task.dst_queue != nullptr ? task.dst_queue : task.src_queue;
+  }
+  void Begin(const CopyTask& task) override { chain_.Follow(task.src_queue, Carrier(task)); }
+  void Move(const CopyTask& task, TrafficLedger& ledger) override {
+    Carrier(task)->Copy(QueueCopy{.to = task.to,
+                                  .to_stride = task.dst_stride,
+                                  .from = task.from,
+                                  .from_stride = task.src_stride,
+                                  .row_bytes = task.row_bytes,
+                                  .rows = task.rows});
+    ledger.Book(task.src, task.dst, stands_for_, Bytes{task.bytes() - task.padding_bytes});
+  }
+  void End(const CopyTask& task) override { chain_.Follow(Carrier(task), task.src_queue); }
+};
+
+// Up in the sender's copy-out queue, down in the receiver's copy-in queue, so that a device sends
+// and receives at once; a half of a direction's buffer is filled while the other is emptied.
+class HostStaged final : public Queued {
+ public:
+  HostStaged(PathKind stands_for, Device& host, std::span<const std::unique_ptr<Device>> devices)
+      : Queued(stands_for), host_(host), devices_(devices) {}
+  PathKind mechanism() const override { return PathKind::kHostStaged; }
+
+ private:
+  static constexpr uint64_t kHalf = kStagingChunk / 2;
+  struct Direction {
+    DeviceId src, dst;
+    DeviceQueue* up_queue = nullptr;
+    DeviceQueue* down_queue = nullptr;
+    Buffer staging;
+    std::array<std::unique_ptr<DeviceEvent>, 2> up,
+        down;  // when each half was last filled, emptied
+    uint32_t next = 0;
+  };
+
+  void Begin(const CopyTask& task) override {
+    const Direction& direction = DirectionOf(task);
+    chain_.Follow(task.src_queue, direction.up_queue);
+    chain_.Follow(task.dst_queue, direction.down_queue);
+  }
+
+  void Move(const CopyTask& task, TrafficLedger& ledger) override {
+    Direction& direction = DirectionOf(task);
+    for (uint64_t row = 0; row < task.rows; ++row) {
+      const std::byte* from = task.from + row * task.src_stride;
+      std::byte* to = task.to + row * task.dst_stride;
+      for (uint64_t done = 0; done < task.row_bytes; done += kHalf) {
+        Chunk(direction, from + done, to + done, std::min(kHalf, task.row_bytes - done));
+      }
+    }
+    const Bytes booked{task.bytes() - task.padding_bytes};
+    ledger.Book(task.src, kHost, stands_for_, booked);
+    ledger.Book(kHost, task.dst, stands_for_, booked);
+  }
+
+  void End(const CopyTask& task) override {
+    const Direction& direction = DirectionOf(task);
+    chain_.Follow(direction.up_queue, task.src_queue);
+    chain_.Follow(direction.down_queue, task.dst_queue);
+  }
+
+  static void Chunk(Direction& direction, const std::byte* from, std::byte* to, uint64_t bytes) {
+    const uint32_t half = direction.next;
+    direction.next ^= 1;
+    std::byte* staging = direction.staging.data() + half * kHalf;
+    direction.up_queue->WaitFor(*direction.down[half]);  // until what the half held was taken
+    direction.up_queue->Copy(QueueCopy{.to = staging, .from = from, .row_bytes = bytes});
+    direction.up_queue->Mark(*direction.up[half]);
+    direction.down_queue->WaitFor(*direction.up[half]);
+    direction.down_queue->Copy(QueueCopy{.to = to, .from = staging, .row_bytes = bytes});
+    direction.down_queue->Mark(*direction.down[half]);
+  }
+
+  DeviceQueue* QueueOf(DeviceId id, QueueRole role) const {
+    Check(!id.IsHost(), "transport: host_staged joins two devices");
+    return devices_[static_cast<size_t>(id.value)]->queue(role);
+  }
+
+  Direction& DirectionOf(const CopyTask& task) {
+    for (auto& direction : directions_) {
+      if (direction->src == task.src && direction->dst == task.dst) return *direction;
+    }
+    auto made = std::make_unique<Direction>();
+    made->src = task.src;
+    made->dst = task.dst;
+    made->up_queue = QueueOf(task.src, QueueRole::kCopyOut);
+    made->down_queue = QueueOf(task.dst, QueueRole::kCopyIn);
+    made->staging = host_.Allocate(MemoryUse::kWorkspace, Bytes{kStagingChunk}, "link staging");
+    for (size_t half = 0; half < 2; ++half) {
+      made->up[half] = made->up_queue->MakeEvent();
+      made->down[half] = made->down_queue->MakeEvent();
+    }
+    directions_.push_back(std::move(made));
+    return *directions_.back();
+  }
+
+  Device& host_;
+  const std::span<const std::unique_ptr<Device>> devices_;
+  std::vector<std::unique_ptr<Direction>> directions_;
+};
+
+}  // namespace
+
+std::unique_ptr<Transport> MakeQueuedTransport(PathKind mechanism, PathKind stands_for,
+                                               std::span<const std::unique_ptr<Device>> devices,
+                                               Device& host) {
+  Check(stands_for != PathKind::kAuto, "transport: a path is resolved before it is made");
+  if (mechanism == PathKind::kCopy) return std::make_unique<CopyEngine>(stands_for);
+  if (mechanism == PathKind::kHostStaged) {
+    return std::make_unique<HostStaged>(stands_for, host, devices);
+  }
+  Fail(ErrorCode::kUnsupported,
+       fmt::format("link: no transport {} made of queues alone (have: copy, host_staged); name one "
+                   "of these with --path",
+                   ToString(mechanism)));
+}
+
+}  // namespace tandem

@@ -1,0 +1,56 @@
+// What a plan runs on: devices of one kind with the host's memory that they reach, the kernels and
+// link arithmetic of each, and the transports between them. One implementation a kind: the CPU's
+// (cpu_backend.cc), CUDA's (cuda_backend.cc, or no_cuda_backend.cc where CMake found no toolkit),
+// and the tests' fake devices.
+//
+// Devices either all have queues or none has. One thread.
+//
+//   std::unique_ptr<Backend> backend = MakeCpuBackend(setup);
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "engine/device/cpu/thread_pool.h"
+#include "engine/device/device.h"
+#include "engine/link/transport.h"
+#include "engine/link/wire_ops.h"
+#include "engine/rig/rig.h"
+#include "kernels/ops.h"
+
+namespace tandem {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::span<const std::unique_ptr<Device>> devices() const = 0;  // by DeviceId
+  virtual Device& host() = 0;
+  // Of one device; several devices may share one where none of them has queues.
+  virtual Ops& ops(size_t device) = 0;
+  virtual WireOps& wire_ops(size_t device) = 0;
+  // Between devices, over a path that the rig has. Throws Error(kUnsupported | kDevice) saying why
+  // where it cannot be had here.
+  virtual std::unique_ptr<Transport> MakeTransport(PathKind path) = 0;
+  // Between the host and devices; `path` is what it books.
+  virtual std::unique_ptr<Transport> MakeHostTransport(PathKind path) = 0;
+  // Whether a device has failed for good: nothing will run on it again in this process.
+  virtual bool lost() { return false; }
+};
+
+struct BackendSetup {
+  const Rig* rig = nullptr;  // outlives the back end
+  uint32_t n_devices = 0;
+  CpuOpsOptions ops;  // tier "ref" is the oracle; CUDA takes the activations alone
+  std::shared_ptr<ThreadPool> pool;
+  // Where given, what each Ops is wrapped in.
+  std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
+};
+
+std::unique_ptr<Backend> MakeCpuBackend(const BackendSetup& setup);
+// The GPUs that the rig names. Throws Error(kUnsupported) in a build without CUDA.
+std::unique_ptr<Backend> MakeCudaBackend(const BackendSetup& setup);
+
+}  // namespace tandem

@@ -1,0 +1,189 @@
+#include "engine/run/gpu_rig.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <optional>
+#include <sstream>
+#include <string_view>
+
+#include "engine/base/check.h"
+#include "engine/base/error.h"
+
+namespace tandem {
+namespace {
+
+constexpr int kOldestMajor = 8;  // compute capability of the oldest GPUs that kernels are built for
+
+[[noreturn]] void BadList(const std::string& text, const std::string& want) {
+  Fail(ErrorCode::kInvalidArgument, fmt::format("--devices: '{}' (want {})", text, want));
+}
+
+std::optional<uint32_t> ParseNumber(std::string_view text) {
+  uint32_t number = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return number;
+}
+
+std::string VersionText(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+// Dense bf16 multiply-adds with f32 sums, as operations, that one SM does a clock.
+double FlopsPerClock(const GpuInfo& gpu) {
+  switch (gpu.compute_major) {
+    case 8:
+      return gpu.compute_minor == 0 ? 2048 : gpu.compute_minor == 9 ? 1024 : 512;
+    case 9:
+      return 4096;
+    case 10:
+      return 8192;
+    default:
+      return 1024;
+  }
+}
+
+void CheckDriver(const GpuInventory& found) {
+  if (!found.built_with_cuda) {
+    Fail(ErrorCode::kUnsupported,
+         "devices: this tandem was built without CUDA (want nvcc of CUDA 13 when it is built: "
+         "tools/quickstart brings it where a driver is); or name CPU devices: --devices 2");
+  }
+  if (found.driver_version == 0) {
+    Fail(ErrorCode::kDevice,
+         "devices: no NVIDIA driver is loaded on this machine (want one for CUDA " +
+             VersionText(found.runtime_version) +
+             "); install it, or name CPU devices: --devices 2");
+  }
+  // Within a major version old drivers run newer programs.
+  if (found.driver_version / 1000 < found.runtime_version / 1000) {
+    Fail(ErrorCode::kDevice,
+         fmt::format(
+             "devices: the driver is for CUDA {}, which is too old (want CUDA {} or later); "
+             "update it, or build tandem with the driver's toolkit",
+             VersionText(found.driver_version), VersionText(found.runtime_version / 1000 * 1000)));
+  }
+}
+
+const GpuInfo& Find(int index, const GpuInventory& found) {
+  for (const GpuInfo& gpu : found.gpus) {
+    if (gpu.index != index) continue;
+    if (gpu.compute_major < kOldestMajor) {
+      Fail(ErrorCode::kUnsupported,
+           fmt::format("devices: cuda:{} ({}) has compute capability {}.{} (want {}.0 or later)",
+                       index, gpu.name, gpu.compute_major, gpu.compute_minor, kOldestMajor));
+    }
+    return gpu;
+  }
+  std::string have;
+  for (const GpuInfo& gpu : found.gpus) {
+    have += fmt::format("{}cuda:{} {}", have.empty() ? "" : ", ", gpu.index, gpu.name);
+  }
+  Fail(ErrorCode::kInvalidArgument,
+       fmt::format("--devices: there is no cuda:{} (have: {}); see tandem rig show", index,
+                   have.empty() ? found.driver_message : have));
+}
+
+// A link between GPUs that nobody has measured.
+LinkProfile NominalLink(const std::string& name, LinkKind kind, double bytes_per_s,
+                        double latency_s) {
+  constexpr uint64_t kFar = uint64_t{1} << 30;
+  LinkProfile link;
+  link.name = name;
+  link.kind = kind;
+  link.source = "nominal, not probed";
+  link.send.points = {
+      TimePoint{Bytes{0}, NanosFromSeconds(latency_s)},
+      TimePoint{Bytes{kFar},
+                NanosFromSeconds(latency_s + static_cast<double>(kFar) / bytes_per_s)}};
+  return link;
+}
+
+// By what the driver grants for every ordered pair. Native atomics over a peer path mean NVLink:
+// PCIe has none between GPUs.
+LinkProfile LinkOf(std::span<const int> gpus, const GpuInventory& found) {
+  bool access = true;
+  bool atomics = true;
+  bool apart = false;
+  for (int from : gpus) {
+    for (int to : gpus) {
+      if (from == to) continue;
+      apart = true;
+      const auto path =
+          std::find_if(found.peer_paths.begin(), found.peer_paths.end(),
+                       [&](const GpuPeerPath& p) { return p.from == from && p.to == to; });
+      access = access && path != found.peer_paths.end() && path->access;
+      atomics = atomics && path != found.peer_paths.end() && path->native_atomics;
+    }
+  }
+  if (!apart) return NominalLink("one-gpu", LinkKind::kPcieP2p, 1e12, 3e-6);
+  if (!access) return NominalLink("host-staged", LinkKind::kHostStaged, 10e9, 15e-6);
+  return atomics ? NominalLink("nvlink", LinkKind::kNvlink, 50e9, 3e-6)
+                 : NominalLink("pcie-p2p", LinkKind::kPcieP2p, 20e9, 3e-6);
+}
+
+}  // namespace
+
+DeviceList ParseDeviceList(const std::string& text) {
+  if (const std::optional<uint32_t> count = ParseNumber(text)) {
+    if (*count < 1 || *count > kMaxDevices)
+      BadList(text, fmt::format("1 to {} devices", kMaxDevices));
+    return DeviceList{*count, {}};
+  }
+  const std::string want = "a count, or a list such as cpu:0,cpu:1 or cuda:0,cuda:1";
+  DeviceList list;
+  bool cpu = false;
+  std::istringstream in(text);
+  for (std::string name; std::getline(in, name, ',');) {
+    ++list.count;
+    if (name == "cpu" || (name.starts_with("cpu:") && ParseNumber(name.substr(4)))) {
+      cpu = true;
+      continue;
+    }
+    const std::optional<uint32_t> index =
+        name.starts_with("cuda:") ? ParseNumber(name.substr(5)) : std::nullopt;
+    if (!index || *index > 255) BadList(text, want);
+    list.gpus.push_back(static_cast<int>(*index));
+  }
+  if (list.count < 1 || list.count > kMaxDevices) BadList(text, want);
+  if (cpu && !list.gpus.empty()) {
+    BadList(text, "devices of one kind: CPU and CUDA devices do not share a plan");
+  }
+  return list;
+}
+
+Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
+           const std::function<GpuMemory(int)>& memory_of) {
+  Check(!gpus.empty(), "gpu rig: no devices");
+  CheckDriver(found);
+  Rig rig = ThisMachineRig(1);
+  rig.devices.clear();
+  rig.gpus.assign(gpus.begin(), gpus.end());
+  rig.name = "this-machine-gpus";
+  for (int index : gpus) {
+    const GpuInfo& gpu = Find(index, found);
+    const auto sharers = static_cast<uint64_t>(std::count(gpus.begin(), gpus.end(), index));
+    const uint64_t free = memory_of(index).free.value;
+    const uint64_t usable = free > kGpuReserve.value ? free - kGpuReserve.value : 0;
+    DeviceSpec spec;
+    spec.name = gpu.name;
+    spec.memory = Bytes{std::max<uint64_t>(usable / sharers, 1)};  // zero would be unlimited
+    spec.memory_bytes_per_s = gpu.memory_bytes_per_s > 0 ? gpu.memory_bytes_per_s : 5e11;
+    spec.flops = gpu.sm_count * gpu.clock_hz * FlopsPerClock(gpu);
+    if (spec.flops <= 0) spec.flops = 5e13;
+    spec.memory_bytes_per_s /= static_cast<double>(sharers);
+    spec.flops /= static_cast<double>(sharers);
+    spec.launch_gap = Nanos{3000};
+    spec.source = "nominal, from the driver's attributes, not probed";
+    rig.devices.push_back(spec);
+  }
+  rig.link = LinkOf(gpus, found);
+  rig.host_link = NominalLink("pcie", LinkKind::kHost, 20e9, 10e-6);
+  rig.description = fmt::format("{} of this machine{}", rig.devices[0].name,
+                                rig.SharesAGpu() ? ", one GPU standing for several devices" : "");
+  return rig;
+}
+
+}  // namespace tandem

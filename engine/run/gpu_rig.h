@@ -1,0 +1,40 @@
+// Devices by name ("2", "cpu:0,cpu:1", "cuda:0,cuda:1", "cuda:0,cuda:0"), and the rig that this
+// machine's GPUs are: their memory as it is free now, nominal rates from the driver until somebody
+// probes them, and a link by what the driver grants. Everything that can be refused before a model
+// is loaded is refused here, with what to do.
+//
+//   DeviceList list = ParseDeviceList("cuda:0,cuda:1");
+//   Rig rig = list.gpus.empty() ? ThisMachineRig(list.count) : GpuRig(list.gpus, FindGpus(),
+//   ReadGpuMemory);
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/device/cuda/cuda_device.h"
+#include "engine/device/inventory.h"
+#include "engine/rig/rig.h"
+
+namespace tandem {
+
+inline constexpr uint32_t kMaxDevices = 16;
+
+struct DeviceList {
+  uint32_t count = 0;
+  std::vector<int> gpus;  // by device; empty: CPU devices
+};
+// Throws Error(kInvalidArgument) naming --devices.
+DeviceList ParseDeviceList(const std::string& text);
+
+// Throws Error(kUnsupported | kDevice | kInvalidArgument): built without CUDA, no driver, one that
+// is too old, an index out of range, a GPU older than the kernels. `memory_of` tells what is free.
+Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
+           const std::function<GpuMemory(int)>& memory_of);
+
+// Kept free on every GPU: what the libraries and the driver take beside the ledger.
+inline constexpr Bytes kGpuReserve{uint64_t{512} << 20};
+
+}  // namespace tandem

@@ -1,0 +1,148 @@
+// Devices by name and the rig that GPUs make, against inventories made up here: what is refused,
+// and what a plan is priced and bounded with.
+#include "engine/run/gpu_rig.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/base/error.h"
+
+namespace tandem {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr uint64_t kGiB = uint64_t{1} << 30;
+
+GpuInfo Gpu(int index, int major = 8, int minor = 6) {
+  GpuInfo gpu;
+  gpu.index = index;
+  gpu.name = "GPU " + std::to_string(index);
+  gpu.total_memory = Bytes{24 * kGiB};
+  gpu.sm_count = 82;
+  gpu.compute_major = major;
+  gpu.compute_minor = minor;
+  gpu.memory_bytes_per_s = 936e9;
+  gpu.clock_hz = 1.7e9;
+  return gpu;
+}
+
+GpuInventory Two(bool access, bool atomics) {
+  GpuInventory found;
+  found.built_with_cuda = true;
+  found.driver_message = "driver for CUDA 13.0";
+  found.driver_version = 13000;
+  found.runtime_version = 13000;
+  found.gpus = {Gpu(0), Gpu(1)};
+  for (int from : {0, 1}) {
+    found.peer_paths.push_back(
+        GpuPeerPath{.from = from, .to = 1 - from, .access = access, .native_atomics = atomics});
+  }
+  return found;
+}
+
+GpuMemory TwentyFree(int) { return GpuMemory{Bytes{20 * kGiB}, Bytes{24 * kGiB}}; }
+
+template <typename Call>
+void ExpectRefusal(ErrorCode code, const std::string& text, Call call) {
+  try {
+    call();
+    FAIL() << "not refused: want " << text;
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), code) << error.what();
+    EXPECT_THAT(error.what(), HasSubstr(text));
+  }
+}
+
+TEST(DeviceListTest, ReadsCountsAndNames) {
+  EXPECT_EQ(ParseDeviceList("2").count, 2u);
+  EXPECT_THAT(ParseDeviceList("2").gpus, IsEmpty());
+  EXPECT_EQ(ParseDeviceList("cpu").count, 1u);
+  EXPECT_EQ(ParseDeviceList("cpu:0,cpu:1,cpu:2").count, 3u);
+  EXPECT_THAT(ParseDeviceList("cuda:1").gpus, ElementsAre(1));
+  EXPECT_THAT(ParseDeviceList("cuda:0,cuda:1").gpus, ElementsAre(0, 1));
+  EXPECT_THAT(ParseDeviceList("cuda:0,cuda:0").gpus, ElementsAre(0, 0));
+  EXPECT_EQ(ParseDeviceList("cuda:0,cuda:0").count, 2u);
+}
+
+TEST(DeviceListTest, RefusesWhatIsNoList) {
+  for (const char* text : {"", "0", "17", "-1", "gpu:0", "cuda", "cuda:", "cuda:x", "cuda:-1",
+                           "cuda:0,,cuda:1", "cpu:x", "cuda:999", "cuda:0;cuda:1"}) {
+    EXPECT_THROW(ParseDeviceList(text), Error) << text;
+  }
+  ExpectRefusal(ErrorCode::kInvalidArgument, "of one kind",
+                [] { ParseDeviceList("cpu:0,cuda:0"); });
+}
+
+TEST(GpuRigTest, RefusesWithWhatToDo) {
+  const std::vector<int> both{0, 1};
+  GpuInventory none;
+  ExpectRefusal(ErrorCode::kUnsupported, "built without CUDA",
+                [&] { GpuRig(both, none, TwentyFree); });
+  GpuInventory no_driver = Two(true, true);
+  no_driver.driver_version = 0;
+  ExpectRefusal(ErrorCode::kDevice, "no NVIDIA driver",
+                [&] { GpuRig(both, no_driver, TwentyFree); });
+  GpuInventory old_driver = Two(true, true);
+  old_driver.driver_version = 12080;
+  ExpectRefusal(ErrorCode::kDevice, "for CUDA 12.8, which is too old (want CUDA 13.0",
+                [&] { GpuRig(both, old_driver, TwentyFree); });
+  ExpectRefusal(ErrorCode::kInvalidArgument, "no cuda:5 (have: cuda:0 GPU 0, cuda:1 GPU 1)",
+                [&] { GpuRig(std::vector<int>{0, 5}, Two(true, true), TwentyFree); });
+  GpuInventory old_gpu = Two(true, true);
+  old_gpu.gpus[1] = Gpu(1, 7, 5);
+  ExpectRefusal(ErrorCode::kUnsupported, "compute capability 7.5 (want 8.0",
+                [&] { GpuRig(both, old_gpu, TwentyFree); });
+}
+
+TEST(GpuRigTest, AnOlderDriverOfTheSameMajorVersionWillDo) {
+  GpuInventory found = Two(true, true);
+  found.runtime_version = 13020;
+  EXPECT_NO_THROW(GpuRig(std::vector<int>{0}, found, TwentyFree));
+}
+
+TEST(GpuRigTest, TheLinkIsWhatTheDriverGrants) {
+  const std::vector<int> both{0, 1};
+  const Rig nvlink = GpuRig(both, Two(true, true), TwentyFree);
+  EXPECT_EQ(nvlink.link.kind, LinkKind::kNvlink);
+  EXPECT_EQ(nvlink.ResolvePath(PathKind::kAuto), PathKind::kCopy);
+  EXPECT_EQ(nvlink.HostPath(), PathKind::kCopy);
+  EXPECT_TRUE(nvlink.is_this_machine);
+  EXPECT_FALSE(nvlink.SharesAGpu());
+  const Rig pcie = GpuRig(both, Two(true, false), TwentyFree);
+  EXPECT_EQ(pcie.link.kind, LinkKind::kPcieP2p);
+  const Rig staged = GpuRig(both, Two(false, false), TwentyFree);
+  EXPECT_EQ(staged.link.kind, LinkKind::kHostStaged);
+  EXPECT_EQ(staged.ResolvePath(PathKind::kAuto), PathKind::kHostStaged);
+  EXPECT_EQ(staged.ResolvePath(PathKind::kNccl), PathKind::kNccl);
+  ExpectRefusal(ErrorCode::kDevice, "path copy does not exist",
+                [&] { staged.ResolvePath(PathKind::kCopy); });
+  // One direction without access is no access.
+  GpuInventory half = Two(true, true);
+  half.peer_paths[1].access = false;
+  EXPECT_EQ(GpuRig(both, half, TwentyFree).link.kind, LinkKind::kHostStaged);
+}
+
+TEST(GpuRigTest, MemoryIsWhatIsFreeLessAReserve) {
+  const Rig rig = GpuRig(std::vector<int>{0, 1}, Two(true, true), TwentyFree);
+  EXPECT_EQ(rig.devices[0].memory.value, 20 * kGiB - kGpuReserve.value);
+  EXPECT_EQ(rig.devices[0].memory_bytes_per_s, 936e9);
+  const auto nothing = [](int) { return GpuMemory{Bytes{kGiB / 4}, Bytes{24 * kGiB}}; };
+  EXPECT_EQ(GpuRig(std::vector<int>{0}, Two(true, true), nothing).devices[0].memory, Bytes{1})
+      << "nothing usable is not unlimited";
+}
+
+TEST(GpuRigTest, OneGpuAsTwoIsHalvedAndSaysSo) {
+  const Rig rig = GpuRig(std::vector<int>{0, 0}, Two(true, true), TwentyFree);
+  ASSERT_EQ(rig.size(), 2u);
+  EXPECT_TRUE(rig.SharesAGpu());
+  EXPECT_EQ(rig.devices[1].memory.value, (20 * kGiB - kGpuReserve.value) / 2);
+  EXPECT_EQ(rig.devices[1].memory_bytes_per_s, 936e9 / 2);
+  EXPECT_EQ(rig.link.name, "one-gpu");
+  EXPECT_THAT(rig.description, HasSubstr("one GPU standing for several"));
+}
+
+}  // namespace
+}  // namespace tandem

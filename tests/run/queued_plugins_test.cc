@@ -1,0 +1,226 @@
+// Every shipped plugin on devices that work on their own time and let nobody look into their memory
+// (tests/support/fake_machine.h): the logits of the same plan on the CPU, to the bit, whatever
+// order the queues are run in; and what a step on them reports.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "engine/base/error.h"
+#include "tests/run/engine_fixture.h"
+#include "tests/support/fake_machine.h"
+
+namespace tandem {
+namespace {
+
+using testing::FakeMachine;
+using ::testing::HasSubstr;
+using testing::MakeRequest;
+using testing::Prompt;
+using testing::Recorder;
+using testing::RunAll;
+using testing::SameBits;
+
+constexpr uint64_t kSeeds = 4;
+
+EngineOptions Options(std::shared_ptr<const Model> model, const std::string& plugin,
+                      uint32_t devices) {
+  EngineOptions options;
+  options.model = std::move(model);
+  options.rig = testing::TestRig(devices);
+  options.plugin = plugin;
+  options.planner = PlannerOptions{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
+  options.limits = PlanLimits{.max_step_tokens = 32, .max_sequences = 4, .context = 4 * 128};
+  options.threads = 1;
+  return options;
+}
+
+EngineOptions On(FakeMachine& machine, EngineOptions options) {
+  options.hooks.make_backend = [&machine](const BackendSetup& setup) {
+    return machine.MakeBackend(setup);
+  };
+  return options;
+}
+
+// A long prompt whose every row is scored, and two short ones beside it, to the end.
+std::vector<std::shared_ptr<Recorder>> RunThree(const EngineOptions& options) {
+  std::unique_ptr<Engine> engine = Engine::Create(options);
+  std::vector<std::shared_ptr<Recorder>> recorders;
+  for (int32_t i = 0; i < 3; ++i) {
+    recorders.push_back(std::make_shared<Recorder>());
+    recorders.back()->vocab = options.model->config().vocab;
+    engine->Submit(MakeRequest(Prompt(i == 0 ? 41 : 9, i), 5, i == 0), recorders.back());
+  }
+  RunAll(*engine);
+  return recorders;
+}
+
+void ExpectTheSame(const EngineOptions& options, const std::string& what) {
+  const auto want = RunThree(options);
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    FakeMachine machine(seed);
+    const auto got = RunThree(On(machine, options));
+    for (size_t i = 0; i < want.size(); ++i) {
+      ASSERT_EQ(got[i]->reason, FinishReason::kLength) << what << ": " << got[i]->error;
+      EXPECT_EQ(got[i]->ids, want[i]->ids) << what << " order " << seed;
+      EXPECT_TRUE(SameBits(got[i]->prompt_logits, want[i]->prompt_logits))
+          << what << " order " << seed;
+    }
+    EXPECT_GT(machine.items_run(), 0u);
+  }
+}
+
+TEST(QueuedPluginsTest, EveryPluginGivesTheCpusLogitsToTheBit) {
+  const auto model = testing::TinyModel();
+  for (const char* plugin : {TANDEM_PLUGIN_NAMES}) {
+    for (uint32_t devices : {1u, 2u, 3u}) {
+      const EngineOptions options = Options(model, plugin, devices);
+      try {
+        Engine::Create(options);
+      } catch (const Error&) {
+        EXPECT_EQ(devices, 1u) << plugin;  // it wants two devices
+        continue;
+      }
+      ExpectTheSame(options, std::string(plugin) + " on " + std::to_string(devices));
+    }
+  }
+}
+
+TEST(QueuedPluginsTest, EveryWireAndPathGivesTheCpusLogitsToTheBit) {
+  const auto model = testing::TinyModel();
+  for (WireType wire : {WireType::kF32, WireType::kBf16, WireType::kQ8}) {
+    for (PathKind path : {PathKind::kLocal, PathKind::kHostStaged}) {
+      for (const char* plugin : {"tensor_split", "layer_split"}) {
+        EngineOptions options = Options(model, plugin, 2);
+        options.wire = wire;
+        options.path = path;
+        ExpectTheSame(options, std::string(plugin) + " " + ToString(wire) + " " + ToString(path));
+      }
+    }
+  }
+}
+
+// Plans that the plugins do not make: KV that moves, token shards, runs whose weights lie in
+// several pieces, a two-shot all-reduce.
+TEST(QueuedPluginsTest, HandWrittenPlansGiveTheCpusLogitsToTheBit) {
+  const auto model = testing::TinyModel();
+  const BlockGraph& graph = model->blocks();
+  const std::vector<Plan> plans{testing::LayerSplitPlan(graph, 2, 3),
+                                testing::TensorSplitPlan(graph, {2, 1}),
+                                testing::OffloadPlan(graph),
+                                testing::ReplicasPlan(graph, 2),
+                                testing::SequenceParallelPlan(graph, {1, 1}),
+                                testing::WeightGatherPlan(graph, 2),
+                                testing::DisaggregatePlan(graph),
+                                testing::ReplicatedAttentionPlan(graph, 2, 2)};
+  for (size_t i = 0; i < plans.size(); ++i) {
+    ExpectTheSame(testing::TinyOptions(model, plans[i]), "plan " + std::to_string(i));
+  }
+}
+
+TEST(QueuedPluginsTest, AStepReportsWhatTheDevicesSay) {
+  const auto model = testing::TinyModel();
+  FakeMachine machine(1);
+  EngineOptions options = On(machine, Options(model, "tensor_split", 2));
+  std::unique_ptr<Engine> engine = Engine::Create(options);
+  testing::StepLog log;
+  engine->AddObserver(&log);
+  auto recorder = std::make_shared<Recorder>();
+  engine->Submit(MakeRequest(Prompt(9), 3), recorder);
+  RunAll(*engine);
+  ASSERT_EQ(log.steps.size(), 3u);
+  for (const StepReport& step : log.steps) {
+    const Timeline& timeline = step.timeline;
+    EXPECT_GE(timeline.length, step.wall);
+    ASSERT_EQ(timeline.devices.size(), 2u);
+    for (const DeviceAttribution& device : timeline.devices) {
+      EXPECT_EQ(device.total(), timeline.length) << "the parts of a step are the step";
+      EXPECT_GT(device.compute, Nanos{0});
+      EXPECT_GT(device.exposed_comm, Nanos{0}) << "an all-reduce hides behind nothing here";
+    }
+    EXPECT_GT(timeline.link_busy, Nanos{0});
+    const Program& program = engine->info().planned.plan.program(step.phase, 0);
+    for (size_t i = 0; i < program.ops.size(); ++i) {
+      EXPECT_LE(timeline.ops[i].start, timeline.ops[i].end) << i;
+      EXPECT_LE(timeline.ops[i].end, timeline.length) << i;
+    }
+  }
+  // Logits cross to the host here, where ids are chosen.
+  uint64_t to_host = 0;
+  for (const TrafficRow& row : log.steps[1].traffic) {
+    if (row.dst.IsHost()) to_host += row.bytes.value;
+  }
+  EXPECT_EQ(to_host, uint64_t{model->config().vocab} * sizeof(float));
+}
+
+TEST(QueuedPluginsTest, BytesBetweenDevicesAreThoseOfTheCpu) {
+  const auto model = testing::TinyModel();
+  for (const char* plugin : {"tensor_split", "layer_split"}) {
+    std::vector<uint64_t> bytes;
+    for (bool fake : {false, true}) {
+      FakeMachine machine(2);
+      EngineOptions options = Options(model, plugin, 2);
+      if (fake) options = On(machine, options);
+      std::unique_ptr<Engine> engine = Engine::Create(options);
+      auto recorder = std::make_shared<Recorder>();
+      engine->Submit(MakeRequest(Prompt(9), 3), recorder);
+      RunAll(*engine);
+      bytes.push_back(recorder->stats.decode.link_bytes.value);
+    }
+    EXPECT_GT(bytes[0], 0u) << plugin;
+    EXPECT_EQ(bytes[0], bytes[1]) << plugin;
+  }
+}
+
+TEST(QueuedPluginsTest, ADeviceThatIsLostIsReportedOnceAndFailsEveryRequest) {
+  const auto model = testing::TinyModel();
+  FakeMachine machine(3);
+  EngineOptions options = On(machine, Options(model, "layer_split", 2));
+  std::vector<std::string> told;
+  options.on_device_lost = [&](const std::string& why) { told.push_back(why); };
+  std::unique_ptr<Engine> engine = Engine::Create(options);
+  machine.FailIn(20);
+  for (int i = 0; i < 2; ++i) {
+    auto recorder = std::make_shared<Recorder>();
+    engine->Submit(MakeRequest(Prompt(9), 3), recorder);
+    RunAll(*engine);
+    EXPECT_EQ(recorder->reason, FinishReason::kError);
+    EXPECT_THAT(recorder->error, HasSubstr("fell off the bus"));
+  }
+  ASSERT_EQ(told.size(), 1u);
+  EXPECT_THAT(told[0], HasSubstr("fell off the bus"));
+}
+
+// The double itself: what it is there to catch, it catches.
+TEST(FakeMachineDeathTest, TheHostCannotLookIntoADevice) {
+  FakeMachine machine(0);
+  const auto device = machine.MakeDevice(DeviceId{0}, Bytes{});
+  const Buffer buffer = device->Allocate(MemoryUse::kWorkspace, Bytes{64}, "test");
+  EXPECT_DEATH(buffer.data()[0] = std::byte{1}, "");
+}
+
+TEST(FakeMachineTest, AMissingWaitIsSeenInSomeOrder) {
+  const auto run = [](uint64_t seed, bool wait) {
+    FakeMachine machine(seed);
+    const auto device = machine.MakeDevice(DeviceId{0}, Bytes{});
+    const Buffer buffer = device->Allocate(MemoryUse::kWorkspace, Bytes{64}, "test");
+    DeviceQueue& first = *device->queue(QueueRole::kCompute);
+    DeviceQueue& then = *device->queue(QueueRole::kCopyOut);
+    const std::unique_ptr<DeviceEvent> made = first.MakeEvent();
+    std::byte source{7}, got{0};
+    first.Copy({.to = buffer.data(), .from = &source, .row_bytes = 1});
+    first.Mark(*made);
+    if (wait) then.WaitFor(*made);
+    then.Copy({.to = &got, .from = buffer.data(), .row_bytes = 1});
+    then.Finish();
+    first.Finish();
+    return got == source;
+  };
+  int wrong = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    EXPECT_TRUE(run(seed, true)) << seed;
+    wrong += run(seed, false) ? 0 : 1;
+  }
+  EXPECT_GT(wrong, 0);
+}
+
+}  // namespace
+}  // namespace tandem

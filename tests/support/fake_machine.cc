@@ -1,0 +1,279 @@
+#include "tests/support/fake_machine.h"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <set>
+
+#include "engine/base/check.h"
+#include "engine/base/error.h"
+#include "engine/link/queued_transport.h"
+#include "tests/support/fake_ops.h"
+
+namespace tandem::testing {
+namespace {
+
+constexpr size_t kDeviceMemory = size_t{256} << 20;
+
+Nanos SteadyNow() {
+  return Nanos{std::chrono::duration_cast<std::chrono::nanoseconds>(
+                   std::chrono::steady_clock::now().time_since_epoch())
+                   .count()};
+}
+
+uint64_t Mix(uint64_t x) {
+  x ^= x >> 31;
+  x *= 0x9e3779b97f4a7c15u;
+  return x ^ (x >> 29);
+}
+
+// All memory of fake devices that is alive, so that a copy can open both its ends.
+std::set<GuardedMemory*>& AllMemory() {
+  static std::set<GuardedMemory*> all;
+  return all;
+}
+
+class Opening {
+ public:
+  explicit Opening(std::vector<GuardedMemory*> memory) : memory_(std::move(memory)) {
+    for (GuardedMemory* m : memory_) m->Open();
+  }
+  ~Opening() {
+    for (GuardedMemory* m : memory_) m->Close();
+  }
+
+ private:
+  std::vector<GuardedMemory*> memory_;
+};
+
+}  // namespace
+
+GuardedMemory::GuardedMemory(size_t size) : size_(size) {
+  void* at = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  Check(at != MAP_FAILED, "fake memory: mmap");
+  data_ = static_cast<std::byte*>(at);
+  AllMemory().insert(this);
+}
+
+GuardedMemory::~GuardedMemory() {
+  AllMemory().erase(this);
+  munmap(data_, size_);
+}
+
+std::byte* GuardedMemory::Take(size_t size) {
+  const size_t rounded = (size + 63) / 64 * 64;
+  if (size_ - used_ < rounded) return nullptr;
+  std::byte* at = data_ + used_;
+  used_ += rounded;
+  return at;
+}
+
+void GuardedMemory::Open() {
+  if (open_++ > 0 || used_ == 0) return;
+  Check(mprotect(data_, (used_ + 4095) / 4096 * 4096, PROT_READ | PROT_WRITE) == 0, "mprotect");
+}
+
+void GuardedMemory::Close() {
+  if (--open_ > 0 || used_ == 0) return;
+  Check(mprotect(data_, (used_ + 4095) / 4096 * 4096, PROT_NONE) == 0, "mprotect");
+}
+
+// How often an event was marked and passed, and when last. Outlives the event while work is open.
+struct EventState {
+  uint64_t marked = 0;
+  uint64_t passed = 0;
+  Nanos when;
+};
+
+class FakeEvent final : public DeviceEvent {
+ public:
+  explicit FakeEvent(FakeMachine& machine) : machine_(machine) {}
+  Nanos Since(const DeviceEvent& earlier) const override {
+    const EventState& other = *static_cast<const FakeEvent&>(earlier).state_;
+    Check(state_->passed == state_->marked && other.passed == other.marked,
+          "fake event: times are asked for before the mark was passed");
+    return state_->when - other.when;
+  }
+  void Finish() override {
+    machine_.RunUntil([this] { return state_->passed == state_->marked; });
+  }
+
+  FakeMachine& machine_;
+  std::shared_ptr<EventState> state_ = std::make_shared<EventState>();
+};
+
+class FakeQueue final : public DeviceQueue {
+ public:
+  FakeQueue(FakeMachine& machine, GuardedMemory& memory) : machine_(machine), memory_(memory) {
+    machine_.Add(this);
+  }
+  ~FakeQueue() override { machine_.Remove(this); }
+
+  void* native() const override { return nullptr; }
+  std::unique_ptr<DeviceEvent> MakeEvent() override {
+    return std::make_unique<FakeEvent>(machine_);
+  }
+  void Mark(DeviceEvent& event) override {
+    const auto& state = static_cast<FakeEvent&>(event).state_;
+    items_.push_back(Item{.marks = state, .mark = ++state->marked, .asked = SteadyNow()});
+  }
+  void WaitFor(const DeviceEvent& event) override {
+    const auto& state = static_cast<const FakeEvent&>(event).state_;
+    if (state->marked == 0) return;
+    items_.push_back(Item{.waits = state, .wait = state->marked, .asked = SteadyNow()});
+  }
+  void Copy(const QueueCopy& copy) override {
+    std::vector<GuardedMemory*> ends;
+    for (GuardedMemory* memory : AllMemory()) {
+      if (memory->Contains(copy.to) || memory->Contains(copy.from)) ends.push_back(memory);
+    }
+    Ask(std::move(ends), [copy] {
+      for (uint64_t row = 0; row < copy.rows; ++row) {
+        std::memcpy(copy.to + row * copy.to_stride, copy.from + row * copy.from_stride,
+                    copy.row_bytes);
+      }
+    });
+  }
+  void Finish() override {
+    machine_.RunUntil([this] { return items_.empty(); });
+  }
+
+  void AskHere(std::function<void()> work) { Ask({&memory_}, std::move(work)); }
+  bool empty() const { return items_.empty(); }
+  bool CanGoOn() const {
+    return !items_.empty() &&
+           (items_.front().waits == nullptr || items_.front().waits->passed >= items_.front().wait);
+  }
+  void RunOne() {
+    const Item item = std::move(items_.front());
+    items_.pop_front();
+    now_ = std::max(now_, item.asked);
+    if (item.waits != nullptr) now_ = std::max(now_, item.waits->when);
+    if (item.work) {
+      machine_.CountItem();
+      const Opening opening(item.memory);
+      item.work();
+      now_ += FakeMachine::kItemTime;
+    }
+    if (item.marks != nullptr) {
+      item.marks->passed = item.mark;
+      item.marks->when = now_;
+    }
+  }
+
+ private:
+  struct Item {
+    std::function<void()> work;
+    std::vector<GuardedMemory*> memory;
+    std::shared_ptr<EventState> marks;
+    uint64_t mark = 0;
+    std::shared_ptr<EventState> waits;
+    uint64_t wait = 0;
+    Nanos asked;
+  };
+  void Ask(std::vector<GuardedMemory*> memory, std::function<void()> work) {
+    items_.push_back(
+        Item{.work = std::move(work), .memory = std::move(memory), .asked = SteadyNow()});
+  }
+
+  FakeMachine& machine_;
+  GuardedMemory& memory_;
+  std::deque<Item> items_;
+  Nanos now_;
+};
+
+namespace {
+
+class FakeDevice final : public Device {
+ public:
+  FakeDevice(FakeMachine& machine, DeviceId id, Bytes capacity)
+      : Device(id, fmt::format("fake:{}", id.value), capacity), memory_(kDeviceMemory) {
+    for (auto& queue : queues_) queue = std::make_unique<FakeQueue>(machine, memory_);
+  }
+  DeviceQueue* queue(QueueRole role) override { return queues_[static_cast<size_t>(role)].get(); }
+  void Upload(std::byte* to, const std::byte* from, size_t size) override { Now(to, from, size); }
+  void Download(std::byte* to, const std::byte* from, size_t size) override { Now(to, from, size); }
+
+ private:
+  void Now(std::byte* to, const std::byte* from, size_t size) {
+    for (const auto& queue : queues_) Check(queue->empty(), "fake device: a queue is not empty");
+    const Opening opening({&memory_});
+    std::memcpy(to, from, size);
+  }
+  std::byte* AllocateRaw(size_t size) override { return memory_.Take(size); }
+  void FreeRaw(std::byte*, size_t) noexcept override {}
+
+  GuardedMemory memory_;
+  std::unique_ptr<FakeQueue> queues_[kQueueRoles];
+};
+
+class FakeBackend final : public Backend {
+ public:
+  FakeBackend(FakeMachine& machine, const BackendSetup& setup) : machine_(machine), cpu_(MakeCpuBackend(setup)) {
+    for (uint32_t d = 0; d < setup.n_devices; ++d) {
+      devices_.push_back(
+          machine.MakeDevice(DeviceId{static_cast<int32_t>(d)}, setup.rig->devices[d].memory));
+      ops_.push_back(MakeFakeOps(cpu_->ops(d), *devices_[d]->queue(QueueRole::kCompute)));
+    }
+  }
+  std::span<const std::unique_ptr<Device>> devices() const override { return devices_; }
+  Device& host() override { return cpu_->host(); }
+  Ops& ops(size_t device) override { return *ops_[device]; }
+  WireOps& wire_ops(size_t) override { return FakeWireOps(); }
+  std::unique_ptr<Transport> MakeTransport(PathKind path) override {
+    const bool staged = path == PathKind::kHostStaged;
+    return MakeQueuedTransport(staged ? path : PathKind::kCopy, path, devices_, host());
+  }
+  std::unique_ptr<Transport> MakeHostTransport(PathKind path) override {
+    return MakeQueuedTransport(PathKind::kCopy, path, devices_, host());
+  }
+  bool lost() override { return machine_.lost(); }
+
+ private:
+  FakeMachine& machine_;
+  std::unique_ptr<Backend> cpu_;
+  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<std::unique_ptr<Ops>> ops_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> FakeMachine::MakeBackend(const BackendSetup& setup) {
+  return std::make_unique<FakeBackend>(*this, setup);
+}
+
+std::unique_ptr<Device> FakeMachine::MakeDevice(DeviceId id, Bytes capacity) {
+  return std::make_unique<FakeDevice>(*this, id, capacity);
+}
+
+void FakeMachine::Add(FakeQueue* queue) {
+  const uint64_t at = Mix(seed_ * 131 + queues_.size()) % (queues_.size() + 1);
+  queues_.insert(queues_.begin() + static_cast<std::ptrdiff_t>(at), queue);
+}
+
+void FakeMachine::Remove(FakeQueue* queue) { std::erase(queues_, queue); }
+
+void FakeMachine::RunUntil(const std::function<bool()>& done) {
+  while (!done()) {
+    const auto next = std::find_if(queues_.begin(), queues_.end(),
+                                   [](const FakeQueue* queue) { return queue->CanGoOn(); });
+    Check(next != queues_.end(), "fake machine: the host waits for what nothing brings about");
+    (*next)->RunOne();
+  }
+  if (failed_) Fail(ErrorCode::kDevice, "injected: the device fell off the bus");
+}
+
+// A device that has failed goes on failing; what was asked of it is dropped quietly.
+void FakeMachine::CountItem() {
+  ++items_run_;
+  if (fail_in_ >= 0 && fail_in_-- == 0) failed_ = true;
+}
+
+void AskFake(DeviceQueue& queue, std::function<void()> work) {
+  static_cast<FakeQueue&>(queue).AskHere(std::move(work));
+}
+
+}  // namespace tandem::testing

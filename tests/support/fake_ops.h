@@ -1,0 +1,17 @@
+// The CPU's kernels and link arithmetic, run when a fake device gets to them (fake_machine.h).
+#pragma once
+
+#include <memory>
+
+#include "engine/device/queue.h"
+#include "engine/link/wire_ops.h"
+#include "kernels/ops.h"
+
+namespace tandem::testing {
+
+// `inner` and `queue` outlive the result. What spans hold is copied before a call returns.
+std::unique_ptr<Ops> MakeFakeOps(Ops& inner, DeviceQueue& queue);
+
+WireOps& FakeWireOps();
+
+}  // namespace tandem::testing
