@@ -238,7 +238,10 @@ void PluginHost::OpenProgram(const tandem_program* from) {
 void PluginHost::AppendOp(const tandem_op* from) {
   const tandem_op given = Read(from, kOpSize10, "tandem_op");
   const std::optional<OpKind> kind = OpKindFromAbi(given.kind);
-  if (!kind) Refuse(fmt::format("op kind {} (ABI 1.0 has no such op)", given.kind));
+  if (!kind) {
+    Refuse(fmt::format("op kind {} (ABI {}.{} has no such op)", given.kind, TANDEM_ABI_MAJOR,
+                       TANDEM_ABI_MINOR));
+  }
   if (draft_.programs.empty()) Refuse("no program is open (call program() first)");
   if (n_ops_ >= kMaxOps) Refuse(fmt::format("more than {} ops", kMaxOps));
 
