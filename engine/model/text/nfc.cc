@@ -1,6 +1,7 @@
 #include "engine/model/text/nfc.h"
 
 #include <algorithm>
+#include <tuple>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -21,7 +22,8 @@ constexpr uint32_t kFirstComposite = 0xC0;  // what is below it stays as it is
 
 struct Symbol {
   uint32_t code_point;
-  uint8_t combining;  // its canonical combining class; 0: it starts a letter
+  uint8_t combining;   // its canonical combining class; 0: it starts a letter
+  uint32_t place = 0;  // in its run of marks
 };
 
 class Tables {
@@ -99,8 +101,10 @@ void PutInOrder(std::vector<Symbol>& symbols) {
   for (auto from = symbols.begin(); from != symbols.end();) {
     from = std::find_if_not(from, symbols.end(), starts);
     const auto to = std::find_if(from, symbols.end(), starts);
-    std::stable_sort(from, to,
-                     [](const Symbol& a, const Symbol& b) { return a.combining < b.combining; });
+    for (auto it = from; it != to; ++it) it->place = static_cast<uint32_t>(it - from);
+    std::sort(from, to, [](const Symbol& a, const Symbol& b) {
+      return std::tie(a.combining, a.place) < std::tie(b.combining, b.place);
+    });
     from = to;
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <list>
 
 #include "engine/model/text/jinja/callable.h"
 #include "engine/model/text/jinja/format.h"
@@ -222,12 +223,14 @@ Value SortKey(Runtime& runtime, const Value& value, bool case_sensitive) {
   return text == nullptr || case_sensitive ? value : Lower(runtime, *text);
 }
 
+// Keys and elements to be sorted. A list's sort is stable, and stays within its bounds when the
+// keys (numbers that are none, say) have no consistent order.
+using Keyed = std::list<std::pair<Value, Value>>;
+
 // The elements in the order of their keys, those of equal keys as they stood. With equal_first, as
 // Python compares lists, keys that are equal need not have an order.
-Value Sorted(Runtime& runtime, std::vector<std::pair<Value, Value>> keyed, bool reverse,
-             bool equal_first) {
-  runtime.Make(keyed.size() * sizeof(keyed[0]));
-  std::stable_sort(keyed.begin(), keyed.end(), [&](const auto& left, const auto& right) {
+Value Sorted(Runtime& runtime, Keyed keyed, bool reverse, bool equal_first) {
+  keyed.sort([&](const auto& left, const auto& right) {
     const Value& a = reverse ? right.first : left.first;
     const Value& b = reverse ? left.first : right.first;
     return !(equal_first && Equal(runtime, a, b)) && Less(runtime, a, b);
@@ -246,10 +249,10 @@ Value SortFilter(Runtime& runtime, const Value& self, const BoundArguments& argu
       attribute->string()->find_first_of(".,") != std::string::npos) {
     runtime.FailUnsupported("'sort' by several attributes, or by one of an attribute");
   }
-  std::vector<std::pair<Value, Value>> keyed;
+  Keyed keyed;
   const auto elements = Elements(runtime, self);
   for (const Value& item : elements->items) {
-    runtime.Step();
+    runtime.Make(sizeof(Keyed::value_type));
     const Value key = by_attribute ? GetItem(runtime, item, *attribute) : item;
     keyed.emplace_back(SortKey(runtime, key, Flag(arguments[1])), item);
   }
@@ -262,9 +265,9 @@ Value DictSort(Runtime& runtime, const Value& self, const BoundArguments& argume
   if (dict == nullptr) runtime.Fail(fmt::format("'dictsort' of a {}", TypeName(self)));
   const std::string by = arguments[1] ? ToText(runtime, *arguments[1]) : "key";
   if (by != "key" && by != "value") runtime.Fail("'dictsort' goes by 'key' or 'value'");
-  std::vector<std::pair<Value, Value>> keyed;
+  Keyed keyed;
   for (const auto& [key, value] : dict->entries) {
-    runtime.Step();
+    runtime.Make(sizeof(Keyed::value_type));
     keyed.emplace_back(SortKey(runtime, by == "key" ? key : value, Flag(arguments[0])),
                        runtime.NewList({key, value}, ListKind::kTuple));
   }
