@@ -50,7 +50,10 @@ std::vector<Record> ReadRecords(const std::string& path, bool* torn) {
         if (torn != nullptr) *torn = true;
         break;
       }
-      Fail(ErrorCode::kInvalidArgument, fmt::format("{}:{}: not a JSON record", path, number));
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("results: {}:{}: not a JSON record; want the .jsonl files of tandem run, or "
+                       "their folder",
+                       path, number));
     }
     try {
       records.push_back(RecordFromJson(json));

@@ -93,7 +93,8 @@ std::string ReadPlanFile(const std::string& path) {
 PlannedRun RunFile(const PlanProblem& problem, const std::vector<Knob>& knobs) {
   if (knobs.size() != 1 || knobs[0].key != "plan" || knobs[0].value.empty()) {
     Fail(ErrorCode::kInvalidArgument,
-         "plugin file: wants one knob, plan=PATH: the plan to run (tandem plan show prints one)");
+         "plugin file: wants the plan to run, --plan PATH (the knob plan=PATH) and no other "
+         "knob; tandem plan show prints one");
   }
   const std::string& path = knobs[0].value;
   PlannedRun run;

@@ -233,7 +233,7 @@ YamlDocument YamlDocument::Load(const std::string& path) {
   std::error_code error;
   std::filesystem::file_status status = std::filesystem::status(path, error);
   if (!std::filesystem::exists(status)) {
-    Fail(ErrorCode::kNotFound, fmt::format("{}: no such file", path));
+    Fail(ErrorCode::kNotFound, fmt::format("yaml: {}: no such file; check the path", path));
   }
   if (!std::filesystem::is_regular_file(status)) {
     Fail(ErrorCode::kInvalidArgument, fmt::format("{}: not a regular file (want YAML)", path));

@@ -51,7 +51,8 @@ void EngineFlags::AddPlan(CLI::App& app) {
                  "cuda:0,cuda:0");
   app.add_option("--rig", rig, "Rig of the catalogue (tandem rig list), or a path to a rig file");
   app.add_option("--link", link, "Link profile that replaces the rig's own");
-  app.add_option("--path", path, "Transport: auto, local, copy, p2p, host_staged, nccl")
+  app.add_option("--path", path,
+                 "Transport, where the rig has it: auto, local, copy, p2p, host_staged, nccl")
       ->capture_default_str();
   app.add_option("--wire", wire, "Element type of activations on links: f32, bf16, q8")
       ->capture_default_str();
@@ -176,6 +177,7 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   std::optional<PathKind> path_kind = PathKindFromName(path);
   if (!path_kind) BadFlag("--path", path, "auto, local, copy, p2p, host_staged or nccl");
   options.path = *path_kind;
+  if (options.rig.size() > 1) options.rig.ResolvePath(options.path);  // refuses what it lacks
   options.tensor_split = TensorSplit();
   if (activations != "int8" && activations != "f32")
     BadFlag("--activations", activations, "int8 or f32");

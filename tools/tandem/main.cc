@@ -105,6 +105,13 @@ int UsageError(const CLI::App& root, const CLI::ParseError& error,
     if (!known && blamed && hint.empty()) hint = DidYouMean(word, words);
   }
   std::string what = error.what();
+  // The parser's own words, "Could not convert: --n-prompt = -1", do not say what was wanted.
+  const std::string convert = "Could not convert: ";
+  if (const size_t equals = what.find(" = "); what.starts_with(convert) && equals != what.npos) {
+    what =
+        fmt::format("{}: got '{}', want a number that it can hold",
+                    what.substr(convert.size(), equals - convert.size()), what.substr(equals + 3));
+  }
   if (unknown_command) what = fmt::format("no command '{}'", args[named]);
   fmt::print(stderr, "error: {}{}\nSee: {} --help\n", what, hint, FullName(app));
   return kExitUsage;

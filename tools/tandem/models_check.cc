@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "engine/base/error.h"
 #include "engine/base/sha256.h"
@@ -144,17 +145,26 @@ void PrintPlace(const Model& model, const Needs& needs, const nlohmann::json& bl
 
 int Inspect(const CheckFlags& flags) {
   const Survey survey = SurveyModel(ModelPath(flags.model));
+  std::optional<Needs> needs;
+  if (survey.model != nullptr) {
+    if (flags.context > survey.model->config().context) {
+      Fail(
+          ErrorCode::kInvalidArgument,
+          fmt::format("models inspect: -c {}: the model was made for {} tokens of context; give at "
+                      "most that",
+                      flags.context, survey.model->config().context));
+    }
+    needs = NeedsOf(*survey.model, flags);
+  }
   nlohmann::json described = DescribeSurvey(survey);
   if (flags.json) {
-    described["needs"] = survey.model == nullptr
-                             ? nlohmann::json(nullptr)
-                             : NeedsJson(*survey.model, NeedsOf(*survey.model, flags));
+    described["needs"] = needs ? NeedsJson(*survey.model, *needs) : nlohmann::json(nullptr);
     PrintJson(described);
     return kExitOk;
   }
   PrintSurvey(survey, described);
-  if (survey.model != nullptr) {
-    PrintPlace(*survey.model, NeedsOf(*survey.model, flags), described["model"]["blocks"]);
+  if (needs) {
+    PrintPlace(*survey.model, *needs, described["model"]["blocks"]);
   } else {
     PrintLine("tandem does not run it:");
   }
