@@ -73,7 +73,7 @@ const std::vector<Family>& Families() {
       {{"glm4"}, {kLlama3}, true},
       {{"qwen2"}, {kQwen2}, false, false, true},
       {{"deepseek-r1-qwen", "megrez", "stablelm2", "hunyuan", "kormo", "grok-2"}, {kQwen2}},
-      {{"qwen35"}, {kQwen35}, false, false, true},
+      {{"qwen35"}, {kQwen35}},
       {{"tekken"}, {kTekken}, true, true},
       {{"gpt-4o", "llama4"}, {kO200k}},
       {{"falcon"}, {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2, "[0-9][0-9][0-9]"}},

@@ -57,8 +57,10 @@ TEST(TokenizerTest, ComposesPlainTextWhereTheVocabularyOrThePreTokenizerSaysSo) 
   data.composes.reset();
   data.pre = "qwen2";
   EXPECT_THAT(ids(data), ElementsAre(0xC3, 0xA9, kLongUserId));
-  data.pre = "deepseek-r1-qwen";
-  EXPECT_THAT(ids(data), ElementsAre('e', 0xCC, 0x81, kLongUserId));
+  for (const char* pre : {"deepseek-r1-qwen", "qwen35"}) {
+    data.pre = pre;
+    EXPECT_THAT(ids(data), ElementsAre('e', 0xCC, 0x81, kLongUserId)) << pre;
+  }
   data.pre = "qwen2";
   data.composes = false;
   EXPECT_THAT(ids(data), ElementsAre('e', 0xCC, 0x81, kLongUserId));
