@@ -39,7 +39,7 @@ TEST_P(TemplateTest, BuildsAgainstTheInstalledHeadersAndPlans) {
   ASSERT_TRUE(Shell("cmake --install " + Quoted(TANDEM_BUILD) +
                     " --component plugin_headers --prefix " + Quoted(prefix)));
   const std::string build = folder / "build";
-  ASSERT_TRUE(Shell("cmake -S plugins/template -B " + Quoted(build) +
+  ASSERT_TRUE(Shell("cmake -G Ninja -S plugins/template -B " + Quoted(build) +
                     " -DCMAKE_CXX_COMPILER=" + compiler +
                     " -DCMAKE_BUILD_TYPE=Release -DTANDEM_INCLUDE=" + Quoted(prefix + "/include")));
   ASSERT_TRUE(Shell("cmake --build " + Quoted(build)));
