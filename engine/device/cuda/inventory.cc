@@ -18,8 +18,8 @@ std::string VersionText(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
-// Asked of the library as it is found now, not linked in: it would cost every process, on the CPU
-// too, some 140 MB of relocated tables. "" where it is missing.
+// Asked of the library as it is found now, not linked in: every process, on the CPU too, would pay
+// for its large relocated tables. "" where it is missing.
 std::string CublasVersion() {
   const std::string name = fmt::format("libcublas.so.{}", CUBLAS_VER_MAJOR);
   void* library = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL);
