@@ -16,6 +16,7 @@
 
 #include "engine/base/error.h"
 #include "tests/run/engine_fixture.h"
+#include "tests/run/plugin_options.h"
 
 namespace tandem {
 namespace {
@@ -83,7 +84,7 @@ class ArchitecturePluginsTest : public ::testing::TestWithParam<size_t> {
     options.rig = testing::TestRig(devices);
     options.limits = PlanLimits{.max_step_tokens = 16, .max_sequences = 3, .context = 3 * 64};
     options.threads = 1;
-    const PlannerOptions planner{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
+    const PlannerOptions planner = testing::ShippedPlugins();
     const PlanProblem problem{
         .graph = &model_->blocks(), .rig = &options.rig, .limits = options.limits};
     options.plan = Planner(planner).MakePlan(plugin, problem, knobs).plan;

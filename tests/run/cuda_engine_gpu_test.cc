@@ -7,6 +7,7 @@
 #include "engine/run/gpu_rig.h"
 #include "engine/run/path_test.h"
 #include "tests/run/engine_fixture.h"
+#include "tests/run/plugin_options.h"
 
 namespace tandem {
 namespace {
@@ -27,7 +28,7 @@ class CudaEngineTest : public ::testing::Test {
     options.model = testing::TinyModel(DType::kBF16);
     options.rig = RigOf(gpus);
     options.plugin = plugin;
-    options.planner = PlannerOptions{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
+    options.planner = testing::ShippedPlugins();
     options.limits = PlanLimits{.max_step_tokens = 32, .max_sequences = 4, .context = 4 * 128};
     options.ops.activations = ActivationType::kF32;
     options.threads = 1;

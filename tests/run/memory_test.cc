@@ -5,6 +5,7 @@
 #include "engine/base/error.h"
 #include "engine/run/engine_impl.h"
 #include "tests/run/engine_fixture.h"
+#include "tests/run/plugin_options.h"
 
 namespace tandem {
 namespace {
@@ -102,7 +103,7 @@ void TryPlugin(const Case& one, const std::string& plugin, uint32_t devices, uin
   options.model = one.model;
   options.rig = testing::TestRig(devices);
   options.plugin = plugin;
-  options.planner = PlannerOptions{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
+  options.planner = testing::ShippedPlugins();
   options.limits = {.max_step_tokens = 32, .max_sequences = slots, .context = slots * 160};
   options.threads = 1;
   std::unique_ptr<EngineImpl> engine;

@@ -7,26 +7,16 @@
 #include "engine/base/error.h"
 #include "tests/run/emulated_rig.h"
 #include "tests/run/engine_fixture.h"
+#include "tests/run/plugin_options.h"
 
 namespace tandem {
 namespace {
 
 using testing::MakeRequest;
+using testing::PluginOptions;
 using testing::Prompt;
 using testing::Recorder;
 using testing::RunOne;
-
-EngineOptions Options(std::shared_ptr<const Model> model, const std::string& plugin,
-                      uint32_t devices) {
-  EngineOptions options;
-  options.model = std::move(model);
-  options.rig = testing::TestRig(devices);
-  options.plugin = plugin;
-  options.planner = PlannerOptions{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
-  options.limits = PlanLimits{.max_step_tokens = 32, .max_sequences = 4, .context = 4 * 128};
-  options.threads = 1;
-  return options;
-}
 
 // Whether a plan adds partial sums of several devices, which takes another order than one device's.
 bool Reduces(const EngineOptions& options) {
@@ -46,7 +36,7 @@ TEST(PluginsTest, EveryPluginGivesTheLogitsOfSingle) {
     const auto model = testing::TinyModel(type);
     const auto score = [&](const std::string& plugin, uint32_t devices,
                            ActivationType activations) {
-      EngineOptions options = Options(model, plugin, devices);
+      EngineOptions options = PluginOptions(model, plugin, devices);
       options.ops.activations = activations;
       return RunOne(options, MakeRequest(Prompt(41), 9, /*prompt_logits=*/true));
     };
@@ -57,7 +47,7 @@ TEST(PluginsTest, EveryPluginGivesTheLogitsOfSingle) {
         for (uint32_t devices : {1u, 2u, 3u}) {
           const std::string what = std::string(plugin) + " on " + std::to_string(devices) + " " +
                                    ToString(type) + " " + ToString(activations);
-          const bool sums = devices > 1 && Reduces(Options(model, plugin, devices));
+          const bool sums = devices > 1 && Reduces(PluginOptions(model, plugin, devices));
           if (sums && activations == ActivationType::kInt8) continue;  // splits_test bounds it
           std::shared_ptr<Recorder> got;
           try {
@@ -88,9 +78,9 @@ TEST(PluginsTest, EveryPluginGivesTheLogitsOfSingle) {
 
 TEST(PluginsTest, UnevenSharesRun) {
   const auto model = testing::TinyModel(DType::kF32);
-  const auto want = RunOne(Options(model, "single", 1), MakeRequest(Prompt(30), 9));
+  const auto want = RunOne(PluginOptions(model, "single", 1), MakeRequest(Prompt(30), 9));
   for (const char* plugin : {"tensor_split", "layer_split"}) {
-    EngineOptions options = Options(model, plugin, 2);
+    EngineOptions options = PluginOptions(model, plugin, 2);
     options.tensor_split = {2, 1};
     EXPECT_EQ(RunOne(options, MakeRequest(Prompt(30), 9))->ids, want->ids) << plugin;
   }
@@ -98,8 +88,8 @@ TEST(PluginsTest, UnevenSharesRun) {
 
 TEST(PluginsTest, AutoRunsThePlanItChose) {
   const auto model = testing::TinyModel(DType::kF32);
-  const auto want = RunOne(Options(model, "single", 1), MakeRequest(Prompt(30), 9));
-  EngineOptions options = Options(model, "auto", 2);
+  const auto want = RunOne(PluginOptions(model, "single", 1), MakeRequest(Prompt(30), 9));
+  EngineOptions options = PluginOptions(model, "auto", 2);
   options.rig = testing::EmulatedRig(2);
   options.clock = ClockKind::kVirtual;
   options.op_times = OpTimes::kModelled;

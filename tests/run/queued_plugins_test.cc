@@ -6,6 +6,7 @@
 
 #include "engine/base/error.h"
 #include "tests/run/engine_fixture.h"
+#include "tests/run/plugin_options.h"
 #include "tests/support/fake_machine.h"
 
 namespace tandem {
@@ -14,24 +15,13 @@ namespace {
 using testing::FakeMachine;
 using ::testing::HasSubstr;
 using testing::MakeRequest;
+using testing::PluginOptions;
 using testing::Prompt;
 using testing::Recorder;
 using testing::RunAll;
 using testing::SameBits;
 
 constexpr uint64_t kSeeds = 4;
-
-EngineOptions Options(std::shared_ptr<const Model> model, const std::string& plugin,
-                      uint32_t devices) {
-  EngineOptions options;
-  options.model = std::move(model);
-  options.rig = testing::TestRig(devices);
-  options.plugin = plugin;
-  options.planner = PlannerOptions{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
-  options.limits = PlanLimits{.max_step_tokens = 32, .max_sequences = 4, .context = 4 * 128};
-  options.threads = 1;
-  return options;
-}
 
 EngineOptions On(FakeMachine& machine, EngineOptions options) {
   options.hooks.make_backend = [&machine](const BackendSetup& setup) {
@@ -72,7 +62,7 @@ TEST(QueuedPluginsTest, EveryPluginGivesTheCpusLogitsToTheBit) {
   const auto model = testing::TinyModel();
   for (const char* plugin : {TANDEM_PLUGIN_NAMES}) {
     for (uint32_t devices : {1u, 2u, 3u}) {
-      const EngineOptions options = Options(model, plugin, devices);
+      const EngineOptions options = PluginOptions(model, plugin, devices);
       try {
         Engine::Create(options);
       } catch (const Error&) {
@@ -89,7 +79,7 @@ TEST(QueuedPluginsTest, EveryWireAndPathGivesTheCpusLogitsToTheBit) {
   for (WireType wire : {WireType::kF32, WireType::kBf16, WireType::kQ8}) {
     for (PathKind path : {PathKind::kLocal, PathKind::kHostStaged}) {
       for (const char* plugin : {"tensor_split", "layer_split"}) {
-        EngineOptions options = Options(model, plugin, 2);
+        EngineOptions options = PluginOptions(model, plugin, 2);
         options.wire = wire;
         options.path = path;
         ExpectTheSame(options, std::string(plugin) + " " + ToString(wire) + " " + ToString(path));
@@ -119,7 +109,7 @@ TEST(QueuedPluginsTest, HandWrittenPlansGiveTheCpusLogitsToTheBit) {
 TEST(QueuedPluginsTest, AStepReportsWhatTheDevicesSay) {
   const auto model = testing::TinyModel();
   FakeMachine machine(1);
-  EngineOptions options = On(machine, Options(model, "tensor_split", 2));
+  EngineOptions options = On(machine, PluginOptions(model, "tensor_split", 2));
   std::unique_ptr<Engine> engine = Engine::Create(options);
   testing::StepLog log;
   engine->AddObserver(&log);
@@ -157,7 +147,7 @@ TEST(QueuedPluginsTest, BytesBetweenDevicesAreThoseOfTheCpu) {
     std::vector<uint64_t> bytes;
     for (bool fake : {false, true}) {
       FakeMachine machine(2);
-      EngineOptions options = Options(model, plugin, 2);
+      EngineOptions options = PluginOptions(model, plugin, 2);
       if (fake) options = On(machine, options);
       std::unique_ptr<Engine> engine = Engine::Create(options);
       auto recorder = std::make_shared<Recorder>();
@@ -173,7 +163,7 @@ TEST(QueuedPluginsTest, BytesBetweenDevicesAreThoseOfTheCpu) {
 TEST(QueuedPluginsTest, ADeviceThatIsLostIsReportedOnceAndFailsEveryRequest) {
   const auto model = testing::TinyModel();
   FakeMachine machine(3);
-  EngineOptions options = On(machine, Options(model, "layer_split", 2));
+  EngineOptions options = On(machine, PluginOptions(model, "layer_split", 2));
   std::vector<std::string> told;
   options.on_device_lost = [&](const std::string& why) { told.push_back(why); };
   std::unique_ptr<Engine> engine = Engine::Create(options);
