@@ -42,6 +42,10 @@ void CheckCuda(cudaError_t status, const char* what, std::source_location where)
       where);
 }
 
+namespace cuda {
+void CheckLaunch(cudaError_t status, const char* what) { CheckCuda(status, what); }
+}  // namespace cuda
+
 OnDevice::OnDevice(int ordinal) {
   int current = -1;
   CheckCuda(cudaGetDevice(&current), "which device is current");

@@ -18,6 +18,10 @@ namespace tandem {
 // leaves the device unusable says so: every call after it fails, and the process has to start anew.
 void CheckCuda(cudaError_t status, const char* what,
                std::source_location where = std::source_location::current());
+namespace cuda {
+// The same for the launches of native/gpu_platform.h.
+void CheckLaunch(cudaError_t status, const char* what);
+}  // namespace cuda
 // Whether the context is lost for good.
 bool IsSticky(cudaError_t status);
 

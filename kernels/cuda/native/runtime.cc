@@ -3,7 +3,7 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
-#include "engine/base/error.h"
+#include "engine/device/cuda/handles.h"
 
 namespace tandem::cuda {
 namespace {
@@ -13,22 +13,15 @@ cudaEvent_t AsEvent(const EventHandle& event) { return static_cast<cudaEvent_t>(
 
 }  // namespace
 
-void CheckLaunch(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  Fail(ErrorCode::kDevice,
-       fmt::format("kernels/cuda: {}: {} ({}); a GPU that has failed once needs a new process",
-                   what, cudaGetErrorString(status), cudaGetErrorName(status)));
-}
-
 GpuFacts ReadGpuFacts(int device) {
   GpuFacts facts;
   int major = 0, minor = 0;
-  CheckLaunch(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
-              "reading the GPU's compute capability");
-  CheckLaunch(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
-              "reading the GPU's compute capability");
-  CheckLaunch(cudaDeviceGetAttribute(&facts.sm_count, cudaDevAttrMultiProcessorCount, device),
-              "reading the GPU's number of multiprocessors");
+  CheckCuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+            "reading the GPU's compute capability");
+  CheckCuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+            "reading the GPU's compute capability");
+  CheckCuda(cudaDeviceGetAttribute(&facts.sm_count, cudaDevAttrMultiProcessorCount, device),
+            "reading the GPU's number of multiprocessors");
   facts.compute = 10 * major + minor;
   facts.name = fmt::format("cuda/sm_{}", facts.compute);
   return facts;
@@ -37,7 +30,7 @@ GpuFacts ReadGpuFacts(int device) {
 void PinnedDeleter::operator()(std::byte* data) const noexcept { cudaFreeHost(data); }
 PinnedMemory AllocatePinned(size_t bytes) {
   void* data = nullptr;
-  CheckLaunch(cudaHostAlloc(&data, bytes, cudaHostAllocDefault), "allocating pinned host memory");
+  CheckCuda(cudaHostAlloc(&data, bytes, cudaHostAllocDefault), "allocating pinned host memory");
   return PinnedMemory(static_cast<std::byte*>(data));
 }
 
@@ -46,33 +39,33 @@ void EventDeleter::operator()(void* event) const noexcept {
 }
 EventHandle MakeEvent() {
   cudaEvent_t event = nullptr;
-  CheckLaunch(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+  CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
   return EventHandle(event);
 }
 void Record(const EventHandle& event, void* stream) {
-  CheckLaunch(cudaEventRecord(AsEvent(event), AsStream(stream)), "recording an event");
+  CheckCuda(cudaEventRecord(AsEvent(event), AsStream(stream)), "recording an event");
 }
 void Wait(const EventHandle& event) {
-  CheckLaunch(cudaEventSynchronize(AsEvent(event)), "waiting for a copy to the GPU");
+  CheckCuda(cudaEventSynchronize(AsEvent(event)), "waiting for a copy to the GPU");
 }
 
 void CopyToGpu(void* to, const void* from, size_t bytes, void* stream) {
-  CheckLaunch(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, AsStream(stream)),
-              "copying a step's tables to the GPU");
+  CheckCuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, AsStream(stream)),
+            "copying a step's tables to the GPU");
 }
 void CopyRowsOnGpu(void* to, size_t to_stride, const void* from, size_t from_stride, size_t width,
                    size_t rows, void* stream) {
-  CheckLaunch(cudaMemcpy2DAsync(to, to_stride, from, from_stride, width, rows,
-                                cudaMemcpyDeviceToDevice, AsStream(stream)),
-              "copying rows on the GPU");
+  CheckCuda(cudaMemcpy2DAsync(to, to_stride, from, from_stride, width, rows,
+                              cudaMemcpyDeviceToDevice, AsStream(stream)),
+            "copying rows on the GPU");
 }
 void ZeroOnGpu(void* to, size_t bytes, void* stream) {
-  CheckLaunch(cudaMemsetAsync(to, 0, bytes, AsStream(stream)), "zeroing memory of the GPU");
+  CheckCuda(cudaMemsetAsync(to, 0, bytes, AsStream(stream)), "zeroing memory of the GPU");
 }
 void Finish(void* stream, const char* last) {
   const cudaError_t status = cudaStreamSynchronize(AsStream(stream));
   if (status == cudaSuccess) return;
-  CheckLaunch(status, fmt::format("waiting for the ops up to '{}'", last).c_str());
+  CheckCuda(status, fmt::format("waiting for the ops up to '{}'", last).c_str());
 }
 
 }  // namespace tandem::cuda

@@ -1,4 +1,4 @@
-// The emulated side of kernels/cuda/native/gpu_platform.h: the same names, as plain C++ for one
+// The emulated side of engine/device/cuda/native/gpu_platform.h: the same names, as plain C++ for one
 // host thread. The include path says which of the two a kernel is compiled against.
 #pragma once
 

@@ -1,5 +1,5 @@
-// What kernels ask of a GPU beyond C++: launches, conversions, warp operations, tensor cores,
-// asynchronous copies. This is the side for nvcc; tests/support/cuda_emulation/gpu_platform.h is
+// What the kernels of all rooms ask of a GPU beyond C++: launches, conversions, warp operations,
+// tensor cores, asynchronous copies. This is the side for nvcc; tests/support/cuda_emulation/gpu_platform.h is
 // the side for a machine without a GPU, which runs the same kernel sources. The include path says
 // which.
 //
@@ -16,7 +16,7 @@
 
 namespace tandem::cuda {
 
-// Throws Error(kDevice) that names the kernel. (runtime.cc)
+// Throws Error(kDevice) that names the kernel. (handles.cc)
 void CheckLaunch(cudaError_t status, const char* what);
 
 // Starts kernel(args...) on the stream.
