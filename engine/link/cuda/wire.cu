@@ -5,11 +5,10 @@
 // shared memory, no atomics; sm_80 and later by nothing but habit.
 #include <algorithm>
 
-#include "engine/device/cuda/handles.h"
-#include "engine/link/cuda/wire.h"
+#include "engine/link/cuda/wire_kernels.h"
 #include "engine/link/cuda/wire_math.h"
 
-namespace tandem {
+namespace tandem::cuda {
 namespace {
 
 using wire_math::Dequantize;
@@ -64,10 +63,10 @@ __global__ void RoundBf16(const float* x, uint64_t n, float* y) {
 
 // The scale that a warp's lanes share. Lanes beyond the end hold zero. All 32 lanes take part.
 __device__ uint16_t WarpScale(float value) {
-  const bool finite = __all_sync(0xffffffffu, IsFinite(value)) != 0;
+  const bool finite = AllLanes(IsFinite(value));
   float largest = fabsf(value);
   for (int apart = 16; apart > 0; apart /= 2) {
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, apart));
+    largest = fmaxf(largest, ShuffleXor(largest, apart));
   }
   return ScaleBits(finite, largest);
 }
@@ -114,105 +113,50 @@ __global__ void DecodeQ8(const unsigned char* in, uint64_t n, float* y) {
   }
 }
 
-unsigned Grid(uint64_t n) {
-  return static_cast<unsigned>(std::min<uint64_t>((n + kThreads - 1) / kThreads, kMostBlocks));
+dim3 Grid(uint64_t n) {
+  return dim3(
+      static_cast<unsigned>(std::min<uint64_t>((n + kThreads - 1) / kThreads, kMostBlocks)));
 }
-
-cudaStream_t StreamOf(DeviceQueue* queue) { return static_cast<cudaStream_t>(queue->native()); }
 
 template <Then then>
-void LaunchDecode(cudaStream_t stream, WireType wire, const std::byte* in, uint64_t n, float* y) {
+void Decode(WireType wire, const std::byte* in, uint64_t n, float* y, void* stream) {
+  const char* what = "link: decode activations";
   switch (wire) {
     case WireType::kF32:
-      DecodeF32<then><<<Grid(n), kThreads, 0, stream>>>(reinterpret_cast<const float*>(in), n, y);
-      break;
+      return Launch(what, DecodeF32<then>, Grid(n), kThreads, 0, stream,
+                    reinterpret_cast<const float*>(in), n, y);
     case WireType::kBf16:
-      DecodeBf16<then>
-          <<<Grid(n), kThreads, 0, stream>>>(reinterpret_cast<const uint16_t*>(in), n, y);
-      break;
+      return Launch(what, DecodeBf16<then>, Grid(n), kThreads, 0, stream,
+                    reinterpret_cast<const uint16_t*>(in), n, y);
     case WireType::kQ8:
-      DecodeQ8<then>
-          <<<Grid(n), kThreads, 0, stream>>>(reinterpret_cast<const unsigned char*>(in), n, y);
-      break;
+      return Launch(what, DecodeQ8<then>, Grid(n), kThreads, 0, stream,
+                    reinterpret_cast<const unsigned char*>(in), n, y);
   }
-  CheckCuda(cudaGetLastError(), "link: decode activations");
 }
-
-class CudaWireOps final : public WireOps {
- public:
-  explicit CudaWireOps(int ordinal) : ordinal_(ordinal) {}
-
-  void Encode(DeviceQueue* queue, WireType wire, const float* x, uint64_t n,
-              std::byte* out) override {
-    if (n == 0) return;
-    OnDevice current(ordinal_);
-    const cudaStream_t stream = StreamOf(queue);
-    switch (wire) {
-      case WireType::kF32:
-        CheckCuda(cudaMemcpyAsync(out, x, 4 * n, cudaMemcpyDeviceToDevice, stream),
-                  "link: copy activations");
-        return;
-      case WireType::kBf16:
-        EncodeBf16<<<Grid(n), kThreads, 0, stream>>>(x, n, reinterpret_cast<uint16_t*>(out));
-        break;
-      case WireType::kQ8:
-        EncodeQ8<<<Grid(n), kThreads, 0, stream>>>(x, n, reinterpret_cast<unsigned char*>(out));
-        break;
-    }
-    CheckCuda(cudaGetLastError(), "link: encode activations");
-  }
-
-  void Decode(DeviceQueue* queue, WireType wire, const std::byte* in, uint64_t n,
-              float* y) override {
-    if (n == 0) return;
-    OnDevice current(ordinal_);
-    LaunchDecode<Then::kStore>(StreamOf(queue), wire, in, n, y);
-  }
-
-  void DecodeAdd(DeviceQueue* queue, WireType wire, const std::byte* in, uint64_t n,
-                 float* y) override {
-    if (n == 0) return;
-    OnDevice current(ordinal_);
-    LaunchDecode<Then::kAdd>(StreamOf(queue), wire, in, n, y);
-  }
-
-  void Round(DeviceQueue* queue, WireType wire, const float* x, uint64_t n, float* y) override {
-    if (n == 0 || (wire == WireType::kF32 && x == y)) return;
-    OnDevice current(ordinal_);
-    const cudaStream_t stream = StreamOf(queue);
-    switch (wire) {
-      case WireType::kF32:
-        CheckCuda(cudaMemcpyAsync(y, x, 4 * n, cudaMemcpyDeviceToDevice, stream),
-                  "link: copy activations");
-        return;
-      case WireType::kBf16:
-        RoundBf16<<<Grid(n), kThreads, 0, stream>>>(x, n, y);
-        break;
-      case WireType::kQ8:
-        RoundQ8<<<Grid(n), kThreads, 0, stream>>>(x, n, y);
-        break;
-    }
-    CheckCuda(cudaGetLastError(), "link: round activations");
-  }
-
-  void CopyRows(DeviceQueue* queue, const float* from, uint64_t from_stride, float* to,
-                uint64_t to_stride, uint64_t width, uint64_t rows) override {
-    queue->Copy(QueueCopy{.to = reinterpret_cast<std::byte*>(to),
-                          .to_stride = to_stride * sizeof(float),
-                          .from = reinterpret_cast<const std::byte*>(from),
-                          .from_stride = from_stride * sizeof(float),
-                          .row_bytes = width * sizeof(float),
-                          .rows = rows});
-  }
-
- private:
-  int ordinal_;
-};
 
 }  // namespace
 
-std::unique_ptr<WireOps> MakeCudaWireOps(int ordinal) {
-  return std::make_unique<CudaWireOps>(ordinal);
+void LaunchEncode(WireType wire, const float* x, uint64_t n, std::byte* out, void* stream) {
+  const char* what = "link: encode activations";
+  if (wire == WireType::kQ8) {
+    Launch(what, EncodeQ8, Grid(n), kThreads, 0, stream, x, n,
+           reinterpret_cast<unsigned char*>(out));
+  } else {
+    Launch(what, EncodeBf16, Grid(n), kThreads, 0, stream, x, n, reinterpret_cast<uint16_t*>(out));
+  }
 }
 
-}  // namespace tandem
+void LaunchDecode(WireType wire, const std::byte* in, uint64_t n, float* y, void* stream) {
+  Decode<Then::kStore>(wire, in, n, y, stream);
+}
+
+void LaunchDecodeAdd(WireType wire, const std::byte* in, uint64_t n, float* y, void* stream) {
+  Decode<Then::kAdd>(wire, in, n, y, stream);
+}
+
+void LaunchRound(WireType wire, const float* x, uint64_t n, float* y, void* stream) {
+  Launch("link: round activations", wire == WireType::kQ8 ? RoundQ8 : RoundBf16, Grid(n), kThreads,
+         0, stream, x, n, y);
+}
+
+}  // namespace tandem::cuda

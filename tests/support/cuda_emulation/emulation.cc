@@ -7,7 +7,7 @@
 #include "engine/base/check.h"
 #include "tests/support/cuda_emulation/fiber.h"
 
-dim3 threadIdx, blockIdx, blockDim, gridDim;
+thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace tandem::cuda {
 namespace {
@@ -24,7 +24,7 @@ struct Warp {
   unsigned arrived = 0;
 };
 
-// The block that runs. One a process: launches are never nested.
+// The block that runs. One a thread: launches are never nested.
 struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<ThreadStatus> status;
@@ -39,7 +39,7 @@ struct Block {
 };
 
 Block& TheBlock() {
-  static Block block;
+  static thread_local Block block;
   return block;
 }
 

@@ -1,5 +1,6 @@
 // Runs a CUDA kernel compiled as plain C++: block after block, the threads of a block as fibers
-// that meet at barriers and in warp operations. One OS thread; no GPU.
+// that meet at barriers and in warp operations. One OS thread a grid; grids may run side by side.
+// No GPU.
 //
 // What it shows: wrong indices, masks, unpacking and reductions; shared memory that is read before
 // it is written (a block's starts as NaN) or overrun (a guard lies behind it); a barrier that not
@@ -10,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -17,9 +19,13 @@ struct dim3 {
 };
 
 // As CUDA names them; those of the thread that runs at the moment.
-extern dim3 threadIdx, blockIdx, blockDim, gridDim;
+extern thread_local dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace tandem::cuda {
+
+// Does a launch's work in the order of its stream: at once (at_once.cc), or on the stream's own
+// time where streams are emulated too (tests/support/emulated_gpus).
+void InStream(void* stream, const char* what, std::function<void()> work);
 
 // Calls body(context) once for every thread of the grid.
 void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context);

@@ -1,11 +1,12 @@
-// The emulated side of engine/device/cuda/native/gpu_platform.h: the same names, as plain C++ for one
-// host thread. The include path says which of the two a kernel is compiled against.
+// The emulated side of engine/device/cuda/native/gpu_platform.h: the same names, as plain C++ for
+// host threads. The include path says which of the two a kernel is compiled against.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <tuple>
 
 #include "tests/support/cuda_emulation/emulation.h"
 
@@ -38,6 +39,10 @@ inline float __uint_as_float(uint32_t bits) {
   std::memcpy(&value, &bits, sizeof(value));
   return value;
 }
+// Apart, whatever the compiler makes of other sums (these sources are compiled without
+// contraction).
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __int_as_float(int32_t bits) { return __uint_as_float(static_cast<uint32_t>(bits)); }
 inline uint32_t __float_as_uint(float value) {
   uint32_t bits;
@@ -48,13 +53,17 @@ inline uint32_t __float_as_uint(float value) {
 namespace tandem::cuda {
 
 template <typename... P, typename... A>
-void Launch(const char*, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes, void*,
-            const A&... args) {
-  const auto call = [&] { kernel(static_cast<P>(args)...); };
-  using Call = decltype(call);
-  RunGrid(
-      grid, block, shared_bytes, [](void* context) { (*static_cast<Call*>(context))(); },
-      const_cast<void*>(static_cast<const void*>(&call)));
+void Launch(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes,
+            void* stream, const A&... args) {
+  // Arguments are copied when the launch is asked for.
+  const std::tuple<P...> held(static_cast<P>(args)...);
+  InStream(stream, what, [=] {
+    const auto call = [&] { std::apply(kernel, held); };
+    using Call = decltype(call);
+    RunGrid(
+        grid, block, shared_bytes, [](void* context) { (*static_cast<Call*>(context))(); },
+        const_cast<void*>(static_cast<const void*>(&call)));
+  });
 }
 
 inline std::byte* DynamicShared() { return SharedMemory(); }
@@ -65,6 +74,8 @@ uint16_t FloatToHalf(float value);
 
 // The value of the lane whose number differs in the bits of `mask`.
 float ShuffleXor(float value, int mask);
+
+bool AllLanes(bool holds);
 
 inline void SyncWarp() {
   WarpRendezvous(nullptr, [](void* const*) {});

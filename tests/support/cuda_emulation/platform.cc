@@ -133,6 +133,18 @@ float ShuffleXor(float value, int mask) {
   return slot.result;
 }
 
+bool AllLanes(bool holds) {
+  struct Slot {
+    bool own, all;
+  } slot{holds, true};
+  WarpRendezvous(&slot, [](void* const* slots) {
+    bool all = true;
+    for (int lane = 0; lane < kLanes; ++lane) all = all && static_cast<Slot*>(slots[lane])->own;
+    for (int lane = 0; lane < kLanes; ++lane) static_cast<Slot*>(slots[lane])->all = all;
+  });
+  return slot.all;
+}
+
 void MmaS8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   MmaSlot<int32_t> slot{c, a, b};
   WarpRendezvous(&slot, MultiplyBytes<2>);

@@ -3,7 +3,11 @@
 
 #include <cstring>
 
+#include "tests/support/cuda_emulation/emulation.h"
+
 namespace tandem::cuda {
+
+void InStream(void*, const char*, std::function<void()> work) { work(); }
 
 // Few multiprocessors, so that small tests meet both sides of the choices that depend on them.
 GpuFacts ReadGpuFacts(int) { return {.name = "cuda/emulated", .sm_count = 8, .compute = 80}; }

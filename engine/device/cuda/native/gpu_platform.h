@@ -52,6 +52,7 @@ __device__ __forceinline__ uint16_t FloatToHalf(float value) {
 __device__ __forceinline__ float ShuffleXor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
+__device__ __forceinline__ bool AllLanes(bool holds) { return __all_sync(0xffffffffu, holds) != 0; }
 __device__ __forceinline__ void SyncWarp() { __syncwarp(); }
 
 // Weights: read once a call, through the read-only path.
