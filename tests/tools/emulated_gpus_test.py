@@ -1,0 +1,140 @@
+"""The program on emulated GPUs (tests/support/emulated_gpus): its own code for CUDA from the command line down to the launches."""
+import concurrent.futures
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import time
+import unittest
+import urllib.request
+
+SCENARIOS = str(pathlib.Path(__file__).resolve().parent.parent.parent / "scenarios")
+CPU, GPU = sys.argv[-2:]
+del sys.argv[-2:]
+MODEL = "synthetic:h=64,l=3,heads=4,kv=2,ffn=128,vocab=256,tied=0,type={},seed=3"
+
+
+def run(program, *args, status=0, **environment):
+    done = subprocess.run([program, *map(str, args)], capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "TANDEM_SCENARIOS": SCENARIOS, **environment})
+    if done.returncode != status:
+        raise AssertionError(f"exit {done.returncode}, want {status}: {' '.join(map(str, args))}\n{done.stderr}")
+    return done
+
+
+def tokens(program, *args, model=MODEL.format("q8_0"), activations="f32", n=12, **environment):
+    done = run(program, "generate", "-m", model, "--prompt-ids", "1,2,3,4,5,6,7,8", "-n", n, "--temp", 0, "--activations", activations,
+               "--json", *args, **environment)
+    return json.loads(done.stdout)["token_ids"]
+
+
+def paths():
+    """Those that the build has and the devices grant."""
+    rows = run(GPU, "rig", "test", "--devices", "cuda:0,cuda:1").stdout.splitlines()[1:]
+    return list(dict.fromkeys(row.split()[0] for row in rows))
+
+
+class Tokens(unittest.TestCase):
+    """Greedy tokens are those of the CPU. The model's gaps are wide enough for the other order of sums."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.want = tokens(CPU, "--devices", 1)
+        assert len(set(cls.want)) > 3, f"a model that repeats itself shows little: {cls.want}"
+
+    def test_every_plugin(self):
+        for plugin in ["single", "replicas", "layer_split", "tensor_split", "offload"]:
+            self.assertEqual(tokens(GPU, "--plugin", plugin, "--devices", "cuda:0,cuda:1"), self.want, plugin)
+
+    def test_every_path_and_wire(self):
+        for path in paths():
+            for plugin in ["layer_split", "tensor_split"]:
+                got = tokens(GPU, "--plugin", plugin, "--devices", "cuda:0,cuda:1", "--path", path)
+                self.assertEqual(got, self.want, f"{plugin} over {path}")
+        for wire in ["bf16", "q8"]:
+            # Rounded activations are another result, but the same for every path.
+            first = tokens(GPU, "--plugin", "tensor_split", "--devices", "cuda:0,cuda:1", "--path", "copy", "--wire", wire)
+            for path in paths():
+                got = tokens(GPU, "--plugin", "tensor_split", "--devices", "cuda:0,cuda:1", "--path", path, "--wire", wire)
+                self.assertEqual(got, first, f"{wire} over {path}")
+
+    def test_one_gpu_as_two(self):
+        for plugin in ["layer_split", "tensor_split"]:
+            self.assertEqual(tokens(GPU, "--plugin", plugin, "--devices", "cuda:0,cuda:0", TANDEM_EMULATED_GPUS="1"), self.want)
+
+    def test_four_devices(self):
+        got = tokens(GPU, "--plugin", "layer_split", "--devices", "cuda:0,cuda:1,cuda:2", TANDEM_EMULATED_GPUS="4")
+        self.assertEqual(got, self.want)
+
+    def test_weight_types_on_tensor_cores(self):
+        for kind in ["bf16", "q4_0", "q4_1", "q5_1", "q8_0"]:
+            model = MODEL.format(kind)
+            want = tokens(CPU, "--devices", 1, model=model, activations="int8", n=6)
+            got = tokens(GPU, "--plugin", "single", "--devices", "cuda:0", model=model, activations="int8", n=6)
+            self.assertEqual(got, want, kind)
+
+
+class Refusals(unittest.TestCase):
+    def test_no_access_between_the_two(self):
+        done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--plugin", "tensor_split", "--devices",
+                   "cuda:0,cuda:1", "--path", "copy", status=6, TANDEM_EMULATED_PEERS="0")
+        self.assertIn("path copy does not exist", done.stderr)
+        got = tokens(GPU, "--plugin", "tensor_split", "--devices", "cuda:0,cuda:1", TANDEM_EMULATED_PEERS="0")
+        self.assertEqual(got, tokens(CPU, "--devices", 1), "without peers the host carries the bytes")
+
+    def test_devices_that_are_not_there(self):
+        done = run(GPU, "rig", "test", "--devices", "cuda:0,cuda:5", status=2)
+        self.assertIn("cuda:5", done.stderr)
+
+
+class Rig(unittest.TestCase):
+    def test_paths_are_right(self):
+        done = run(GPU, "rig", "test", "--devices", "cuda:0,cuda:1")
+        self.assertLessEqual({"copy", "host_staged"}, set(paths()))
+        self.assertNotIn("WRONG", done.stdout.upper())
+
+    def test_what_is_there(self):
+        shown = run(GPU, "rig", "show", TANDEM_EMULATED_GPUS="3").stdout
+        self.assertEqual(shown.count("emulated GPU"), 3)
+        self.assertNotIn("emulated GPU", run(GPU, "rig", "show", TANDEM_EMULATED_GPUS="0").stdout)
+
+
+class Serving(unittest.TestCase):
+    def test_requests_at_once(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        server = subprocess.Popen([GPU, "serve", "-m", MODEL.format("q8_0"), "--plugin", "tensor_split", "--devices", "cuda:0,cuda:1",
+                                   "--port", str(port), "--np", "3", "--activations", "f32"], stderr=subprocess.PIPE, text=True,
+                                  env={**os.environ, "TANDEM_SCENARIOS": SCENARIOS})
+        try:
+            self.wait_for(port, server)
+            with concurrent.futures.ThreadPoolExecutor(3) as clients:
+                asked = list(clients.map(lambda _: self.ask(port), range(6)))
+            self.assertEqual(len(set(asked)), 1, asked)
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+        self.assertEqual(server.returncode, 0)
+
+    def wait_for(self, port, server):
+        for _ in range(200):
+            if server.poll() is not None:
+                self.fail(server.stderr.read())
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).read()
+                return
+            except OSError:
+                time.sleep(0.05)
+        self.fail("the server did not come up")
+
+    def ask(self, port):
+        body = json.dumps({"prompt": [1, 2, 3, 4, 5], "max_tokens": 6, "temperature": 0}).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/completions", body, {"Content-Type": "application/json"})
+        return json.loads(urllib.request.urlopen(request, timeout=60).read())["choices"][0]["text"]
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
