@@ -1,11 +1,14 @@
 // What this machine is, as records state it: no host name, nothing personal.
+#include <fmt/format.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
 #include <fstream>
 #include <string>
 
+#include "engine/device/inventory.h"
 #include "engine/lab/record.h"
 
 namespace tandem {
@@ -20,6 +23,20 @@ std::string CpuInfo(const std::string& key) {
     if (colon != std::string::npos && colon + 2 <= line.size()) return line.substr(colon + 2);
   }
   return "unknown";
+}
+
+// "NVIDIA H200" -> "nvidia-h200".
+std::string Slug(const std::string& text) {
+  std::string slug;
+  for (char c : text) {
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0) {
+      slug += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+    } else if (!slug.empty() && slug.back() != '-') {
+      slug += '-';
+    }
+  }
+  while (!slug.empty() && slug.back() == '-') slug.pop_back();
+  return slug;
 }
 
 // The vector extensions that choose kernels, of those the processor has.
@@ -48,17 +65,27 @@ nlohmann::json MachineFacts() {
           {"architecture", kernel.machine}};
 }
 
-std::string MachineFolderName() {
-  std::string name;
-  for (char c : CpuInfo("model name")) {
-    if (std::isalnum(static_cast<unsigned char>(c)) != 0) {
-      name += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    } else if (!name.empty() && name.back() != '-') {
-      name += '-';
-    }
+nlohmann::json GpuFacts(std::span<const int> gpus) {
+  const GpuInventory found = FindGpus();
+  nlohmann::json devices = nlohmann::json::array();
+  for (const GpuInfo& gpu : found.gpus) {
+    if (std::find(gpus.begin(), gpus.end(), gpu.index) == gpus.end()) continue;
+    devices.push_back(
+        {{"index", gpu.index},
+         {"name", gpu.name},
+         {"memory_bytes", gpu.total_memory.value},
+         {"sm_count", gpu.sm_count},
+         {"compute_capability", fmt::format("{}.{}", gpu.compute_major, gpu.compute_minor)}});
   }
-  while (!name.empty() && name.back() == '-') name.pop_back();
-  return name + "-" + std::to_string(sysconf(_SC_NPROCESSORS_ONLN)) + "c";
+  return {{"driver", found.driver_message}, {"libraries", found.libraries}, {"devices", devices}};
+}
+
+std::string MachineFolderName() {
+  std::string name =
+      Slug(CpuInfo("model name")) + "-" + std::to_string(sysconf(_SC_NPROCESSORS_ONLN)) + "c";
+  const GpuInventory found = FindGpus();
+  if (found.gpus.empty()) return name;
+  return fmt::format("{}-{}x-{}", name, found.gpus.size(), Slug(found.gpus[0].name));
 }
 
 }  // namespace tandem

@@ -16,9 +16,10 @@ struct StepTrace {
   uint32_t sequences = 0;
   StepShape shape;
   std::vector<Nanos> op_times;
-  Timeline timeline;                // as it was laid on the engine's own rig
-  std::vector<TrafficRow> traffic;  // counted
-  Nanos length;                     // on the engine's clock
+  Timeline timeline;  // as it was laid on the engine's own rig
+  Bytes counted;      // by the ledger
+  Bytes sampled;      // of these, by SAMPLE: what crosses follows the back end (ids, or logits)
+  Nanos length;       // on the engine's clock
   uint32_t clipped_ops = 0;
 };
 

@@ -279,6 +279,15 @@ Record Parse(const json& j) {
 
 }  // namespace
 
+std::string RefusalLabel(const std::string& refused) {
+  const std::string said = "plan refused [";
+  const size_t at = refused.find(said);
+  const size_t end = at == std::string::npos ? at : refused.find(']', at);
+  if (end == std::string::npos) return "does not fit";
+  const std::string rule = refused.substr(at + said.size(), end - at - said.size());
+  return rule == "memory" ? "does not fit" : "refused [" + rule + "]";
+}
+
 std::string Record::Key() const {
   std::string key = scenario;
   for (const auto& [axis, value] : cell) key += "\x1f" + axis + "=" + value;

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -108,8 +109,8 @@ struct Record {
   std::optional<PhaseResult> prefill, decode;
   std::optional<ServeResult> serve;
   MemoryTable memory;
-  std::string refused;     // why the cell cannot run (does not fit); then no results
-  nlohmann::json machine;  // processor, cores, memory, kernel; no host name
+  std::string refused;     // why the cell cannot run; then no results
+  nlohmann::json machine;  // processor, cores, memory, kernel, and GPUs in use; no host name
   std::string tandem_version;
   std::string when;  // UTC, ISO 8601
 
@@ -138,9 +139,15 @@ class RecordWriter {
   std::string path_;
 };
 
-// The folder name of this machine under results/: "<cpu model>-<cores>c", lower case; and its
-// facts.
+// What tables say of a refusal: "does not fit", or "refused [rule]" where the verifier named
+// another rule than memory.
+std::string RefusalLabel(const std::string& refused);
+
+// The folder name of this machine under results/, lower case: "<cpu model>-<cores>c", and
+// "-2x-<gpu model>" where it has GPUs.
 std::string MachineFolderName();
 nlohmann::json MachineFacts();
+// Of GPUs by CUDA's numbers: what they are, the driver and the libraries.
+nlohmann::json GpuFacts(std::span<const int> gpus);
 
 }  // namespace tandem

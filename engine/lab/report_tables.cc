@@ -85,8 +85,8 @@ std::string PhaseTable(const std::vector<ReportCell>& cells) {
     if (r.serve) continue;
     if (cell.Refused()) {
       rows.push_back({cell.Label(), r.model.name,
-                      ShortNumber(static_cast<double>(r.model.parameters)), r.link, "does not fit",
-                      "", "", "", "", "", "", "", ToString(r.fidelity)});
+                      ShortNumber(static_cast<double>(r.model.parameters)), r.link,
+                      RefusalLabel(r.refused), "", "", "", "", "", "", "", ToString(r.fidelity)});
       continue;
     }
     rows.push_back({cell.Label(), r.model.name,

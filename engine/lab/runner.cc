@@ -6,20 +6,17 @@
 #include <chrono>
 #include <ctime>
 #include <filesystem>
-#include <list>
 #include <map>
 #include <random>
 #include <set>
 
 #include "engine/base/error.h"
+#include "engine/lab/arms.h"
 #include "engine/lab/phases.h"
+#include "engine/run/gpu_rig.h"
 
 namespace tandem {
 namespace {
-
-// Engines and models kept between repetitions, so that arms interleave without loading anew.
-constexpr uint64_t kEngineCacheBytes = uint64_t{3} << 30;
-constexpr uint64_t kModelCacheBytes = uint64_t{6} << 30;
 
 std::string UtcNow() {
   std::time_t now = std::time(nullptr);
@@ -58,6 +55,14 @@ struct PlannedCell {
 
 Rig RigOf(const Cell& cell, const Catalogue& catalogue) {
   if (cell.rig == "cpu") return ThisMachineRig(cell.devices == 0 ? 2 : cell.devices);
+  if (cell.rig.starts_with("cuda:") || cell.rig.starts_with("cpu:")) {
+    if (cell.devices != 0) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("scenario: devices: rig '{}' lists its devices; leave `devices` out",
+                       cell.rig));
+    }
+    return MachineRig(ParseDeviceList(cell.rig));
+  }
   Rig rig = catalogue.LoadRig(cell.rig);
   if (!cell.link.empty()) rig.link = catalogue.LoadLink(cell.link);
   if (cell.devices > rig.size()) {
@@ -84,7 +89,10 @@ PredictedResult PredictedOf(const PlannedCell& p) {
 class Sweep {
  public:
   Sweep(const RunnerOptions& options, const Scenario& scenario)
-      : options_(options), scenario_(scenario), catalogue_(options.catalogue_roots) {
+      : options_(options),
+        scenario_(scenario),
+        catalogue_(options.catalogue_roots),
+        arms_(options.load_model) {
     for (const Cell& cell : scenario.cells) cells_.push_back(Prepare(cell));
   }
 
@@ -122,19 +130,22 @@ class Sweep {
   PlannedCell Prepare(const Cell& cell) {
     PlannedCell p;
     p.cell = cell;
-    p.shape = OpenShape(cell.model);
+    p.shape = arms_.Shape(cell.model);
     p.rig = RigOf(cell, catalogue_);
     if (p.rig.is_this_machine && ClockOf(cell) == ClockKind::kVirtual && !scenario_.predicted) {
       Fail(ErrorCode::kInvalidArgument,
-           "scenario: clock: virtual time needs a rig; rig 'cpu' runs on the wall clock");
+           fmt::format("scenario: clock: virtual time needs a rig; '{}', this machine, runs on the "
+                       "wall clock (want clock: wall)",
+                       p.cell.rig));
     }
     // A step's length here and its parts in rig time would not add up.
     if (!p.rig.is_this_machine && scenario_.clock == ClockKind::kWall && !cell.workload &&
         !scenario_.predicted) {
-      Fail(ErrorCode::kInvalidArgument,
-           fmt::format("scenario: clock: wall times phases on this machine (want rig: cpu), but rig "
-                       "'{}' is emulated in rig time (want clock: virtual)",
-                       p.rig.name));
+      Fail(
+          ErrorCode::kInvalidArgument,
+          fmt::format("scenario: clock: wall times phases on this machine (want rig: cpu), but rig "
+                      "'{}' is emulated in rig time (want clock: virtual)",
+                      p.rig.name));
     }
     PlanProblem problem{&p.shape->blocks(), &p.rig,    cell.limits,
                         cell.wire,          cell.path, cell.tensor_split};
@@ -300,9 +311,9 @@ class Sweep {
     r.question = scenario_.question;
     r.cell = p.cell.axes;
     r.repetition = repetition;
-    r.fidelity = scenario_.predicted     ? Fidelity::kPredicted
-                 : p.rig.is_this_machine ? Fidelity::kMeasured
-                                         : Fidelity::kEmulated;
+    r.fidelity = scenario_.predicted                            ? Fidelity::kPredicted
+                 : p.rig.is_this_machine && !p.rig.SharesAGpu() ? Fidelity::kMeasured
+                                                                : Fidelity::kEmulated;
     r.clock = ClockOf(p.cell);
     r.op_times = scenario_.predicted ? OpTimes::kModelled : scenario_.op_times;
     r.model.name = p.cell.model;
@@ -338,6 +349,7 @@ class Sweep {
     r.predicted = PredictedOf(p);
     r.memory = p.run.verified.memory;
     r.machine = MachineFacts();
+    if (!p.rig.gpus.empty()) r.machine["gpus"] = GpuFacts(p.rig.gpus);
     r.tandem_version = options_.tandem_version;
     r.when = UtcNow();
     return r;
@@ -345,50 +357,17 @@ class Sweep {
 
   static void FillFromEngine(Record& record, const Engine& engine) {
     record.fidelity = engine.info().fidelity;
+    // On this machine the paths are those that bytes really took.
+    if (engine.options().rig.is_this_machine) record.paths_taken = engine.info().transports;
     record.ops = engine.info().ops_name;
   }
 
-  // ---- engines and models
-
-  std::shared_ptr<const Model> OpenShape(const std::string& name) {
-    auto [it, added] = shapes_.try_emplace(name);
-    if (added) it->second = options_.load_model(name, /*shape_only=*/true);
-    return it->second;
-  }
-
-  std::shared_ptr<const Model> OpenData(const std::string& name) {
-    std::shared_ptr<const Model> shape = OpenShape(name);
-    if (shape->has_data()) return shape;
-    for (auto& [known, model] : models_) {
-      if (known == name) return model;
-    }
-    uint64_t total = shape->weight_bytes().value;
-    for (auto& [known, model] : models_) total += model->weight_bytes().value;
-    while (!models_.empty() && total > kModelCacheBytes) {
-      total -= models_.front().second->weight_bytes().value;
-      models_.pop_front();
-    }
-    models_.emplace_back(name, options_.load_model(name, /*shape_only=*/false));
-    return models_.back().second;
-  }
-
   Engine& EngineFor(const PlannedCell& p) {
-    bool shareable = ClockOf(p.cell) == ClockKind::kVirtual && !p.cell.workload;
-    std::string key = EngineKey(p, shareable);
-    for (auto it = engines_.begin(); it != engines_.end(); ++it) {
-      if (it->first == key) {
-        engines_.splice(engines_.end(), engines_, it);  // most recently used last
-        return *engines_.back().second;
-      }
-    }
-    uint64_t total = p.shape->weight_bytes().value;
-    for (auto& [known, engine] : engines_) total += engine->info().packed_bytes.value;
-    while (!engines_.empty() && total > kEngineCacheBytes) {
-      total -= engines_.front().second->info().packed_bytes.value;
-      engines_.pop_front();
-    }
+    const std::string key =
+        EngineKey(p, ClockOf(p.cell) == ClockKind::kVirtual && !p.cell.workload);
+    if (Engine* there = arms_.Find(key)) return *there;
     EngineOptions options;
-    options.model = OpenData(p.cell.model);
+    options.model = arms_.WithData(p.cell.model);
     options.rig = p.rig;
     options.plugin = p.cell.plugin.name;
     options.knobs = p.cell.plugin.knobs;
@@ -403,8 +382,7 @@ class Sweep {
     options.op_times = scenario_.op_times;
     options.max_queue = 100000;
     options.log = options_.log;
-    engines_.emplace_back(key, Engine::Create(std::move(options)));
-    Engine& engine = *engines_.back().second;
+    Engine& engine = arms_.Add(key, std::move(options), p.run.verified.memory);
     for (uint32_t w = 0; w < scenario_.warmup && !p.cell.workload; ++w)
       RunPhases(engine, p.cell, scenario_.seed + w);
     return engine;
@@ -413,9 +391,7 @@ class Sweep {
   const RunnerOptions& options_;
   const Scenario& scenario_;
   Catalogue catalogue_;
-  std::map<std::string, std::shared_ptr<const Model>> shapes_;
-  std::list<std::pair<std::string, std::shared_ptr<const Model>>> models_;
-  std::list<std::pair<std::string, std::unique_ptr<Engine>>> engines_;
+  Arms arms_;
   std::vector<PlannedCell> cells_;
   RecordWriter* writer_ = nullptr;
   std::set<std::string> there_;

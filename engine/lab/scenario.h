@@ -4,7 +4,9 @@
 //
 //   question: When does the link dominate?      # required, first
 //   model: [smollm2-135m, "synthetic:h=512,..."] # names, paths, catalogue shapes
-//   rig: 2x3090-nvlink                          # one or several; "cpu" is this machine itself
+//   rig: 2x3090-nvlink                          # one or several; "cpu" is this machine itself,
+//                                                # "cuda:0,cuda:1" its GPUs (one as two:
+//                                                "cuda:0,cuda:0")
 //   devices: 2                                   # take the rig's first N devices (default: all)
 //   link: [nvlink3-bridge, pcie4-x16-p2p]       # default: the rig's own
 //   plugin: [single, {name: layer_split, microbatches: 4}, auto]

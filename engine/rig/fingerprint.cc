@@ -9,8 +9,10 @@
 namespace tandem {
 namespace {
 
-std::string DeviceText(const DeviceSpec& device) {
-  return fmt::format("device {} {:.9g} {:.9g} {:.9g} {:.9g} {}\n", device.memory.value,
+// Of GPUs that are here, what happens to be free is no fact of the rig.
+std::string DeviceText(const DeviceSpec& device, bool with_memory) {
+  return fmt::format("device {} {:.9g} {:.9g} {:.9g} {:.9g} {}\n",
+                     with_memory ? std::to_string(device.memory.value) : "here",
                      device.memory_bytes_per_s, device.flops, device.memory_efficiency,
                      device.compute_efficiency, device.launch_gap.value);
 }
@@ -31,7 +33,7 @@ std::string LinkText(const char* what, const LinkProfile& link) {
 
 std::string DevicesText(const Rig& rig) {
   std::string text = fmt::format("rig 1 {}\n", rig.is_this_machine ? "here" : "profile");
-  for (const DeviceSpec& device : rig.devices) text += DeviceText(device);
+  for (const DeviceSpec& device : rig.devices) text += DeviceText(device, rig.gpus.empty());
   return text + fmt::format("host {}\n", rig.host_memory.value);
 }
 

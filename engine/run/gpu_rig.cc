@@ -186,4 +186,9 @@ Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
   return rig;
 }
 
+Rig MachineRig(const DeviceList& list) {
+  return list.gpus.empty() ? ThisMachineRig(list.count)
+                           : GpuRig(list.gpus, FindGpus(), ReadGpuMemory);
+}
+
 }  // namespace tandem

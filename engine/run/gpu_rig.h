@@ -4,8 +4,7 @@
 // is loaded is refused here, with what to do.
 //
 //   DeviceList list = ParseDeviceList("cuda:0,cuda:1");
-//   Rig rig = list.gpus.empty() ? ThisMachineRig(list.count) : GpuRig(list.gpus, FindGpus(),
-//   ReadGpuMemory);
+//   Rig rig = MachineRig(list);
 #pragma once
 
 #include <cstdint>
@@ -33,6 +32,9 @@ DeviceList ParseDeviceList(const std::string& text);
 // is too old, an index out of range, a GPU older than the kernels. `memory_of` tells what is free.
 Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
            const std::function<GpuMemory(int)>& memory_of);
+
+// The same for a list of either kind, GPUs as they are found now.
+Rig MachineRig(const DeviceList& list);
 
 // Kept free on every GPU: what the libraries and the driver take beside the ledger.
 inline constexpr Bytes kGpuReserve{uint64_t{512} << 20};

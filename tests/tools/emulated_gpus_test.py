@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import unittest
 import urllib.request
@@ -99,6 +100,52 @@ class Rig(unittest.TestCase):
         shown = run(GPU, "rig", "show", TANDEM_EMULATED_GPUS="3").stdout
         self.assertEqual(shown.count("emulated GPU"), 3)
         self.assertNotIn("emulated GPU", run(GPU, "rig", "show", TANDEM_EMULATED_GPUS="0").stdout)
+
+
+class Sweeps(unittest.TestCase):
+    SMALL = ["--set", f'model="{MODEL.format("q8_0")}"', "--set", "phases.prefill.tokens=16", "--set", "phases.decode.context=8", "--set",
+             "phases.decode.tokens=2", "--set", "phases.decode.sequences=[1,2]", "--set", "context=256", "--set", "step_tokens=32", "--set",
+             "slots=2", "--set", "repetitions=1"]
+
+    def sweep(self, name, folder, *args, **environment):
+        run(GPU, "run", f"{SCENARIOS}/{name}.yaml", "-o", folder, *self.SMALL, *args, **environment)
+        return [json.loads(line) for line in pathlib.Path(folder, f"{name}.jsonl").read_text().splitlines()]
+
+    def test_splits_and_paths(self):
+        with tempfile.TemporaryDirectory() as folder:
+            splits = self.sweep("gpu_splits", folder)
+            self.assertEqual({record["fidelity"] for record in splits}, {"measured"})
+            self.assertEqual({record["plugin"]["name"] for record in splits},
+                             {"single", "replicas", "layer_split", "tensor_split", "offload"})
+            for record in splits:
+                self.assertFalse(record.get("refused"), record.get("refused"))
+                self.assertEqual([gpu["name"] for gpu in record["machine"]["gpus"]["devices"]], ["emulated GPU 0", "emulated GPU 1"])
+            taken = {}
+            for record in self.sweep("gpu_paths", folder):
+                asked = record["path"]["requested"]
+                if record.get("refused"):
+                    self.assertNotIn(asked, paths())
+                    continue
+                self.assertIn(f"d0-d1 {asked}", record["path"]["taken"])
+                taken.setdefault(asked, []).append(record["decode"]["link_bytes"])
+            self.assertEqual(set(taken), set(paths()))
+            # Two hops by way of the host, else the same bytes.
+            for path, bytes_moved in taken.items():
+                factor = 2 if path == "host_staged" else 1
+                self.assertEqual(bytes_moved, [factor * b for b in taken["copy"]], path)
+            shown = run(GPU, "report", folder).stdout
+            self.assertIn("report.html", shown)
+
+    def test_one_gpu_as_two_is_emulated(self):
+        with tempfile.TemporaryDirectory() as folder:
+            records = self.sweep("gpu_splits", folder, "--set", 'rig="cuda:0,cuda:0"', TANDEM_EMULATED_GPUS="1")
+            self.assertEqual({record["fidelity"] for record in records}, {"emulated"})
+
+    def test_refusals(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for setting, said in [('rig="cuda:0,cuda:7"', "cuda:7"), ("clock=virtual", "wall clock"), ("devices=2", "lists its devices")]:
+                done = run(GPU, "run", f"{SCENARIOS}/gpu_splits.yaml", "-o", folder, *self.SMALL, "--set", setting, status=2)
+                self.assertIn(said, done.stderr)
 
 
 class Serving(unittest.TestCase):

@@ -111,9 +111,7 @@ Rig EngineFlags::MakeRig(uint32_t default_devices) const {
       Fail(ErrorCode::kInvalidArgument, "--link: a link profile needs a rig; add --rig NAME");
     }
     if (devices.empty()) return ThisMachineRig(default_devices);
-    const DeviceList list = ParseDeviceList(devices);
-    if (list.gpus.empty()) return ThisMachineRig(list.count);
-    return GpuRig(list.gpus, FindGpus(), ReadGpuMemory);
+    return MachineRig(ParseDeviceList(devices));
   }
   Catalogue catalogue(CatalogueRoots());
   Rig result = catalogue.LoadRig(rig);

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "engine/base/error.h"
+#include "engine/lab/record.h"
 #include "engine/plan/pricer.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
@@ -101,7 +102,7 @@ int Run(const PredictFlags& flags) {
     any = any || p.refused.empty();
     if (!p.refused.empty()) {
       rows.push_back({{"plugin", p.plugin}, {"refused", p.refused}});
-      table.push_back({p.plugin, "does not fit", "-", "-", "-", "-"});
+      table.push_back({p.plugin, RefusalLabel(p.refused), "-", "-", "-", "-"});
       continue;
     }
     rows.push_back({{"plugin", p.plugin},

@@ -105,7 +105,8 @@ void PrintSummary(const std::vector<Record>& records) {
   for (const CellSummary& cell : Summarize(records)) {
     const Record& r = cell.first;
     if (!r.refused.empty()) {
-      phases.push_back({CellLabel(r), "does not fit", "-", "-", "-", "-", ToString(r.fidelity)});
+      phases.push_back(
+          {CellLabel(r), RefusalLabel(r.refused), "-", "-", "-", "-", ToString(r.fidelity)});
     } else if (r.serve) {
       loads.push_back({CellLabel(r), fmt::format("{:.1f}", MedianOf(cell.output_rate)),
                        fmt::format("{:.3g}", MedianOf(cell.ttft_ms)),
@@ -140,7 +141,7 @@ int PrintDryRun(const Scenario& scenario, const std::vector<DryRunRow>& rows, bo
     table.push_back({label, row.plugin, row.plan_hash.substr(0, 12),
                      number(row.predicted.prefill_tokens_per_s),
                      number(row.predicted.decode_tokens_per_s),
-                     !row.refused.empty() ? "does not fit"
+                     !row.refused.empty() ? RefusalLabel(row.refused)
                      : row.shares_run     ? "shares a run"
                                           : ""});
     array.push_back({{"cell", axes},
