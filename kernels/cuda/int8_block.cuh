@@ -15,24 +15,33 @@ inline constexpr float kMagic = 12582912.0f;
 
 // What a lane needs of the eight tokens of a tile in one block of 32 columns.
 struct TokenBlock {
-  uint32_t b[2];   // of token g: columns 4t.. and 16 + 4t..
-  float scale[2];  // of tokens 2t and 2t + 1
-  int32_t sum[2];
+  uint32_t b[2];     // of token g: columns 4t.. and 16 + 4t..
+  int32_t start[4];  // what a product's sums start from
+  float scale[2];    // of tokens 2t and 2t + 1
   float scaled_sum[2];
 };
+
+// For tokens whose activations of the block add up to sum[0] and sum[1].
+template <DType kType>
+__device__ __forceinline__ void SetStart(int32_t sum0, int32_t sum1, TokenBlock& block) {
+  // Q6_K's offset is taken from the codes: the sums of its halves are apart.
+  constexpr int32_t kOffset = kType == DType::kQ6_K ? 0 : FormatOf(kType).offset;
+  block.start[0] = block.start[2] = kMagicBits - (kOffset != 0 ? kOffset * sum0 : 0);
+  block.start[1] = block.start[3] = kMagicBits - (kOffset != 0 ? kOffset * sum1 : 0);
+}
 
 __device__ __forceinline__ int32_t At(const int4& v, int i) {
   return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
 
 // The same in a group of four blocks, as it is read at once.
+template <DType kType>
 struct TokenGroup {
   uint4 low, high;
   float4 scale[2];
   int4 sum[2];
   float4 scaled_sum[2];
 
-  template <bool kOffset, bool kMinimum>
   __device__ __forceinline__ void Load(const PreparedGroup* rows, uint64_t groups, uint32_t group,
                                        uint32_t first, uint32_t n, uint32_t lane) {
     const uint32_t g = lane / 4, t = lane % 4;
@@ -46,8 +55,10 @@ struct TokenGroup {
       scale[i] = *reinterpret_cast<const float4*>(out.scale);
       sum[i] = int4{};
       scaled_sum[i] = float4{};
-      if constexpr (kOffset) sum[i] = *reinterpret_cast<const int4*>(out.sum);
-      if constexpr (kMinimum) scaled_sum[i] = *reinterpret_cast<const float4*>(out.scaled_sum);
+      if constexpr (FormatOf(kType).offset != 0) sum[i] = *reinterpret_cast<const int4*>(out.sum);
+      if constexpr (FormatOf(kType).minimum) {
+        scaled_sum[i] = *reinterpret_cast<const float4*>(out.scaled_sum);
+      }
     }
   }
   static __device__ __forceinline__ uint64_t Clamp(uint32_t token, uint32_t n) {
@@ -55,10 +66,12 @@ struct TokenGroup {
   }
 
   __device__ __forceinline__ TokenBlock Block(int j) const {
-    return {{At(low, j), At(high, j)},
-            {At(scale[0], j), At(scale[1], j)},
-            {At(sum[0], j), At(sum[1], j)},
-            {At(scaled_sum[0], j), At(scaled_sum[1], j)}};
+    TokenBlock block{{At(low, j), At(high, j)},
+                     {},
+                     {At(scale[0], j), At(scale[1], j)},
+                     {At(scaled_sum[0], j), At(scaled_sum[1], j)}};
+    SetStart<kType>(At(sum[0], j), At(sum[1], j), block);
+    return block;
   }
 };
 
@@ -70,8 +83,8 @@ struct WeightBlock {
   float added[2];
   float halves[2][2];  // Q6_K
 
-  __device__ __forceinline__ void Unpack(const QuantGroup<kType>& group, int j, bool odd,
-                                         uint32_t t) {
+  template <typename Group>
+  __device__ __forceinline__ void Unpack(const Group& group, int j, bool odd, uint32_t t) {
     group.Fragments(j, t, a);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -102,10 +115,8 @@ __device__ __forceinline__ void AddBlock(const WeightBlock<kType>& w, const Toke
     const uint32_t weights[2][2] = {{w.a[0], w.a[1]}, {w.a[2], w.a[3]}};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) c[half][i] = kMagicBits;
       const uint32_t shifted[2] = {LessOffset(weights[half][0]), LessOffset(weights[half][1])};
-      MmaS8Half(c[half], shifted, x.b[half]);
+      MmaS8Half(c[half], shifted, x.b[half], x.start);
     }
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -117,12 +128,7 @@ __device__ __forceinline__ void AddBlock(const WeightBlock<kType>& w, const Toke
     return;
   }
   int32_t c[4];
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    c[i] = kMagicBits;
-    if constexpr (kFormat.offset != 0) c[i] -= kFormat.offset * x.sum[i % 2];
-  }
-  MmaS8(c, w.a, x.b);
+  MmaS8(c, w.a, x.b, x.start);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     acc[i] = fmaf(w.scale[i / 2] * x.scale[i % 2], FromMagic(c[i]), acc[i]);

@@ -15,7 +15,6 @@ constexpr uint32_t kThreads = kChains * 32;
 
 template <DType kType, uint32_t kTiles>
 __global__ void __launch_bounds__(kThreads) StreamInt8(const __grid_constant__ MatMulCall call) {
-  constexpr QuantFormat kFormat = FormatOf(kType);
   uint32_t panel = blockIdx.y;
   const MatMulPart& part = PartOf(call, panel);
   const std::byte* w = part.w + panel * part.panel_bytes;
@@ -38,11 +37,10 @@ __global__ void __launch_bounds__(kThreads) StreamInt8(const __grid_constant__ M
       next.Load(w, first_block + (group + kChains) * kGroupBlocks, first_block + blocks,
                 packed_blocks, lane);
     }
-    TokenGroup x[kTiles];
+    TokenGroup<kType> x[kTiles];
 #pragma unroll
     for (uint32_t tile = 0; tile < kTiles; ++tile) {
-      x[tile].template Load<kFormat.offset != 0, kFormat.minimum>(
-          rows, groups, group, first_token + 8 * tile, call.n, lane);
+      x[tile].Load(rows, groups, group, first_token + 8 * tile, call.n, lane);
     }
     const bool odd = (first_block / kGroupBlocks + group) % 2 != 0;
     const uint32_t nb = BlocksInGroup(blocks, group);

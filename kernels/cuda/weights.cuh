@@ -39,8 +39,14 @@ __device__ __forceinline__ const MatMulPart& PartOf(const MatMulCall& call, uint
   return call.parts[i];
 }
 
+// Whether four blocks from `block` on are one packed group, all of them before `end`.
+__device__ __forceinline__ bool IsWhole(uint32_t block, uint32_t end) {
+  return block % kGroupBlocks == 0 && block + kGroupBlocks <= end;
+}
+
 // A lane's bits of one group of a quantised type. Blocks past the row's end are zeros.
-template <DType kType>
+// kStreamed: read from global memory, once; otherwise from shared memory.
+template <DType kType, bool kStreamed = true>
 struct QuantGroup {
   static constexpr bool kLong = FormatOf(kType).header != 0;  // blocks of 256
 
@@ -49,37 +55,41 @@ struct QuantGroup {
   uint4 header[2];
   uint2 fields[2][2];  // 32-column types: halves of d and m of four blocks; Q6_K: d in fields[r][0]
 
+  template <typename T>
+  static __device__ __forceinline__ T Read(const std::byte* at) {
+    return kStreamed ? ReadOnce<T>(at) : ReadAs<T>(at);
+  }
+
   // Blocks [block, block + 4) of the packed row, of which those before `end` are read.
   __device__ __forceinline__ void Load(const std::byte* panel, uint32_t block, uint32_t end,
                                        uint32_t packed_blocks, uint32_t lane) {
     const uint32_t g = lane / 4, t = lane % 4;
-    if (block % kGroupBlocks == 0 && block + kGroupBlocks <= end) {
-      LoadWhole(panel, block / kGroupBlocks, g, t);
+    if (IsWhole(block, end)) {
+      LoadWhole(panel + GroupAt(FormatOf(kType), block / kGroupBlocks), g, t);
     } else {
       LoadBlocks(panel, block, end, packed_blocks, g, t);
     }
-    if constexpr (kLong) LoadHeader(panel, block / kGroupBlocks, g);
+    if constexpr (kLong) LoadHeader(panel + HeaderAt(FormatOf(kType), block / kGroupBlocks), g);
   }
 
-  __device__ __forceinline__ void LoadWhole(const std::byte* panel, uint32_t group, uint32_t g,
-                                            uint32_t t) {
-    const std::byte* base = panel + GroupAt(FormatOf(kType), group);
+  // A whole group at `base`, in global memory or a copy of it in shared memory.
+  __device__ __forceinline__ void LoadWhole(const std::byte* base, uint32_t g, uint32_t t) {
 #pragma unroll
     for (uint32_t r = 0; r < 2; ++r) {
       const uint32_t row = g + 8 * r;
 #pragma unroll
       for (uint32_t s = 0; s < FormatOf(kType).sections; ++s) {
-        codes[r][s] = ReadOnce<uint4>(base + ((s * kPanelRows + row) * 4 + t) * 16);
+        codes[r][s] = Read<uint4>(base + ((s * kPanelRows + row) * 4 + t) * 16);
       }
 #pragma unroll
       for (uint32_t p = 0; p < FormatOf(kType).high; ++p) {
-        high[r][p] = ReadOnce<uint4>(base + FormatOf(kType).HighAt(kGroupBlocks) +
-                                     (row * FormatOf(kType).high + p) * 16);
+        high[r][p] = Read<uint4>(base + FormatOf(kType).HighAt(kGroupBlocks) +
+                                 (row * FormatOf(kType).high + p) * 16);
       }
 #pragma unroll
       for (uint32_t f = 0; f < FormatOf(kType).fields; ++f) {
-        fields[r][f] = ReadOnce<uint2>(base + FormatOf(kType).FieldsAt(kGroupBlocks) +
-                                       (f * kPanelRows + row) * 8);
+        fields[r][f] =
+            Read<uint2>(base + FormatOf(kType).FieldsAt(kGroupBlocks) + (f * kPanelRows + row) * 8);
       }
     }
   }
@@ -123,8 +133,8 @@ struct QuantGroup {
     }
   }
 
-  __device__ __forceinline__ void LoadHeader(const std::byte* panel, uint32_t group, uint32_t g) {
-    const std::byte* base = panel + HeaderAt(FormatOf(kType), group);
+  // Of a K type, from the header of its block of 256 at `base`.
+  __device__ __forceinline__ void LoadHeader(const std::byte* base, uint32_t g) {
 #pragma unroll
     for (uint32_t r = 0; r < 2; ++r) {
       header[r] = ReadAs<uint4>(base + (g + 8 * r) * 16);

@@ -24,11 +24,23 @@ struct Warp {
   unsigned arrived = 0;
 };
 
+struct AsyncCopy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+// A thread's copies: `ends` are where its groups end in the list.
+struct ThreadCopies {
+  std::vector<AsyncCopy> list;
+  std::vector<size_t> ends;
+};
+
 // The block that runs. One a thread: launches are never nested.
 struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<ThreadStatus> status;
   std::vector<Warp> warps;
+  std::vector<ThreadCopies> copies;
   std::vector<std::byte> shared;
   unsigned threads = 0;
   unsigned at_barrier = 0;
@@ -73,6 +85,11 @@ void Start(Block& block, unsigned threads) {
   block.threads = threads;
   block.status.assign(threads, ThreadStatus::kReady);
   block.warps.assign((threads + kWarp - 1) / kWarp, Warp{});
+  if (block.copies.size() < threads) block.copies.resize(threads);
+  for (ThreadCopies& copies : block.copies) {
+    copies.list.clear();
+    copies.ends.clear();
+  }
   block.at_barrier = 0;
   block.done = 0;
   std::memset(block.shared.data(), kPoison, block.shared.size());
@@ -153,6 +170,35 @@ void WarpRendezvous(void* slot, void (*operation)(void* const*)) {
   operation(warp.slots);
   warp.arrived = 0;
   for (unsigned i = first; i < first + kWarp; ++i) block.status[i] = ThreadStatus::kReady;
+}
+
+void BeginCopy(void* to, const void* from, size_t bytes) {
+  Block& block = TheBlock();
+  std::memset(to, kPoison, bytes);
+  block.copies[block.running].list.push_back({to, from, bytes});
+}
+
+void EndCopyGroup() {
+  ThreadCopies& copies = TheBlock().copies[TheBlock().running];
+  copies.ends.push_back(copies.list.size());
+}
+
+void FinishCopyGroups(size_t pending) {
+  ThreadCopies& copies = TheBlock().copies[TheBlock().running];
+  if (copies.ends.size() <= pending) return;
+  const size_t groups = copies.ends.size() - pending;
+  const size_t end = copies.ends[groups - 1];
+  for (size_t i = 0; i < end; ++i) {
+    const AsyncCopy& copy = copies.list[i];
+    if (copy.from == nullptr) {
+      std::memset(copy.to, 0, copy.bytes);
+    } else {
+      std::memcpy(copy.to, copy.from, copy.bytes);
+    }
+  }
+  copies.list.erase(copies.list.begin(), copies.list.begin() + static_cast<ptrdiff_t>(end));
+  copies.ends.erase(copies.ends.begin(), copies.ends.begin() + static_cast<ptrdiff_t>(groups));
+  for (size_t& left : copies.ends) left -= end;
 }
 
 std::byte* SharedMemory() { return TheBlock().shared.data(); }

@@ -3,8 +3,9 @@
 // No GPU.
 //
 // What it shows: wrong indices, masks, unpacking and reductions; shared memory that is read before
-// it is written (a block's starts as NaN) or overrun (a guard lies behind it); a barrier that not
-// all threads reach; and, since blocks run their threads in alternating order, many a missing
+// it is written (a block's starts as NaN) or overrun (a guard lies behind it), or before an
+// asynchronous copy was waited for (its target is NaN until then); a barrier that not all threads
+// reach; and, since blocks run their threads in alternating order, many a missing
 // barrier. What it cannot show: speed, bank conflicts, memory ordering between blocks, and whether
 // a real device computes as the operations of platform.h say.
 #pragma once
@@ -35,6 +36,13 @@ void BlockBarrier();
 
 // All 32 lanes bring a slot; the last to come runs operation(slots) for all, and then all go on.
 void WarpRendezvous(void* slot, void (*operation)(void* const* slots));
+
+// Asynchronous copies of the running thread, in groups: they are made when their group is waited
+// for, as late as CUDA allows, and their targets are NaN from the beginning on. Zeros from nullptr.
+void BeginCopy(void* to, const void* from, size_t bytes);
+void EndCopyGroup();
+// All but the newest `pending` groups.
+void FinishCopyGroups(size_t pending);
 
 // The running block's dynamic shared memory.
 std::byte* SharedMemory();

@@ -57,8 +57,9 @@ __global__ void Int8Tile(const int8_t* a, const int8_t* b, int32_t* c) {
       fb[i] |= uint32_t{static_cast<uint8_t>(b[(i * 16 + 4 * t + j) * 8 + g])} << (8 * j);
     }
   }
-  int32_t fc[4] = {1, 2, 3, 4};
-  MmaS8(fc, fa, fb);
+  const int32_t start[4] = {1, 2, 3, 4};
+  int32_t fc[4];
+  MmaS8(fc, fa, fb, start);
   for (uint32_t i = 0; i < 4; ++i) c[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = fc[i];
 }
 
@@ -142,6 +143,32 @@ TEST(CudaEmulationTest, SharedMemoryStartsPoisonedAndMissingBarriersShow) {
   int stale = 0;
   for (float value : to) stale += std::isnan(value) ? 1 : 0;
   EXPECT_GT(stale, 0);
+}
+
+// Two groups of copies, of which `waited` are waited for.
+__global__ void CopyAhead(const float* from, int waited, float* to) {
+  auto* shared = reinterpret_cast<float*>(DynamicShared());
+  CopyAsync16(shared, from, true);
+  CommitCopies();
+  CopyAsync16(shared + 4, from + 4, false);
+  CopyAsync4(shared + 8, from + 8);
+  CommitCopies();
+  if (waited == 1) WaitCopies<1>();
+  if (waited == 2) WaitCopies<0>();
+  for (int i = 0; i < 9; ++i) to[i] = shared[i];
+}
+
+TEST(CudaEmulationTest, AsynchronousCopiesAreThereOnceWaitedFor) {
+  const std::vector<float> from = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+  for (int waited : {0, 1, 2}) {
+    std::vector<float> to(9);
+    Launch("test", CopyAhead, dim3(1), dim3(1), 36, nullptr, from.data(), waited, to.data());
+    for (size_t i = 0; i < 9; ++i) {
+      const bool there = i < 4 ? waited >= 1 : waited == 2;
+      const float want = i < 4 || i == 8 ? from[i] : 0.0f;  // what is not inside is zero
+      EXPECT_TRUE(there ? to[i] == want : std::isnan(to[i])) << waited << " " << i;
+    }
+  }
 }
 
 }  // namespace

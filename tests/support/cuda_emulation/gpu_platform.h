@@ -88,22 +88,20 @@ T LoadOnce(const T* from) {
   return value;
 }
 
-void MmaS8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
-void MmaS8Half(int32_t (&c)[4], const uint32_t (&a)[2], uint32_t b);
+void MmaS8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const int32_t (&c)[4]);
+void MmaS8Half(int32_t (&d)[4], const uint32_t (&a)[2], uint32_t b, const int32_t (&c)[4]);
 void MmaBf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void MmaF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
 void LoadTransposed(uint32_t (&to)[4], const void* row);
 
-// At once: what is read before the wait is not caught here.
 inline void CopyAsync16(void* to, const void* from, bool inside) {
-  if (inside) {
-    std::memcpy(to, from, 16);
-  } else {
-    std::memset(to, 0, 16);
-  }
+  BeginCopy(to, inside ? from : nullptr, 16);
 }
-inline void CommitCopies() {}
+inline void CopyAsync4(void* to, const void* from) { BeginCopy(to, from, 4); }
+inline void CommitCopies() { EndCopyGroup(); }
 template <int kPending>
-void WaitCopies() {}
+void WaitCopies() {
+  FinishCopyGroups(kPending);
+}
 
 }  // namespace tandem::cuda

@@ -36,12 +36,13 @@ float TowardsZero(double value) {
 
 template <typename C>
 struct MmaSlot {
-  C* c;
+  C* d;
   const uint32_t* a;
   const uint32_t* b;
+  const C* c;
 };
 
-// c (16, 8) += a (16, 16) b (16, 8) of 16-bit floats.
+// d (16, 8) = c + a (16, 16) b (16, 8) of 16-bit floats.
 template <float (*kWiden)(uint16_t)>
 void MultiplyFloats(void* const* slots) {
   double a[16][16];
@@ -67,17 +68,17 @@ void MultiplyFloats(void* const* slots) {
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
-    float* c = static_cast<const MmaSlot<float>*>(slots[lane])->c;
+    const auto* slot = static_cast<const MmaSlot<float>*>(slots[lane]);
     const int g = lane / 4, t = lane % 4;
     for (int i = 0; i < 4; ++i) {
-      c[i] = TowardsZero(c[i] + sums[g + i / 2 * 8][2 * t + i % 2]);
+      slot->d[i] = TowardsZero(slot->c[i] + sums[g + i / 2 * 8][2 * t + i % 2]);
     }
   }
 }
 
 int32_t ByteAt(uint32_t word, int i) { return static_cast<int8_t>(word >> (8 * i)); }
 
-// c (16, 8) += a (16, 16 * kHalves) b (16 * kHalves, 8) of int8.
+// d (16, 8) = c + a (16, 16 * kHalves) b (16 * kHalves, 8) of int8.
 template <int kHalves>
 void MultiplyBytes(void* const* slots) {
   int32_t a[16][16 * kHalves];
@@ -100,9 +101,9 @@ void MultiplyBytes(void* const* slots) {
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
-    int32_t* c = static_cast<const MmaSlot<int32_t>*>(slots[lane])->c;
+    const auto* slot = static_cast<const MmaSlot<int32_t>*>(slots[lane]);
     const int g = lane / 4, t = lane % 4;
-    for (int i = 0; i < 4; ++i) c[i] += sums[g + i / 2 * 8][2 * t + i % 2];
+    for (int i = 0; i < 4; ++i) slot->d[i] = slot->c[i] + sums[g + i / 2 * 8][2 * t + i % 2];
   }
 }
 
@@ -145,20 +146,20 @@ bool AllLanes(bool holds) {
   return slot.all;
 }
 
-void MmaS8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  MmaSlot<int32_t> slot{c, a, b};
+void MmaS8(int32_t (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const int32_t (&c)[4]) {
+  MmaSlot<int32_t> slot{d, a, b, c};
   WarpRendezvous(&slot, MultiplyBytes<2>);
 }
-void MmaS8Half(int32_t (&c)[4], const uint32_t (&a)[2], uint32_t b) {
-  MmaSlot<int32_t> slot{c, a, &b};
+void MmaS8Half(int32_t (&d)[4], const uint32_t (&a)[2], uint32_t b, const int32_t (&c)[4]) {
+  MmaSlot<int32_t> slot{d, a, &b, c};
   WarpRendezvous(&slot, MultiplyBytes<1>);
 }
 void MmaBf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  MmaSlot<float> slot{c, a, b};
+  MmaSlot<float> slot{c, a, b, c};
   WarpRendezvous(&slot, MultiplyFloats<WidenBf16>);
 }
 void MmaF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  MmaSlot<float> slot{c, a, b};
+  MmaSlot<float> slot{c, a, b, c};
   WarpRendezvous(&slot, MultiplyFloats<WidenF16>);
 }
 

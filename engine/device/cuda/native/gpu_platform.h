@@ -61,18 +61,21 @@ __device__ __forceinline__ T LoadOnce(const T* from) {
   return __ldcs(from);
 }
 
-__device__ __forceinline__ void MmaS8(int32_t (&c)[4], const uint32_t (&a)[4],
-                                      const uint32_t (&b)[2]) {
+// Integer products start from c, which stays: d = a b + c.
+__device__ __forceinline__ void MmaS8(int32_t (&d)[4], const uint32_t (&a)[4],
+                                      const uint32_t (&b)[2], const int32_t (&c)[4]) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+      "{%10,%11,%12,%13};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]), "r"(c[1]),
+        "r"(c[2]), "r"(c[3]));
 }
-__device__ __forceinline__ void MmaS8Half(int32_t (&c)[4], const uint32_t (&a)[2], uint32_t b) {
+__device__ __forceinline__ void MmaS8Half(int32_t (&d)[4], const uint32_t (&a)[2], uint32_t b,
+                                          const int32_t (&c)[4]) {
   asm("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5}, {%6}, "
-      "{%0,%1,%2,%3};"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(b));
+      "{%7,%8,%9,%10};"
+      : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b), "r"(c[0]), "r"(c[1]), "r"(c[2]), "r"(c[3]));
 }
 __device__ __forceinline__ void MmaBf16(float (&c)[4], const uint32_t (&a)[4],
                                         const uint32_t (&b)[2]) {
@@ -108,6 +111,11 @@ __device__ __forceinline__ void CopyAsync16(void* to, const void* from, bool ins
                :
                : "r"(address), "l"(from), "r"(bytes)
                : "memory");
+}
+// The same of 4 bytes.
+__device__ __forceinline__ void CopyAsync4(void* to, const void* from) {
+  const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" : : "r"(address), "l"(from) : "memory");
 }
 __device__ __forceinline__ void CommitCopies() {
   asm volatile("cp.async.commit_group;" ::: "memory");
