@@ -54,12 +54,20 @@ class ForwardingOps : public Ops {
                  std::span<const SequenceRows> sequences, const KvView& kv, float* out) override {
     Inner().Attention(q, q_heads, window, sequences, kv, out);
   }
+  uint64_t TopKBytes(uint64_t n, uint32_t width, uint32_t k) const override {
+    return inner_->TopKBytes(n, width, k);
+  }
+  void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, std::byte* scratch,
+            TopEntry* out) override {
+    Inner().TopK(x, n, width, k, scratch, out);
+  }
   void Zero(float* x, uint64_t n) override { Inner().Zero(x, n); }
   void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
                 uint64_t width, uint64_t rows) override {
     Inner().CopyRows(from, from_stride, to, to_stride, width, rows);
   }
   void Finish() override { Inner().Finish(); }
+  OpsRecorder* recorder() override { return Inner().recorder(); }
 
  protected:
   explicit ForwardingOps(std::unique_ptr<Ops> inner) : inner_(std::move(inner)) {}

@@ -111,6 +111,43 @@ struct RopeParams {
   float magnitude = 1.0f;  // the rotated part of q and k is multiplied by it (YaRN)
 };
 
+// A value of a row and its column, among the largest of the row.
+struct TopEntry {
+  float value = 0;
+  int32_t id = 0;
+};
+inline constexpr int32_t kNoEntry = -1;     // id: the row has no more
+inline constexpr int32_t kNotANumber = -2;  // id, of all of a row's entries: it has a NaN
+inline constexpr uint32_t kMostTopK = 64;
+
+// The rows of one microbatch, as Embed, RopeAndStore and Attention are told of them.
+struct StepRows {
+  std::span<const int32_t> ids;
+  std::span<const SequenceRows> sequences;
+};
+
+// The device's tables of one recorded step.
+class RecordedRows {
+ public:
+  virtual ~RecordedRows() = default;
+};
+
+// Ops of a device whose queues can be recorded (engine/device/recorder.h). Kernels of a recorded
+// step read what differs from one replay to the next - ids, positions, pages, lengths - from tables
+// in the device's memory, and leave early where a shorter sequence has no work for them.
+class OpsRecorder {
+ public:
+  virtual ~OpsRecorder() = default;
+  // From here to End the ops are being recorded. Called before the queues' own recording begins, so
+  // it may allocate. Spans of ids and sequences handed to ops are those of `rows`; none of their
+  // sequences will be longer than `positions`, new rows included. Throws Error(kDevice).
+  virtual void Begin(std::span<const StepRows> rows, uint32_t positions) = 0;
+  virtual std::unique_ptr<RecordedRows> End() = 0;
+  // Asks for the tables to be filled for one replay, which is asked for next. As many microbatches,
+  // and rows in each, as were recorded. Spans have been read on return.
+  virtual void Fill(RecordedRows& recorded, std::span<const StepRows> rows) = 0;
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -159,6 +196,12 @@ class Ops {
   virtual void Attention(const float* q, uint32_t q_heads, uint32_t window,
                          std::span<const SequenceRows> sequences, const KvView& kv, float* out) = 0;
 
+  // out (n, k) = the k largest values of each row of x (n, width), best first, equal ones by
+  // column; k is 1 to kMostTopK. `scratch` has TopKBytes, at a multiple of 16.
+  virtual uint64_t TopKBytes(uint64_t n, uint32_t width, uint32_t k) const = 0;
+  virtual void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, std::byte* scratch,
+                    TopEntry* out) = 0;
+
   // x (n) = 0.
   virtual void Zero(float* x, uint64_t n) = 0;
   // Copies `rows` runs of `width` floats; strides in floats. The two do not overlap.
@@ -167,6 +210,8 @@ class Ops {
   // Waits for all that was asked. Throws Error(kDevice) naming the op that failed; a device that
   // has failed once fails every call after.
   virtual void Finish() = 0;
+  // Null where steps cannot be recorded. Ask anew before each use.
+  virtual OpsRecorder* recorder() { return nullptr; }
 };
 
 struct CpuOpsOptions {

@@ -61,6 +61,10 @@ void CheckAttention(const KvView& kv, uint32_t q_heads) {
         "kernels: KV pages overlap");
 }
 
+void CheckTopK(uint32_t width, uint32_t k) {
+  Check(width > 0 && k >= 1 && k <= kMostTopK, "kernels: TopK of 1 to 64 values of a row");
+}
+
 void CheckSequences(std::span<const SequenceRows> sequences) {
   for (const SequenceRows& sequence : sequences) {
     Check(sequence.n_rows == 0 || sequence.pages != nullptr, "kernels: sequence without pages");

@@ -18,6 +18,7 @@ void CheckPack(const TensorView& tensor, const PackedMatrix& out, uint64_t bytes
 void CheckMatMul(const PreparedRows& x, const MatMulTask& task, RowForm form);
 void CheckRope(const RopeParams& rope, const KvView& kv, uint32_t q_heads);
 void CheckAttention(const KvView& kv, uint32_t q_heads);
+void CheckTopK(uint32_t width, uint32_t k);
 void CheckSequences(std::span<const SequenceRows> sequences);
 
 }  // namespace tandem

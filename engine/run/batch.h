@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/plan/plan.h"
+#include "kernels/ops.h"
 
 namespace tandem {
 
@@ -22,6 +23,9 @@ struct StepBatch {
   ProgramKind kind = ProgramKind::kPrefill;
   uint32_t lane = 0;
   std::vector<BatchSequence> sequences;
+  // So many of each sampled row's largest logits are enough to choose its id; 0: all logits are
+  // wanted.
+  uint32_t top_k = 0;
 };
 
 // A row of logits: which sequence of the batch it belongs to, and which of its rows.
@@ -38,6 +42,10 @@ class LogitsSink {
   // choice get any id.
   virtual void OnLogits(std::span<const SampledRow> rows, const float* logits,
                         std::span<int32_t> ids) = 0;
+  // The same from the k largest logits of each row, entries (rows.size(), k), where the batch says
+  // that they are enough and they were looked for on the device.
+  virtual void OnTopK(std::span<const SampledRow> rows, const TopEntry* entries, uint32_t k,
+                      std::span<int32_t> ids) = 0;
 };
 
 }  // namespace tandem

@@ -83,6 +83,10 @@ class EngineImpl final : public Engine, private LogitsSink {
   void UpdateGauges();
   void OnLogits(std::span<const SampledRow> rows, const float* logits,
                 std::span<int32_t> ids) override;
+  void OnTopK(std::span<const SampledRow> rows, const TopEntry* entries, uint32_t k,
+              std::span<int32_t> ids) override;
+  // The sequence whose next id a row of logits chooses; null where none does.
+  Sequence* ChosenBy(const SampledRow& row);
 
   EngineOptions options_;
   EngineInfo info_;

@@ -177,8 +177,7 @@ void EngineImpl::OnLogits(std::span<const SampledRow> rows, const float* logits,
       sequence.prompt_logits.resize(size_t{sequence.step_rows} * vocab);
       std::copy_n(row, vocab, sequence.prompt_logits.begin() + size_t{rows[i].row} * vocab);
     }
-    const bool last = sequence.n_stored + rows[i].row + 1 == sequence.context.size();
-    if (!last || sequence.max_tokens == 0) continue;
+    if (ChosenBy(rows[i]) == nullptr) continue;
     try {
       sequence.choice =
           sampler_->Choose(row, sequence.request.sampling, sequence.context, sequence.n_prompt,
@@ -188,6 +187,28 @@ void EngineImpl::OnLogits(std::span<const SampledRow> rows, const float* logits,
       sequence.error = error.what();
     }
   }
+}
+
+void EngineImpl::OnTopK(std::span<const SampledRow> rows, const TopEntry* entries, uint32_t k,
+                        std::span<int32_t> ids) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    ids[i] = 0;
+    Sequence* sequence = ChosenBy(rows[i]);
+    if (sequence == nullptr) continue;
+    try {
+      sequence->choice = sampler_->ChooseAmong(std::span(entries + i * k, k),
+                                               sequence->request.sampling, sequence->n_generated());
+      ids[i] = sequence->choice->id;
+    } catch (const Error& error) {
+      sequence->error = error.what();
+    }
+  }
+}
+
+Sequence* EngineImpl::ChosenBy(const SampledRow& row) {
+  Sequence* sequence = (*members_)[row.sequence];
+  const bool last = sequence->n_stored + row.row + 1 == sequence->context.size();
+  return last && sequence->max_tokens > 0 ? sequence : nullptr;
 }
 
 void EngineImpl::EndStep(uint32_t index) {

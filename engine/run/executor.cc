@@ -59,7 +59,7 @@ void Executor::Run(const StepBatch& batch, LogitsSink& sink) {
   trace_.op_time.assign(n_ops, Nanos{0});
   ledger_.BeginStep(compiled.program->kind);
   if (order_ != nullptr) {
-    RunQueued(index, laid_anew, sink);
+    RunQueued(index, batch, laid_anew, sink);
     return;
   }
   const int64_t origin = SteadyNow();

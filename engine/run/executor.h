@@ -8,8 +8,9 @@
 //
 // Nothing here looks into a device's memory. On devices that work on their own time the whole list
 // is asked for, in list order and with waits between queues where ops depend on one another
-// (step_order.h), and times come from the devices; logits are copied to the host's memory and
-// handed over when the rest of the step is under way.
+// (step_order.h), and times come from the devices; logits, or the largest of them where these are
+// enough to choose ids by, are copied to the host's memory and handed over when the rest of the
+// step is under way.
 //
 // One thread. An Error from Run leaves the executor usable: the step's rows are lost, nothing else.
 // (A device that has failed for good fails every step after it.)
@@ -124,9 +125,11 @@ class Executor {
   size_t ProgramIndex(ProgramKind kind, uint32_t lane) const;
 
   // A step on devices with queues (executor_queued.cc).
-  void RunQueued(size_t program_index, bool laid_anew, LogitsSink& sink);
+  void RunQueued(size_t program_index, const StepBatch& batch, bool laid_anew, LogitsSink& sink);
   void AskForSteps(LogitsSink& sink);
+  void SizeLanding(uint32_t top_k);
   void SendLogits(uint32_t index, LogitsSink& sink);
+  void SendTopK(const CompiledOp& op, uint64_t first, uint64_t count, uint64_t at);
   void TakeLogits(LogitsSink& sink);
   void ReadOverlap();
 
@@ -193,7 +196,7 @@ class Executor {
   std::vector<ScratchRoom> kernel_rooms_, comm_rooms_;
   Buffer host_ids_;                   // sampled ids as the host sees them
   std::unique_ptr<StepOrder> order_;  // where devices work on their own time
-  Buffer host_logits_;                // likewise: logits on their way to the sink
+  Buffer host_logits_;  // likewise: logits, or their largest, on their way to the sink
 
   // The step at hand; memory kept from step to step.
   std::vector<Microbatch> microbatches_;
@@ -220,6 +223,8 @@ class Executor {
     uint64_t at = 0;  // row of host_logits_
   };
   std::vector<PendingLogits> pending_;
+  uint32_t top_k_ = 0;        // largest logits a row that cross to the host; 0: all logits do
+  uint64_t landing_row_ = 0;  // bytes of host_logits_ that a row takes
   std::vector<std::pair<uint32_t, Nanos>> sampled_;  // SAMPLE ops, and when their ids were chosen
   StepTrace trace_;
 };

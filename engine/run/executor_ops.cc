@@ -11,15 +11,6 @@ namespace {
 
 bool IsMlp(const Block& block) { return block.kind == BlockKind::kMlp; }
 
-// The most rows, of `want`, whose `bytes(rows)` fit; at least one.
-template <typename BytesOf>
-uint32_t RowsThatFit(uint32_t want, uint64_t room, const BytesOf& bytes) {
-  uint32_t rows = want;
-  while (rows > 1 && bytes(rows) > room) rows = (rows + 1) / 2;
-  Check(bytes(rows) <= room, "executor: scratch for one row");
-  return rows;
-}
-
 // The part of `slice` that belongs to elements [begin, end) of `count` output rows or input columns
 // an element: rows when the matrix is cut by rows, columns when by columns.
 MatrixSlice RowsOf(const PackedMatrix& w, uint64_t begin, uint64_t end) {

@@ -9,9 +9,11 @@
 
 namespace tandem {
 
-void Executor::RunQueued(size_t program_index, bool laid_anew, LogitsSink& sink) {
+void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid_anew,
+                         LogitsSink& sink) {
   pending_.clear();
   sampled_.clear();
+  SizeLanding(batch.top_k);
   try {
     order_->BeginStep(program_index, laid_, layouts_[program_index].layout, !laid_anew);
     AskForSteps(sink);
@@ -44,12 +46,19 @@ void Executor::AskForSteps(LogitsSink& sink) {
   }
 }
 
+// What a sampled row sends to the host in this step.
+void Executor::SizeLanding(uint32_t top_k) {
+  const uint64_t row_bytes = uint64_t{graph_.config.vocab} * sizeof(float);
+  const uint64_t entry_bytes = uint64_t{top_k} * sizeof(TopEntry);
+  top_k_ = entry_bytes <= row_bytes ? top_k : 0;
+  landing_row_ = top_k_ > 0 ? entry_bytes : row_bytes;
+}
+
 void Executor::SendLogits(uint32_t index, LogitsSink& sink) {
   const CompiledOp& op = programs_[trace_.program_index].ops[index];
   const Microbatch& mb = microbatches_[op.op->microbatch];
   const ValueMemory& logits = Value(op.op->in[0]);
-  const uint64_t row_bytes = uint64_t{logits.width} * sizeof(float);
-  const uint64_t room = host_logits_.size() / row_bytes;
+  const uint64_t room = host_logits_.size() / landing_row_;
   uint64_t at = pending_.empty() ? 0 : pending_.back().at + pending_.back().count;
   DeviceQueue& queue = *QueueOf(op, 0);
   for (uint64_t done = 0; done < mb.sampled.size();) {
@@ -59,15 +68,43 @@ void Executor::SendLogits(uint32_t index, LogitsSink& sink) {
       at = 0;
     }
     const uint64_t count = std::min<uint64_t>(room - at, mb.sampled.size() - done);
-    queue.Copy(
-        QueueCopy{.to = host_logits_.data() + at * row_bytes,
-                  .from = reinterpret_cast<const std::byte*>(logits.data + done * logits.width),
-                  .row_bytes = count * row_bytes});
-    // What crosses here is the logits: ids are chosen on the host's side.
-    ledger_.Book(op.op->devices[0], kHost, op.transport->path(), Bytes{count * row_bytes});
+    if (top_k_ > 0) {
+      SendTopK(op, done, count, at);
+    } else {
+      queue.Copy(
+          QueueCopy{.to = host_logits_.data() + at * landing_row_,
+                    .from = reinterpret_cast<const std::byte*>(logits.data + done * logits.width),
+                    .row_bytes = count * landing_row_});
+    }
+    // What crosses here is what ids are chosen by, on the host's side.
+    ledger_.Book(op.op->devices[0], kHost, op.transport->path(), Bytes{count * landing_row_});
     pending_.push_back(PendingLogits{index, done, count, at});
     done += count;
     at += count;
+  }
+}
+
+// The largest logits of rows [first, first + count), to row `at` of host_logits_.
+void Executor::SendTopK(const CompiledOp& op, uint64_t first, uint64_t count, uint64_t at) {
+  const ValueMemory& logits = Value(op.op->in[0]);
+  const ScratchRoom room = kernel_rooms_[DeviceIndex(op.op->devices[0])];
+  Ops& ops = OpsOf(op);
+  const auto bytes = [&](uint64_t rows) {
+    return Scratch::Room(ops.TopKBytes(rows, logits.width, top_k_)) +
+           Scratch::Room(rows * landing_row_);
+  };
+  const uint32_t most = RowsThatFit(static_cast<uint32_t>(count), room.size, bytes);
+  for (uint64_t done = 0; done < count; done += most) {
+    const uint64_t rows = std::min<uint64_t>(most, count - done);
+    Scratch scratch(room);
+    auto* work = scratch.Take<std::byte>(ops.TopKBytes(rows, logits.width, top_k_));
+    auto* entries = scratch.Take<TopEntry>(rows * top_k_);
+    ops.TopK(logits.data + (first + done) * logits.width, rows, logits.width, top_k_, work,
+             entries);
+    // In the same queue: the scratch is free for what comes after.
+    QueueOf(op, 0)->Copy(QueueCopy{.to = host_logits_.data() + (at + done) * landing_row_,
+                                   .from = reinterpret_cast<const std::byte*>(entries),
+                                   .row_bytes = rows * landing_row_});
   }
 }
 
@@ -75,11 +112,15 @@ void Executor::TakeLogits(LogitsSink& sink) {
   for (const PendingLogits& part : pending_) {
     const Op& op = *programs_[trace_.program_index].ops[part.op].op;
     order_->FinishOp(part.op);
-    const Microbatch& mb = microbatches_[op.microbatch];
-    const uint64_t width = graph_.config.vocab;
-    sink.OnLogits(std::span(mb.sampled).subspan(part.first, part.count),
-                  host_logits_.as<float>() + part.at * width,
-                  std::span(host_ids_.as<int32_t>(), part.count));
+    const std::span<const SampledRow> rows =
+        std::span(microbatches_[op.microbatch].sampled).subspan(part.first, part.count);
+    const std::byte* landed = host_logits_.data() + part.at * landing_row_;
+    const std::span ids(host_ids_.as<int32_t>(), part.count);
+    if (top_k_ > 0) {
+      sink.OnTopK(rows, reinterpret_cast<const TopEntry*>(landed), top_k_, ids);
+    } else {
+      sink.OnLogits(rows, reinterpret_cast<const float*>(landed), ids);
+    }
     sampled_.emplace_back(part.op, order_->HostNow());
   }
   pending_.clear();

@@ -14,6 +14,8 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 constexpr uint32_t kLanes = 16;
+constexpr const char* kNan = "a logit is not a number";
+constexpr const char* kInfinite = "the largest logit is infinite";
 
 // The finaliser of splitmix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number
 // generators").
@@ -22,6 +24,11 @@ uint64_t Mix(uint64_t x) {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
   return x ^ (x >> 31);
+}
+
+bool Penalises(const SamplingParams& params) {
+  return params.repetition_penalty != 1.0 || params.presence_penalty != 0.0 ||
+         params.frequency_penalty != 0.0 || !params.logit_bias.empty();
 }
 
 [[noreturn]] void FailLogits(const char* what) {
@@ -78,10 +85,9 @@ Choice Sampler::Choose(const float* logits, const SamplingParams& params,
                        std::span<const int32_t> context, uint32_t n_prompt, uint32_t index,
                        int logprobs) {
   const Largest plain = FindLargest(logits, vocab_);
-  if (plain.index == vocab_) FailLogits("a logit is not a number");
-  if (!std::isfinite(plain.value)) FailLogits("the largest logit is infinite");
-  const bool penalised = params.repetition_penalty != 1.0 || params.presence_penalty != 0.0 ||
-                         params.frequency_penalty != 0.0 || !params.logit_bias.empty();
+  if (plain.index == vocab_) FailLogits(kNan);
+  if (!std::isfinite(plain.value)) FailLogits(kInfinite);
+  const bool penalised = Penalises(params);
   Choice choice;
   choice.id = static_cast<int32_t>(plain.index);
   if (penalised || params.temperature > 0) {
@@ -91,10 +97,44 @@ Choice Sampler::Choose(const float* logits, const SamplingParams& params,
     if (best.index == vocab_ || !std::isfinite(best.value)) {
       FailLogits("penalties and bias leave no token that can be chosen");
     }
-    choice.id =
-        params.temperature > 0 ? Draw(params, best.value, index) : static_cast<int32_t>(best.index);
+    choice.id = static_cast<int32_t>(best.index);
+    if (params.temperature > 0) {
+      TakeCandidates(params.top_k);
+      choice.id = Draw(params, best.value, index);
+    }
   }
   if (logprobs >= 0) LogProbs(logits, plain.value, logprobs, choice);
+  return choice;
+}
+
+uint32_t EntriesToChoose(const SamplingParams& params, int logprobs) {
+  if (logprobs >= 0 || Penalises(params)) return 0;
+  if (params.temperature <= 0) return 1;
+  // One more than is drawn among says whether there were more.
+  return params.top_k > 0 && params.top_k < kMostTopK ? params.top_k + 1 : 0;
+}
+
+Choice Sampler::ChooseAmong(std::span<const TopEntry> entries, const SamplingParams& params,
+                            uint32_t index) {
+  const TopEntry& best = entries.front();
+  if (best.id == kNotANumber) FailLogits(kNan);
+  if (!std::isfinite(best.value)) FailLogits(kInfinite);
+  Choice choice;
+  choice.id = best.id;
+  if (params.temperature <= 0) return choice;
+  candidates_.clear();
+  for (const TopEntry& entry : entries.first(EntriesToChoose(params, -1))) {
+    if (entry.id < 0 || entry.value == kMinusInfinity) break;
+    candidates_.push_back(Candidate{entry.value, entry.id});
+  }
+  // As TakeCandidates leaves them: the best in order, or all of them by id.
+  if (candidates_.size() > params.top_k) {
+    candidates_.resize(params.top_k);
+  } else {
+    std::sort(candidates_.begin(), candidates_.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+  }
+  choice.id = Draw(params, best.value, index);
   return choice;
 }
 
@@ -159,7 +199,6 @@ void Sampler::KeepNucleus(double p) {
 }
 
 int32_t Sampler::Draw(const SamplingParams& params, float largest, uint32_t index) {
-  TakeCandidates(params.top_k);
   for (Candidate& candidate : candidates_) {
     const double scaled = (static_cast<double>(candidate.value) - largest) / params.temperature;
     candidate.value = std::exp(static_cast<float>(scaled));

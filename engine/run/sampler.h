@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "engine/run/engine.h"
+#include "kernels/ops.h"
 
 namespace tandem {
 
@@ -36,13 +37,18 @@ class Sampler {
   Choice Choose(const float* logits, const SamplingParams& params, std::span<const int32_t> context,
                 uint32_t n_prompt, uint32_t index, int logprobs);
 
+  // The same id as from all the logits, out of their largest. REQUIRES: as many entries as
+  // EntriesToChoose says, or more.
+  Choice ChooseAmong(std::span<const TopEntry> entries, const SamplingParams& params,
+                     uint32_t index);
+
  private:
   struct Candidate {
     float value;  // the logit, then its weight exp((logit - max) / temperature)
     int32_t id;
   };
   void Penalise(const SamplingParams& params, std::span<const int32_t> context, uint32_t n_prompt);
-  int32_t Draw(const SamplingParams& params, float largest, uint32_t index);
+  int32_t Draw(const SamplingParams& params, float largest, uint32_t index);  // of candidates_
   void TakeCandidates(uint32_t k);
   void KeepNucleus(double p);
   static bool Better(const Candidate& a, const Candidate& b);  // ties to the lowest id
@@ -53,6 +59,10 @@ class Sampler {
   std::vector<uint32_t> counts_;  // of tokens in the context; zero between calls
   std::vector<Candidate> candidates_;
 };
+
+// How many of a row's largest logits are enough to choose an id by; 0 where all are needed: for log
+// probabilities, penalties, bias, and draws among more tokens than a device gives.
+uint32_t EntriesToChoose(const SamplingParams& params, int logprobs);
 
 // Throws Error(kInvalidArgument) naming the field when a parameter is out of its range.
 void ValidateSampling(const SamplingParams& params, uint32_t vocab);

@@ -7,6 +7,27 @@
 #include "engine/base/check.h"
 
 namespace tandem {
+namespace {
+
+// So that few different numbers are asked for: each is a program of its own where steps are
+// recorded.
+constexpr uint32_t kEntriesStep = 16;
+
+// What choosing the ids of the batch's rows takes: the most of any.
+uint32_t EntriesOf(const StepBatch& batch, std::span<Sequence* const> members) {
+  uint32_t most = 1;
+  for (size_t i = 0; i < members.size(); ++i) {
+    if (batch.sequences[i].sampled == 0) continue;
+    const Request& request = members[i]->request;
+    const uint32_t entries =
+        request.prompt_logits ? 0 : EntriesToChoose(request.sampling, request.logprobs);
+    if (entries == 0) return 0;
+    most = std::max(most, entries);
+  }
+  return most == 1 ? 1 : (most + kEntriesStep - 1) / kEntriesStep * kEntriesStep;
+}
+
+}  // namespace
 
 Scheduler::Scheduler(const SchedulerLimits& limits)
     : limits_(limits),
@@ -79,6 +100,7 @@ void Scheduler::BuildBatch(uint32_t index, ProgramKind kind, StepBatch& batch,
   } else {
     BuildDecode(lane, batch, members);
   }
+  batch.top_k = EntriesOf(batch, members);
 }
 
 void Scheduler::BuildPrefill(Lane& lane, uint32_t index, StepBatch& batch,

@@ -46,4 +46,13 @@ T* TakeBack(ScratchRoom& room, uint64_t n) {
   return reinterpret_cast<T*>(room.data + room.size);
 }
 
+// The most rows, of `want`, whose `bytes(rows)` fit; at least one.
+template <typename BytesOf>
+uint32_t RowsThatFit(uint32_t want, uint64_t room, const BytesOf& bytes) {
+  uint32_t rows = want;
+  while (rows > 1 && bytes(rows) > room) rows = (rows + 1) / 2;
+  Check(bytes(rows) <= room, "executor: scratch for one row");
+  return rows;
+}
+
 }  // namespace tandem

@@ -18,6 +18,7 @@
 #include "kernels/cpu/panel.h"
 #include "kernels/cpu/rope_table.h"
 #include "kernels/cpu/tier.h"
+#include "kernels/cpu/top_k.h"
 #include "kernels/cpu/two_parts.h"
 #include "kernels/int8_block.h"
 #include "kernels/validate.h"
@@ -153,6 +154,13 @@ class CpuOps final : public Ops {
     CheckAttention(kv, q_heads);
     CheckSequences(sequences);
     attention_.Run(q, q_heads, window, sequences, kv, out);
+  }
+
+  uint64_t TopKBytes(uint64_t, uint32_t, uint32_t) const override { return 0; }
+  void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, std::byte*,
+            TopEntry* out) override {
+    CheckTopK(width, k);
+    for (uint64_t row = 0; row < n; ++row) TopKOfRow(x + row * width, width, k, out + row * k);
   }
 
   void Zero(float* x, uint64_t n) override { std::fill_n(x, n, 0.0f); }

@@ -13,6 +13,7 @@
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/step_tables.h"
+#include "kernels/cuda/top_k.h"
 #include "kernels/validate.h"
 
 namespace tandem {
@@ -91,6 +92,15 @@ class CudaOps final : public Ops {
   void Attention(const float* q, uint32_t q_heads, uint32_t window,
                  std::span<const SequenceRows> sequences, const KvView& kv, float* out) override;
 
+  uint64_t TopKBytes(uint64_t n, uint32_t width, uint32_t k) const override {
+    return TopKScratch(n, width, k);
+  }
+  void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, std::byte* scratch,
+            TopEntry* out) override {
+    CheckTopK(width, k);
+    Check(n <= 65535, "kernels/cuda: TopK of more rows than a grid has");
+    if (n > 0) LaunchTopK(x, Narrow(n), width, k, scratch, out, Asked("top k"));
+  }
   void Zero(float* x, uint64_t n) override {
     if (n > 0) ZeroOnGpu(x, n * sizeof(float), Asked("zero"));
   }

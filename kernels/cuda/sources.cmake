@@ -12,4 +12,5 @@ set(cuda_kernel_sources
   prepare.cu
   rope.cu
   rows.cu
-  step_tables.cc)
+  step_tables.cc
+  top_k.cu)

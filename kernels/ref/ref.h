@@ -40,6 +40,7 @@ void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const Ro
                   std::span<const SequenceRows> sequences, const KvView& kv);
 void Attention(const float* q, uint32_t q_heads, uint32_t window,
                std::span<const SequenceRows> sequences, const KvView& kv, float* out);
+void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, TopEntry* out);
 
 // The stored bytes of row `row` (in the tensor's coordinates), from column `col` on.
 const std::byte* PackedRow(const PackedMatrix& w, uint64_t row, uint64_t col);

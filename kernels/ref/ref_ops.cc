@@ -92,6 +92,12 @@ class RefOps final : public Ops {
     CheckSequences(sequences);
     ref::Attention(q, q_heads, window, sequences, kv, out);
   }
+  uint64_t TopKBytes(uint64_t, uint32_t, uint32_t) const override { return 0; }
+  void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, std::byte*,
+            TopEntry* out) override {
+    CheckTopK(width, k);
+    ref::TopK(x, n, width, k, out);
+  }
   void Zero(float* x, uint64_t n) override { std::fill_n(x, n, 0.0f); }
   void CopyRows(const float* from, uint64_t from_stride, float* to, uint64_t to_stride,
                 uint64_t width, uint64_t rows) override {

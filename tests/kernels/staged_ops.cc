@@ -111,6 +111,17 @@ class StagedOps final : public Ops {
                      rows);
     Take(target, to, to_bytes);
   }
+  uint64_t TopKBytes(uint64_t n, uint32_t width, uint32_t k) const override {
+    return inner_->TopKBytes(n, width, k);
+  }
+  void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, std::byte* scratch,
+            TopEntry* out) override {
+    const Buffer rows = Bring(x, n * width * sizeof(float));
+    const Buffer room = Bring(scratch, TopKBytes(n, width, k));
+    const Buffer entries = Bring(out, n * k * sizeof(TopEntry));
+    inner_->TopK(rows.as<const float>(), n, width, k, room.data(), entries.as<TopEntry>());
+    Take(entries, out, n * k * sizeof(TopEntry));
+  }
   void Finish() override { inner_->Finish(); }
 
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,

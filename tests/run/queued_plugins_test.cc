@@ -133,12 +133,59 @@ TEST(QueuedPluginsTest, AStepReportsWhatTheDevicesSay) {
       EXPECT_LE(timeline.ops[i].end, timeline.length) << i;
     }
   }
-  // Logits cross to the host here, where ids are chosen.
+  // What a greedy choice takes crosses to the host, not the logits.
   uint64_t to_host = 0;
   for (const TrafficRow& row : log.steps[1].traffic) {
     if (row.dst.IsHost()) to_host += row.bytes.value;
   }
-  EXPECT_EQ(to_host, uint64_t{model->config().vocab} * sizeof(float));
+  EXPECT_EQ(to_host, sizeof(TopEntry));
+}
+
+// Bytes to the host in the last decode step of one request, which must choose the ids that the CPU
+// does.
+uint64_t BytesToChoose(const Request& request) {
+  const auto model = testing::TinyModel();
+  std::vector<std::vector<int32_t>> ids;
+  uint64_t bytes = 0;
+  for (bool fake : {false, true}) {
+    FakeMachine machine(1);
+    EngineOptions options = PluginOptions(model, "tensor_split", 2);
+    if (fake) options = On(machine, options);
+    std::unique_ptr<Engine> engine = Engine::Create(options);
+    testing::StepLog log;
+    engine->AddObserver(&log);
+    auto recorder = std::make_shared<Recorder>();
+    engine->Submit(request, recorder);
+    RunAll(*engine);
+    EXPECT_EQ(recorder->reason, FinishReason::kLength) << recorder->error;
+    ids.push_back(recorder->ids);
+    bytes = 0;
+    for (const TrafficRow& row : log.steps.back().traffic) {
+      if (row.dst.IsHost()) bytes += row.bytes.value;
+    }
+  }
+  EXPECT_EQ(ids[0], ids[1]);
+  return bytes;
+}
+
+TEST(QueuedPluginsTest, LogitsCrossToTheHostOnlyWhereTheyAreNeeded) {
+  const uint64_t all = uint64_t{testing::TinyModel()->config().vocab} * sizeof(float);
+  Request request = MakeRequest(Prompt(9), 12);
+  EXPECT_EQ(BytesToChoose(request), sizeof(TopEntry));
+  request.sampling.temperature = 1.5;
+  request.sampling.seed = 7;
+  EXPECT_EQ(BytesToChoose(request), all) << "a draw among all tokens";
+  request.sampling.top_k = 5;
+  EXPECT_EQ(BytesToChoose(request), 16 * sizeof(TopEntry));
+  request.sampling.top_p = 0.9;
+  request.sampling.min_p = 0.01;
+  request.sampling.top_k = 20;
+  EXPECT_EQ(BytesToChoose(request), 32 * sizeof(TopEntry));
+  request.sampling.frequency_penalty = 0.5;
+  EXPECT_EQ(BytesToChoose(request), all) << "penalties change any logit";
+  request.sampling = {};
+  request.logprobs = 2;
+  EXPECT_EQ(BytesToChoose(request), all);
 }
 
 TEST(QueuedPluginsTest, BytesBetweenDevicesAreThoseOfTheCpu) {

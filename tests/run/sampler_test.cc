@@ -38,6 +38,69 @@ SamplingParams Hot(double temperature = 1.0) {
   return params;
 }
 
+// What a device gives of a row.
+std::vector<TopEntry> EntriesOf(const std::vector<float>& logits, uint32_t k) {
+  std::vector<TopEntry> entries(k);
+  const auto width = static_cast<uint32_t>(logits.size());
+  MakeRefOps(ActivationType::kF32)->TopK(logits.data(), 1, width, k, nullptr, entries.data());
+  return entries;
+}
+
+TEST(SamplerTest, TheLargestAloneGiveTheSameIds) {
+  std::vector<float> logits(100);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    logits[i] = static_cast<float>(i * 37 % 23) / 4;  // with many that are equal
+    if (i % 5 == 0) logits[i] = -kInfinity;
+  }
+  // All but a few banned: fewer tokens than top_k.
+  std::vector<float> few(100, -kInfinity);
+  for (size_t i : {70u, 3u, 50u}) few[i] = static_cast<float>(i) / 50;
+  Sampler sampler(100);
+  for (const auto& row : {logits, few}) {
+    for (uint32_t top_k : {0u, 1u, 2u, 3u, 10u, 63u}) {
+      for (double top_p : {1.0, 0.7}) {
+        for (double min_p : {0.0, 0.2}) {
+          SamplingParams params = Hot(top_k == 0 ? 0.0 : 0.8);
+          params.top_k = top_k;
+          params.top_p = top_p;
+          params.min_p = min_p;
+          const uint32_t k = EntriesToChoose(params, -1);
+          ASSERT_EQ(k, top_k + 1);
+          const std::vector<TopEntry> entries = EntriesOf(row, k);
+          for (uint32_t index = 0; index < 50; ++index) {
+            ASSERT_EQ(sampler.ChooseAmong(entries, params, index).id,
+                      sampler.Choose(row.data(), params, {}, 0, index, -1).id)
+                << top_k << " " << top_p << " " << min_p << " draw " << index;
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(SamplerTest, SomeChoicesNeedAllLogits) {
+  SamplingParams params = Hot();
+  EXPECT_EQ(EntriesToChoose(params, -1), 0u) << "a draw among all tokens";
+  params.top_k = kMostTopK;
+  EXPECT_EQ(EntriesToChoose(params, -1), 0u);
+  params.top_k = 5;
+  EXPECT_EQ(EntriesToChoose(params, 0), 0u) << "a log probability";
+  params.logit_bias = {{3, -1.0f}};
+  EXPECT_EQ(EntriesToChoose(params, -1), 0u);
+  SamplingParams penalty;
+  penalty.repetition_penalty = 1.1;
+  EXPECT_EQ(EntriesToChoose(penalty, -1), 0u);
+  EXPECT_EQ(EntriesToChoose({}, -1), 1u);
+}
+
+TEST(SamplerTest, RefusesEntriesOfRowsWithoutAnAnswer) {
+  Sampler sampler(4);
+  for (float bad : {std::numeric_limits<float>::quiet_NaN(), kInfinity}) {
+    const std::vector<TopEntry> entries = EntriesOf({1, bad, 2, 3}, 1);
+    EXPECT_THROW(sampler.ChooseAmong(entries, {}, 0), Error) << bad;
+  }
+}
+
 TEST(SamplerTest, GreedyTakesTheLowestOfEquals) {
   EXPECT_EQ(Choose({1, 3, 3, 2}, {}), 1);
   EXPECT_EQ(Choose({5, 5, 5, 5}, {}), 0);

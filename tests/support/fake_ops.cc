@@ -92,6 +92,13 @@ class FakeOps final : public Ops {
       inner_.Attention(q, q_heads, window, own.Bind(), kv, out);
     });
   }
+  uint64_t TopKBytes(uint64_t n, uint32_t width, uint32_t k) const override {
+    return inner_.TopKBytes(n, width, k);
+  }
+  void TopK(const float* x, uint64_t n, uint32_t width, uint32_t k, std::byte* scratch,
+            TopEntry* out) override {
+    Ask([=, this] { inner_.TopK(x, n, width, k, scratch, out); });
+  }
   void Zero(float* x, uint64_t n) override {
     Ask([=, this] { inner_.Zero(x, n); });
   }
