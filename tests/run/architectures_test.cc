@@ -1,5 +1,5 @@
-// Every architecture and rotary scaling against transformers: tiny seeded models whose logits
-// tools/make-architecture-golden has written down (tests/golden/architectures.json).
+// Every architecture, rotary scaling and weight type against transformers: tiny seeded models whose
+// logits tools/make-architecture-golden has written down (tests/golden/architectures.json).
 //
 // The reference rounds keys and values to f16 as tandem's cache does, so what is left is the order
 // of sums, and now and then a key or value that falls to the other side when it is rounded.
@@ -9,11 +9,10 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "engine/model/gguf_writer.h"
 #include "tests/run/engine_fixture.h"
+#include "tests/run/golden_architectures.h"
 
 namespace tandem {
 namespace {
@@ -23,10 +22,8 @@ using nlohmann::json;
 // Every case, the plain ones and those of a weight type.
 const std::vector<json>& Cases() {
   static const std::vector<json> kCases = [] {
-    std::ifstream file("tests/golden/architectures.json");
-    const json golden = json::parse(file);
-    std::vector<json> cases = golden.at("cases");
-    for (const json& entry : golden.at("types")) cases.push_back(entry);
+    std::vector<json> cases = testing::ArchitectureCases();
+    for (json& entry : testing::TypedArchitectureCases()) cases.push_back(std::move(entry));
     return cases;
   }();
   return kCases;
@@ -57,10 +54,10 @@ std::vector<float> Logits(const std::shared_ptr<const Model>& model, const json&
   return got->prompt_logits;
 }
 
-// A sum of n terms in another order moves by about sqrt(n) * 2^-24 of its norm, four sums a layer; 8
-// stands for what norms and softmax amplify. A key or value near the middle of two f16 numbers may
-// round the other way, by twice as much as it did: a few of thousands, so they move logits by no more
-// than rounding all of them did.
+// A sum of n terms in another order moves by about sqrt(n) * 2^-24 of its norm, four sums a layer;
+// 8 stands for what norms and softmax amplify. A key or value near the middle of two f16 numbers
+// may round the other way, by twice as much as it did: a few of thousands, so they move logits by
+// no more than rounding all of them did.
 double Tolerance(const json& entry, const ModelConfig& config, const std::vector<float>& logits) {
   double largest = 0;
   for (float x : logits) largest = std::max<double>(largest, std::fabs(x));
@@ -99,9 +96,10 @@ TEST_P(ArchitecturesTest, ReadsBackFromAFileToTheSameBits) {
   WriteSyntheticGguf(spec, path);
   const auto read = LoadGguf(path);
   std::filesystem::remove(path);
-  EXPECT_EQ(read->weight_bytes(), MakeSyntheticModel(spec)->weight_bytes());
+  const auto made = MakeSyntheticModel(spec);
+  EXPECT_EQ(read->weight_bytes(), made->weight_bytes());
   EXPECT_TRUE(testing::SameBits(Logits(read, entry.at("ids"), "auto"),
-                                Logits(MakeSyntheticModel(spec), entry.at("ids"), "auto")));
+                                Logits(made, entry.at("ids"), "auto")));
 }
 
 // The test can fail: what sets two of the cases apart moves logits by far more than the tolerance.
@@ -117,13 +115,15 @@ TEST(ArchitecturesMutantTest, SmallErrorsShow) {
       {"llama3", "low=1,high=4", "low=1,high=5"},
       {"llama_linear", "scale=4", "scale=3.9"},
       {"qwen2", "arch=qwen2", "arch=qwen2,interleaved=1"},
-      {"mistral_q6_k", "scale=2", "scale=2.02"},
+      {"llama_linear_q6_k", "scale=4", "scale=4.04"},
       {"qwen2_q4_k", "type=q4_k", "type=q5_k"},
       {"qwen3_q5_1", "embed=q5_1", "embed=q8_0"},
   };
   for (const auto& mutant : mutants) {
+    size_t found = 0;
     for (const json& entry : Cases()) {
       if (entry.at("name") != mutant.name) continue;
+      ++found;
       std::string spec = entry.at("spec");
       spec.replace(spec.find(mutant.from), std::string(mutant.from).size(), mutant.to);
       const auto model = MakeSyntheticModel(ParseSyntheticSpec(spec));
@@ -132,6 +132,7 @@ TEST(ArchitecturesMutantTest, SmallErrorsShow) {
                 2 * Tolerance(entry, model->config(), logits))
           << mutant.name << " with " << mutant.to;
     }
+    EXPECT_EQ(found, 1u) << mutant.name;
   }
 }
 
