@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,9 @@ struct GpuPeerPath {
   bool access = false;
   bool native_atomics = false;
   int performance_rank = 0;  // lower is better, comparable within one machine only
+  // Whether NVLinks that are up join the two, as NVML sees it; empty: it does not say, and why.
+  std::optional<bool> nvlink;
+  std::string nvlink_why;
 };
 
 struct GpuInventory {

@@ -1,13 +1,16 @@
-// Finds catalogue files by name and turns them into rigs, links and model shapes; writes rigs back.
+// Finds catalogue files by name and turns them into rigs, links and model shapes (rig_writer.cc
+// writes rigs back).
 // The formats are described in scenarios/rigs/README.md; every number of a file is bounded here.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
 #include <set>
 
 #include "engine/base/error.h"
 #include "engine/base/suggest.h"
+#include "engine/rig/measurements_yaml.h"
 #include "engine/rig/rig.h"
 #include "engine/rig/yaml_reader.h"
 
@@ -234,52 +237,7 @@ std::vector<DeviceSpec> ReadDevices(const std::vector<std::string>& roots, const
   return devices;
 }
 
-// A double-quoted YAML scalar.
-std::string Quoted(const std::string& text) {
-  std::string out = "\"";
-  for (char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    out += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  }
-  return out + "\"";
-}
-
-std::string CurveYaml(const char* key, const TimeCurve& curve) {
-  std::string out = fmt::format("  {}:\n", key);
-  for (const TimePoint& point : curve.points) {
-    out += fmt::format("    - [{}, {}]\n", point.bytes.value,
-                       static_cast<double>(point.time.value) / 1e3);
-  }
-  return out;
-}
-
-std::string LinkYaml(const char* key, const LinkProfile& link) {
-  std::string out =
-      fmt::format("{}:\n  name: {}\n  kind: {}\n  source: {}\n  full_duplex: {}\n", key,
-                  Quoted(link.name), ToString(link.kind), Quoted(link.source), link.full_duplex);
-  if (link.kind == LinkKind::kIdeal) return out;
-  out += CurveYaml("send", link.send);
-  return link.all_reduce.points.empty() ? out : out + CurveYaml("all_reduce", link.all_reduce);
-}
-
 }  // namespace
-
-std::string FormatRigYaml(const Rig& rig) {
-  std::string out =
-      fmt::format("name: {}\ndescription: {}\nhost_memory_gib: {}\ndevices:\n", Quoted(rig.name),
-                  Quoted(rig.description), static_cast<double>(rig.host_memory.value) / kGib);
-  for (const DeviceSpec& device : rig.devices) {
-    out += fmt::format(
-        "  - name: {}\n    memory_gib: {}\n    memory_gb_per_s: {}\n    tflops: {}\n"
-        "    memory_efficiency: {}\n    compute_efficiency: {}\n    launch_gap_us: {}\n"
-        "    source: {}\n",
-        Quoted(device.name), static_cast<double>(device.memory.value) / kGib,
-        device.memory_bytes_per_s / 1e9, device.flops / 1e12, device.memory_efficiency,
-        device.compute_efficiency, static_cast<double>(device.launch_gap.value) / 1e3,
-        Quoted(device.source));
-  }
-  return out + LinkYaml("link", rig.link) + LinkYaml("host_link", rig.host_link);
-}
 
 Catalogue::Catalogue(std::vector<std::string> roots) : roots_(std::move(roots)) {}
 
@@ -295,6 +253,9 @@ Rig Catalogue::LoadRig(const std::string& name) const {
   rig.host_link = ReadLinkReference(roots_, map.Require("host_link"), base, true);
   rig.host_memory =
       Bytes{static_cast<uint64_t>(Bounded(map, "host_memory_gib", 1e-3, 1e6) * kGib + 0.5)};
+  if (std::optional<YamlValue> measured = map.Get("measured")) {
+    rig.measured = std::make_shared<const RigMeasurements>(ReadMeasurements(*measured));
+  }
   map.Finish();
   return rig;
 }

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -77,6 +78,8 @@ struct StagedTime {
   Nanos total;
 };
 
+struct RigMeasurements;  // measurements.h
+
 struct Rig {
   std::string name;
   std::string description;
@@ -88,6 +91,8 @@ struct Rig {
   // This machine's GPUs by device, in CUDA's numbering; empty where devices are the CPU's or only
   // described. One GPU may stand for several devices.
   std::vector<int> gpus;
+  // What `tandem rig probe` measured, of a rig that it wrote; else null.
+  std::shared_ptr<const RigMeasurements> measured;
 
   // Whether a GPU stands for several devices: what is measured then is no rig's own.
   bool SharesAGpu() const;

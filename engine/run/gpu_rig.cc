@@ -101,11 +101,12 @@ LinkProfile NominalLink(const std::string& name, LinkKind kind, double bytes_per
   return link;
 }
 
-// By what the driver grants for every ordered pair. Native atomics over a peer path mean NVLink:
-// PCIe has none between GPUs.
+// By what the driver grants for every ordered pair, and what NVML says joins them. Where it says
+// nothing the link is taken for PCIe's, and the source tells.
 LinkProfile LinkOf(std::span<const int> gpus, const GpuInventory& found) {
   bool access = true;
-  bool atomics = true;
+  bool nvlink = true;
+  std::string unknown;
   bool apart = false;
   for (int from : gpus) {
     for (int to : gpus) {
@@ -115,13 +116,17 @@ LinkProfile LinkOf(std::span<const int> gpus, const GpuInventory& found) {
           std::find_if(found.peer_paths.begin(), found.peer_paths.end(),
                        [&](const GpuPeerPath& p) { return p.from == from && p.to == to; });
       access = access && path != found.peer_paths.end() && path->access;
-      atomics = atomics && path != found.peer_paths.end() && path->native_atomics;
+      if (path == found.peer_paths.end()) continue;
+      nvlink = nvlink && path->nvlink.value_or(false);
+      if (!path->nvlink) unknown = path->nvlink_why;
     }
   }
   if (!apart) return NominalLink("one-gpu", LinkKind::kPcieP2p, 1e12, 3e-6);
   if (!access) return NominalLink("host-staged", LinkKind::kHostStaged, 10e9, 15e-6);
-  return atomics ? NominalLink("nvlink", LinkKind::kNvlink, 50e9, 3e-6)
-                 : NominalLink("pcie-p2p", LinkKind::kPcieP2p, 20e9, 3e-6);
+  if (nvlink) return NominalLink("nvlink", LinkKind::kNvlink, 50e9, 3e-6);
+  LinkProfile pcie = NominalLink("pcie-p2p", LinkKind::kPcieP2p, 20e9, 3e-6);
+  if (!unknown.empty()) pcie.source += "; whether NVLink joins the GPUs is unknown: " + unknown;
+  return pcie;
 }
 
 }  // namespace

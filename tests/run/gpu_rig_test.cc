@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "engine/base/error.h"
 
 namespace tandem {
@@ -29,7 +31,7 @@ GpuInfo Gpu(int index, int major = 8, int minor = 6) {
   return gpu;
 }
 
-GpuInventory Two(bool access, bool atomics) {
+GpuInventory Two(bool access, std::optional<bool> nvlink) {
   GpuInventory found;
   found.built_with_cuda = true;
   found.driver_message = "driver for CUDA 13.0";
@@ -37,8 +39,12 @@ GpuInventory Two(bool access, bool atomics) {
   found.runtime_version = 13000;
   found.gpus = {Gpu(0), Gpu(1)};
   for (int from : {0, 1}) {
-    found.peer_paths.push_back(
-        GpuPeerPath{.from = from, .to = 1 - from, .access = access, .native_atomics = atomics});
+    found.peer_paths.push_back(GpuPeerPath{.from = from,
+                                           .to = 1 - from,
+                                           .access = access,
+                                           .native_atomics = !nvlink.value_or(true),
+                                           .nvlink = nvlink,
+                                           .nvlink_why = nvlink ? "" : "nvml: not here"});
   }
   return found;
 }
@@ -112,7 +118,10 @@ TEST(GpuRigTest, TheLinkIsWhatTheDriverGrants) {
   EXPECT_TRUE(nvlink.is_this_machine);
   EXPECT_FALSE(nvlink.SharesAGpu());
   const Rig pcie = GpuRig(both, Two(true, false), TwentyFree);
-  EXPECT_EQ(pcie.link.kind, LinkKind::kPcieP2p);
+  EXPECT_EQ(pcie.link.kind, LinkKind::kPcieP2p) << "atomics over the path are no NVLink";
+  const Rig unknown = GpuRig(both, Two(true, std::nullopt), TwentyFree);
+  EXPECT_EQ(unknown.link.kind, LinkKind::kPcieP2p);
+  EXPECT_THAT(unknown.link.source, HasSubstr("unknown: nvml: not here"));
   const Rig staged = GpuRig(both, Two(false, false), TwentyFree);
   EXPECT_EQ(staged.link.kind, LinkKind::kHostStaged);
   EXPECT_EQ(staged.ResolvePath(PathKind::kAuto), PathKind::kHostStaged);

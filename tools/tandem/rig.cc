@@ -102,6 +102,7 @@ nlohmann::json InventoryJson(const GpuInventory& inventory) {
                      {"to", path.to},
                      {"access", path.access},
                      {"native_atomics", path.native_atomics},
+                     {"nvlink", path.nvlink ? nlohmann::json(*path.nvlink) : nlohmann::json()},
                      {"performance_rank", path.performance_rank}});
   }
   return {{"built_with_cuda", inventory.built_with_cuda},

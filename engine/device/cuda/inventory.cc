@@ -8,8 +8,10 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <memory>
 
 #include "engine/device/cuda/nccl_version.h"
+#include "engine/device/gpu_monitor.h"
 
 namespace tandem {
 namespace {
@@ -83,6 +85,8 @@ int PeerAttribute(cudaDeviceP2PAttr attribute, int from, int to) {
 
 std::vector<GpuPeerPath> ReadPeerPaths(const std::vector<GpuInfo>& gpus) {
   std::vector<GpuPeerPath> paths;
+  if (gpus.size() < 2) return paths;
+  const std::unique_ptr<GpuMonitor> monitor = OpenGpuMonitor();
   for (const GpuInfo& from : gpus) {
     for (const GpuInfo& to : gpus) {
       if (from.index == to.index) continue;
@@ -91,6 +95,9 @@ std::vector<GpuPeerPath> ReadPeerPaths(const std::vector<GpuInfo>& gpus) {
       path.native_atomics =
           PeerAttribute(cudaDevP2PAttrNativeAtomicSupported, path.from, path.to) != 0;
       path.performance_rank = PeerAttribute(cudaDevP2PAttrPerformanceRank, path.from, path.to);
+      const Reading<bool> joined = NvlinkJoins(*monitor, from.pci_bus_id, to.pci_bus_id);
+      if (joined) path.nvlink = *joined;
+      path.nvlink_why = joined.why();
       paths.push_back(path);
     }
   }
