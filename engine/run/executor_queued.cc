@@ -15,14 +15,16 @@ void Executor::RunQueued(size_t program_index, bool laid_anew, LogitsSink& sink)
   try {
     order_->BeginStep(program_index, laid_, layouts_[program_index].layout, !laid_anew);
     AskForSteps(sink);
+    FetchForNextStep(program_index);
     TakeLogits(sink);
     order_->FinishStep();
   } catch (...) {
     // Nothing of this step may still run when the next one begins; what went wrong first is told.
     try {
-      order_->FinishStep();
+      order_->Drain();
     } catch (const Error&) {
     }
+    ahead_->Forget();
     throw;
   }
   ReadOverlap();
@@ -42,6 +44,14 @@ void Executor::AskForSteps(LogitsSink& sink) {
            fmt::format("{} (asked for op {} of the step: {})", error.what(), i, FormatOp(op)));
     }
   }
+}
+
+void Executor::FetchForNextStep(size_t program_index) {
+  ahead_->Ask(program_index, *order_, [this](const CompiledOp& op) {
+    // Booked when the next step takes it.
+    TrafficLedger unbooked;
+    CopyWeights(op, unbooked);
+  });
 }
 
 void Executor::SendLogits(uint32_t index, LogitsSink& sink) {
@@ -88,6 +98,7 @@ void Executor::TakeLogits(LogitsSink& sink) {
 void Executor::ReadOverlap() {
   OverlapTrace& overlap = trace_.overlap;
   order_->ReadTimes(overlap);
+  ahead_->ReadTimes(trace_.program_index, *order_, overlap);
   // The time that the host takes to choose ids is the op's.
   for (const auto& [op, chosen] : sampled_) {
     OpSpan& times = overlap.ops[op];
