@@ -62,4 +62,14 @@ Buffer Device::Allocate(MemoryUse use, Bytes bytes, std::string_view what) {
   return Buffer(this, data, bytes.value, use);
 }
 
+std::optional<Buffer> Device::TryAllocate(MemoryUse use, Bytes bytes, std::string_view what) {
+  if (bytes.value == 0) return Buffer();
+  if (!ledger_.Fits(bytes)) return std::nullopt;
+  ledger_.Book(use, bytes, what);
+  std::byte* data = AllocateRaw(bytes.value);
+  if (data != nullptr) return Buffer(this, data, bytes.value, use);
+  ledger_.Release(use, bytes);
+  return std::nullopt;
+}
+
 }  // namespace tandem

@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -63,6 +64,8 @@ class Device {
 
   // Zero-filled memory. Throws Error(kDevice) when the ledger or the system refuses.
   Buffer Allocate(MemoryUse use, Bytes bytes, std::string_view what);
+  // The same, or nothing where the ledger or the system refuses.
+  std::optional<Buffer> TryAllocate(MemoryUse use, Bytes bytes, std::string_view what);
 
   // Null on a device that works while its caller waits, and of the host's memory.
   virtual DeviceQueue* queue(QueueRole) { return nullptr; }

@@ -71,6 +71,12 @@ void MemoryLedger::Release(MemoryUse use, Bytes bytes) {
   held = held - bytes;
 }
 
+bool MemoryLedger::Fits(Bytes bytes) const {
+  std::lock_guard lock(mutex_);
+  const Bytes used = Sum(used_);
+  return capacity_.value == 0 || (used <= capacity_ && bytes <= capacity_ - used);
+}
+
 Bytes MemoryLedger::used() const {
   std::lock_guard lock(mutex_);
   return Sum(used_);

@@ -28,6 +28,8 @@ class MemoryLedger {
   // Books an allocation; throws Error(kDevice) with the table of holders when it does not fit.
   void Book(MemoryUse use, Bytes bytes, std::string_view what);
   void Release(MemoryUse use, Bytes bytes);
+  // Whether so much more is within the capacity now.
+  bool Fits(Bytes bytes) const;
 
   Bytes capacity() const { return capacity_; }
   Bytes used() const;

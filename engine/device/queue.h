@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "engine/base/units.h"
@@ -49,11 +50,17 @@ class DeviceQueue {
   // Work asked for later comes after the event's last mark so far; an event never marked is passed.
   virtual void WaitFor(const DeviceEvent& event) = 0;
   virtual void Copy(const QueueCopy& copy) = 0;
+  // Work of the host's in the queue's order, on a thread that is not the caller's: it begins when
+  // the queue gets there, and what is asked of the queue later comes after it. `work` throws
+  // nothing, asks no device for anything and waits for nothing: a driver may do such work of all
+  // queues on one thread, in an order of its own.
+  virtual void Call(std::function<void()> work) = 0;
   virtual void Finish() = 0;
 };
 
-// What a device keeps apart: work of one role is in order, roles run side by side.
-enum class QueueRole : uint8_t { kCompute, kCopyIn, kCopyOut, kComm };
-inline constexpr size_t kQueueRoles = 4;
+// What a device keeps apart: work of one role is in order, roles run side by side. kFill is the
+// host's copying into buffers that kCopyIn empties.
+enum class QueueRole : uint8_t { kCompute, kCopyIn, kCopyOut, kComm, kFill };
+inline constexpr size_t kQueueRoles = 5;
 
 }  // namespace tandem

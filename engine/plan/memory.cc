@@ -142,6 +142,7 @@ class Needs {
       staging = staging * plan_.n_devices * (plan_.n_devices - 1);
       on_host += Bytes{uint64_t{limits_.max_sequences} * graph_.config.vocab * sizeof(float)};
     }
+    if (!rig_.gpus.empty()) on_host += Bytes{kFetchRingBytes} * FetchersFromHost();
     rows_[0].workspace = on_host;
     std::vector<bool> moves(rows_.size());
     for (const Program& program : plan_.programs) {
@@ -161,6 +162,15 @@ class Needs {
         rows_[i].workspace += Bytes{kSelfTestBytes} - total;
       }
     }
+  }
+
+  // How many devices fetch from the host.
+  uint64_t FetchersFromHost() const {
+    std::vector<bool> fetches(plan_.n_devices);
+    for (const Op* op : FetchesOf(plan_)) {
+      if (op->devices[0].IsHost()) fetches[static_cast<size_t>(op->devices[1].value)] = true;
+    }
+    return static_cast<uint64_t>(std::count(fetches.begin(), fetches.end(), true));
   }
 
   // Padding that packed weights take beyond what the columns `weights` and `slots` say.

@@ -57,6 +57,11 @@ Bytes MostValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t r
 
 // The chunk through which the host_staged path moves its bytes, in the host's memory.
 inline constexpr uint64_t kHostStagingBytes = uint64_t{1} << 18;
+// Through which weights cross to a GPU from host memory that is not page-locked: page-locked
+// chunks, filled and emptied in turn, a ring for each device that fetches from the host. A host
+// with GPUs always has room for it.
+inline constexpr uint32_t kFetchRingChunks = 4;
+inline constexpr uint64_t kFetchRingBytes = kFetchRingChunks * (uint64_t{4} << 20);
 // What the self-test of a path takes at each end, before anything else is there.
 inline constexpr uint64_t kSelfTestBytes = kHostStagingBytes + 12346;
 

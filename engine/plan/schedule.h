@@ -27,7 +27,7 @@
 namespace tandem {
 
 struct OpTiming {
-  Nanos start;
+  Nanos start;    // negative for a FETCH that began before the step did (lead_fetches.h)
   Nanos wire;     // movements and SAMPLE: when the first byte is on a link; `end` when none is
   Nanos release;  // when it lets go of its queues: `end`, but for SAMPLE, whose ids are under way
   Nanos end;

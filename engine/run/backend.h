@@ -27,7 +27,10 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::span<const std::unique_ptr<Device>> devices() const = 0;  // by DeviceId
+  // Of the host's memory the part that devices reach at the full rate of their links.
   virtual Device& host() = 0;
+  // The other part, for weights that are too many for it; null where all of it is one kind.
+  virtual Device* pageable_host() { return nullptr; }
   // Of one device; several devices may share one where none of them has queues.
   virtual Ops& ops(size_t device) = 0;
   virtual WireOps& wire_ops(size_t device) = 0;
@@ -45,6 +48,8 @@ struct BackendSetup {
   uint32_t n_devices = 0;
   CpuOpsOptions ops;  // tier "ref" is the oracle; CUDA takes the activations alone
   std::shared_ptr<ThreadPool> pool;
+  // At most so much of the host's memory is page-locked; zero: DefaultPinnedLimit.
+  Bytes pinned_limit;
   // Where given, what each Ops is wrapped in.
   std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
 };

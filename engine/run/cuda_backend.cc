@@ -8,11 +8,13 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "engine/device/cpu/cpu_device.h"
 #include "engine/device/cuda/cuda_device.h"
 #include "engine/link/cuda/nccl_transport.h"
 #include "engine/link/cuda/wire.h"
 #include "engine/link/queued_transport.h"
 #include "engine/run/backend.h"
+#include "engine/run/host_weights.h"
 #include "engine/run/on_gpu.h"
 #include "kernels/cuda/cuda_ops.h"
 
@@ -41,11 +43,15 @@ class CudaBackend final : public Backend {
       ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));
       wire_ops_.push_back(MakeCudaWireOps(gpu));
     }
-    host_ = MakePinnedHost(setup.rig->host_memory);
+    const Bytes memory = setup.rig->host_memory;
+    host_ = MakePinnedHost(setup.pinned_limit.value > 0 ? setup.pinned_limit
+                                                        : DefaultPinnedLimit(memory));
+    pageable_host_ = std::make_unique<CpuDevice>(kHost, memory, setup.pool);
   }
 
   std::span<const std::unique_ptr<Device>> devices() const override { return devices_; }
   Device& host() override { return *host_; }
+  Device* pageable_host() override { return pageable_host_.get(); }
   Ops& ops(size_t device) override { return *ops_[device]; }
   WireOps& wire_ops(size_t device) override { return *wire_ops_[device]; }
 
@@ -91,9 +97,10 @@ class CudaBackend final : public Backend {
 
   const std::vector<int> gpus_;  // by DeviceId
   std::vector<std::unique_ptr<Device>> devices_;
-  std::unique_ptr<Device> host_;
+  std::unique_ptr<Device> host_, pageable_host_;
   std::vector<std::unique_ptr<WireOps>> wire_ops_;
-  std::vector<std::unique_ptr<Ops>> ops_;  // last: they go before the devices whose memory they hold
+  std::vector<std::unique_ptr<Ops>>
+      ops_;  // last: they go before the devices whose memory they hold
 };
 
 }  // namespace

@@ -104,6 +104,15 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                       fmt::format("engine: planned, and packed {:.1f} MB of weights, in {:.0f} ms",
                                   static_cast<double>(info_.packed_bytes.value) * 1e-6,
                                   info_.load_time.Seconds() * 1e3));
+  if (const Bytes pageable = executor_->pageable_bytes(); pageable.value > 0) {
+    options_.log->Write(
+        LogLevel::kWarning,
+        fmt::format("engine: {:.1f} MB of the host's weights are not page-locked (limit {:.1f} MB) "
+                    "and cross through a ring, which costs a pass over the host's memory more; "
+                    "raise --pinned-memory where the machine has it",
+                    static_cast<double>(pageable.value) * 1e-6,
+                    static_cast<double>(backend_->host().ledger().capacity().value) * 1e-6));
+  }
   UpdateGauges();
 }
 
@@ -136,6 +145,7 @@ void EngineImpl::MakeBackend() {
                            .n_devices = info_.planned.plan.n_devices,
                            .ops = options_.ops,
                            .pool = pool_,
+                           .pinned_limit = options_.pinned_limit,
                            .wrap_ops = options_.hooks.wrap_ops};
   if (options_.hooks.make_backend) {
     backend_ = options_.hooks.make_backend(setup);

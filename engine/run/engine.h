@@ -71,12 +71,14 @@ struct EngineOptions {
   std::vector<double> tensor_split;
   CpuOpsOptions ops;  // tier "ref" runs the oracle instead of the CPU kernels
   int threads = 0;    // of the CPU team; 0: one a core
+  // At most so much of the host's memory is page-locked for GPUs; zero: three quarters of it.
+  Bytes pinned_limit;
   ClockKind clock = ClockKind::kWall;
   OpTimes op_times = OpTimes::kMeasured;
   uint32_t max_queue = 512;  // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
-  // Told once, on the engine's thread, when a device has failed for good: every request from then on
-  // fails, and a process that serves should end.
+  // Told once, on the engine's thread, when a device has failed for good: every request from then
+  // on fails, and a process that serves should end.
   std::function<void(const std::string& why)> on_device_lost;
   EngineHooks hooks;
 };

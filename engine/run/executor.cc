@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "engine/base/check.h"
+#include "engine/base/error.h"
 #include "engine/plan/memory.h"
 
 namespace tandem {
@@ -26,7 +27,14 @@ bool SameRows(std::span<const MicrobatchShape> a, std::span<const MicrobatchShap
 
 }  // namespace
 
-Executor::~Executor() = default;
+Executor::~Executor() {
+  if (order_ == nullptr) return;
+  // Weights may be under way for a step that does not come.
+  try {
+    order_->Drain();
+  } catch (const Error&) {
+  }
+}
 
 size_t Executor::ProgramIndex(ProgramKind kind, uint32_t lane) const {
   for (size_t i = 0; i < programs_.size(); ++i) {

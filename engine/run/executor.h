@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "engine/link/collectives.h"
+#include "engine/link/staging_ring.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
 #include "engine/model/rope.h"
@@ -35,6 +36,7 @@
 #include "engine/run/backend.h"
 #include "engine/run/batch.h"
 #include "engine/run/compiled_program.h"
+#include "engine/run/fetch_ahead.h"
 #include "engine/run/kv_cache.h"
 #include "engine/run/microbatch.h"
 #include "engine/run/scratch.h"
@@ -90,6 +92,7 @@ class Executor {
   // the path itself: "d0-d1 local", "host-d0 copy (by local)".
   const std::vector<std::string>& transport_names() const { return transport_names_; }
   Bytes packed_bytes() const { return weights_->packed_bytes(); }
+  Bytes pageable_bytes() const { return weights_->pageable_bytes(); }
   // Bytes of weights that one step of a program reads on a device, by device.
   std::span<const Bytes> StepWeights(size_t program_index) const {
     return step_weights_[program_index];
@@ -108,6 +111,7 @@ class Executor {
   void MakeTransports();
   Transport* TransportFor(PathKind path);
   void CompilePrograms();
+  void MakeRings();
   void MakeKv();
   void SizeArenas();
   void CutScratch();
@@ -128,6 +132,7 @@ class Executor {
   void RunQueued(size_t program_index, const StepBatch& batch, bool laid_anew, LogitsSink& sink);
   void AskForSteps(LogitsSink& sink);
   void SizeLanding(uint32_t top_k);
+  void FetchForNextStep(size_t program_index);
   void SendLogits(uint32_t index, LogitsSink& sink);
   void SendTopK(const CompiledOp& op, uint64_t first, uint64_t count, uint64_t at);
   void TakeLogits(LogitsSink& sink);
@@ -158,6 +163,7 @@ class Executor {
   void Gather(const CompiledOp& op);
   void Transfer(const CompiledOp& op);
   void Fetch(const CompiledOp& op);
+  void CopyWeights(const CompiledOp& op, TrafficLedger& ledger);
   void MoveKv(const CompiledOp& op);
   CollectiveContext Context(const CompiledOp& op);
   CollectiveRank RankOf(const CompiledOp& op, size_t i);
@@ -184,6 +190,9 @@ class Executor {
   std::unique_ptr<Transport> host_transport_;
   std::vector<std::string> transport_names_;
   std::unique_ptr<WeightStore> weights_;
+  // Where a fetch's source is not page-locked: by device, null of those that fetch none such.
+  std::unique_ptr<CopyTeam> copy_team_;
+  std::vector<std::unique_ptr<StagingRing>> rings_;
   std::unique_ptr<KvCache> kv_;
   uint32_t n_pages_ = 0;
   std::vector<CompiledProgram> programs_;  // parallel to plan->programs
@@ -194,8 +203,9 @@ class Executor {
   // By device, the parts of the scratch that kernels and collectives take: the whole for either
   // where ops follow one another, apart where they run side by side.
   std::vector<ScratchRoom> kernel_rooms_, comm_rooms_;
-  Buffer host_ids_;                   // sampled ids as the host sees them
-  std::unique_ptr<StepOrder> order_;  // where devices work on their own time
+  Buffer host_ids_;                    // sampled ids as the host sees them
+  std::unique_ptr<StepOrder> order_;   // where devices work on their own time
+  std::unique_ptr<FetchAhead> ahead_;  // likewise
   Buffer host_logits_;  // likewise: logits, or their largest, on their way to the sink
 
   // The step at hand; memory kept from step to step.

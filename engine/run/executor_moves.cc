@@ -79,18 +79,33 @@ void Executor::Transfer(const CompiledOp& op) {
 }
 
 void Executor::Fetch(const CompiledOp& op) {
+  if (ahead_ == nullptr || !ahead_->Take(*op.op->slot)) {
+    CopyWeights(op, ledger_);
+    return;
+  }
+  // The bytes have been under way since the step before.
+  const Bytes bytes{op.fetch_from->stored_bytes};
+  if (!op.fetch_from->page_locked) ledger_.Book(kHost, kHost, PathKind::kLocal, bytes);
+  ledger_.Book(op.op->devices[0], op.op->devices[1], op.transport->path(), bytes);
+}
+
+void Executor::CopyWeights(const CompiledOp& op, TrafficLedger& ledger) {
   const BlockShard& from = *op.fetch_from;
   const BlockShard& to = *op.fetch_to;
   Check(from.bytes == to.bytes, "fetch: both ends are packed alike");
-  op.transport->Copy(CopyTask{.src = op.op->devices[0],
-                              .from = from.data,
-                              .dst = op.op->devices[1],
-                              .to = to.data,
-                              .row_bytes = from.bytes,
-                              .padding_bytes = from.bytes - from.stored_bytes,
-                              .src_queue = QueueOf(op, 0),
-                              .dst_queue = QueueOf(op, 1)},
-                     ledger_);
+  const CopyTask task{.src = op.op->devices[0],
+                      .from = from.data,
+                      .dst = op.op->devices[1],
+                      .to = to.data,
+                      .row_bytes = from.bytes,
+                      .padding_bytes = from.bytes - from.stored_bytes,
+                      .src_queue = QueueOf(op, 0),
+                      .dst_queue = QueueOf(op, 1)};
+  if (from.page_locked) {
+    op.transport->Copy(task, ledger);
+  } else {
+    rings_[DeviceIndex(op.op->devices[1])]->Copy(task, op.transport->path(), ledger);
+  }
 }
 
 // The rows that this step appended, K and V, head by head and page by page.

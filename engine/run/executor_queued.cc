@@ -17,14 +17,16 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
   try {
     order_->BeginStep(program_index, laid_, layouts_[program_index].layout, !laid_anew);
     AskForSteps(sink);
+    FetchForNextStep(program_index);
     TakeLogits(sink);
     order_->FinishStep();
   } catch (...) {
     // Nothing of this step may still run when the next one begins; what went wrong first is told.
     try {
-      order_->FinishStep();
+      order_->Drain();
     } catch (const Error&) {
     }
+    ahead_->Forget();
     throw;
   }
   ReadOverlap();
@@ -52,6 +54,14 @@ void Executor::SizeLanding(uint32_t top_k) {
   const uint64_t entry_bytes = uint64_t{top_k} * sizeof(TopEntry);
   top_k_ = entry_bytes <= row_bytes ? top_k : 0;
   landing_row_ = top_k_ > 0 ? entry_bytes : row_bytes;
+}
+
+void Executor::FetchForNextStep(size_t program_index) {
+  ahead_->Ask(program_index, *order_, [this](const CompiledOp& op) {
+    // Booked when the next step takes it.
+    TrafficLedger unbooked;
+    CopyWeights(op, unbooked);
+  });
 }
 
 void Executor::SendLogits(uint32_t index, LogitsSink& sink) {
@@ -129,6 +139,7 @@ void Executor::TakeLogits(LogitsSink& sink) {
 void Executor::ReadOverlap() {
   OverlapTrace& overlap = trace_.overlap;
   order_->ReadTimes(overlap);
+  ahead_->ReadTimes(trace_.program_index, *order_, overlap);
   // The time that the host takes to choose ids is the op's.
   for (const auto& [op, chosen] : sampled_) {
     OpSpan& times = overlap.ops[op];

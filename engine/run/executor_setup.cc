@@ -44,8 +44,10 @@ Executor::Executor(const ExecutorSetup& setup)
       rope_(RopeOf(graph_.config, rope_angles_)) {
   for (size_t d = 0; d < devices_.size(); ++d) ops_.push_back(&setup.backend->ops(d));
   MakeTransports();
-  weights_ = std::make_unique<WeightStore>(*setup.model, *setup.plan, *setup.backend);
+  weights_ = std::make_unique<WeightStore>(*setup.model, *setup.plan, *setup.backend,
+                                           setup.verified->memory.rows.back().workspace);
   CompilePrograms();
+  MakeRings();
   MakeKv();
   SizeArenas();
   CutScratch();
@@ -116,6 +118,23 @@ void Executor::CompilePrograms() {
   }
 }
 
+void Executor::MakeRings() {
+  rings_.resize(devices_.size());
+  for (const CompiledProgram& compiled : programs_) {
+    for (const CompiledOp& c : compiled.ops) {
+      if (c.fetch_from == nullptr || c.fetch_from->page_locked) continue;
+      const size_t d = DeviceIndex(c.op->devices[1]);
+      if (rings_[d] != nullptr) continue;
+      if (copy_team_ == nullptr) {
+        copy_team_ = std::make_unique<CopyTeam>(CopyTeam::UsefulThreads());
+      }
+      rings_[d] = std::make_unique<StagingRing>(setup_.backend->host(), *devices_[d], *copy_team_);
+      transport_names_.push_back(
+          fmt::format("host-d{} ring (weights that are not page-locked)", d));
+    }
+  }
+}
+
 void Executor::MakeKv() {
   std::vector<KvDemand> demands;
   for (const CompiledProgram& compiled : programs_) AppendKvDemands(compiled, graph_, demands);
@@ -171,6 +190,7 @@ void Executor::CutScratch() {
 void Executor::MakeOrder() {
   if (!devices_[0]->works_alone()) return;
   order_ = std::make_unique<StepOrder>(graph_, programs_, devices_);
+  ahead_ = std::make_unique<FetchAhead>(*setup_.plan, programs_, *order_);
   const uint64_t row_bytes = uint64_t{graph_.config.vocab} * sizeof(float);
   host_logits_ = setup_.backend->host().Allocate(
       MemoryUse::kWorkspace, Bytes{setup_.limits.max_sequences * row_bytes}, "logits to sample");

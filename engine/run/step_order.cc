@@ -19,6 +19,9 @@ bool Overlap(const LaidValue& a, uint64_t a_offset, const LaidValue& b, uint64_t
   return a.device == b.device && a_offset < b_offset + b.bytes && b_offset < a_offset + a.bytes;
 }
 
+// Whether work may be under way in such queues when a step ends: weights for the next one.
+bool GoesOn(QueueRole role) { return role == QueueRole::kCopyIn || role == QueueRole::kFill; }
+
 }  // namespace
 
 QueueRole RoleOf(const Op& op, size_t index) {
@@ -77,6 +80,9 @@ void StepOrder::MakeParts(const BlockGraph& graph, ProgramOrder& order) {
     }
   }
   order.first_part.push_back(static_cast<uint32_t>(order.parts.size()));
+  for (uint32_t p : last) {
+    if (p != kNone) order.parts[p].is_last = true;
+  }
 
   // A part depends on the other op's part on its own device, or on all of them where it has none.
   const auto dependencies = DependenciesOf(graph, program, info);
@@ -175,12 +181,33 @@ void StepOrder::FinishOp(uint32_t op) {
   for (const Part& part : PartsOf(op)) part.done->Finish();
 }
 
+void StepOrder::PutBehind(DeviceQueue& queue, uint32_t op) {
+  for (const Part& part : PartsOf(op)) {
+    if (&Queue(part) != &queue) queue.WaitFor(*part.done);
+  }
+}
+
 void StepOrder::FinishStep() {
+  // Every transport joins its work into the queues of its op, so the last marks stand for all.
+  for (const Part& part : current_->parts) {
+    if (part.is_last && GoesOn(part.role)) part.done->Finish();
+  }
+  FinishQueues([](QueueRole role) { return !GoesOn(role); });
+}
+
+void StepOrder::Drain() {
+  FinishQueues([](QueueRole) { return true; });
+}
+
+// All that `which` picks, whatever goes wrong; then what went wrong first is told.
+void StepOrder::FinishQueues(FunctionRef<bool(QueueRole)> which) {
   std::exception_ptr first;
   for (const auto& device : devices_) {
-    for (size_t role = 0; role < kQueueRoles; ++role) {
+    for (size_t r = 0; r < kQueueRoles; ++r) {
+      const auto role = static_cast<QueueRole>(r);
+      if (!which(role)) continue;
       try {
-        device->queue(static_cast<QueueRole>(role))->Finish();
+        device->queue(role)->Finish();
       } catch (...) {
         if (first == nullptr) first = std::current_exception();
       }

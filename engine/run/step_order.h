@@ -24,6 +24,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/base/function_ref.h"
 #include "engine/device/device.h"
 #include "engine/plan/attribution.h"
 #include "engine/plan/dependencies.h"
@@ -35,7 +36,8 @@ namespace tandem {
 // The queue that an op's work on op.devices[index] goes to.
 QueueRole RoleOf(const Op& op, size_t index);
 
-// When an op ran, from the step's start. For a movement `begin` is when all its ends were ready.
+// When an op ran, from the step's start. For a movement `begin` is when all its ends were ready:
+// before the start, and negative, for a FETCH that was asked for ahead.
 struct OpSpan {
   Nanos begin;
   Nanos end;
@@ -65,10 +67,18 @@ class StepOrder {
   void EndOp(uint32_t op);
   // The host waits for an op that has been asked for.
   void FinishOp(uint32_t op);
-  // The host waits for the whole step. Throws Error(kDevice). After it, or after a failure, nothing
-  // is under way.
+  // What is asked of `queue` from here on comes after an op that has been asked for.
+  void PutBehind(DeviceQueue& queue, uint32_t op);
+  // The host waits for the whole step. Throws Error(kDevice). After it nothing is under way but
+  // what was put in copy-in and fill queues behind the step's own work (fetch_ahead.h).
   void FinishStep();
+  // The host waits until every queue is empty, whatever it was asked. Throws Error(kDevice).
+  void Drain();
   void ReadTimes(OverlapTrace& trace) const;
+  // When a mark on the device was passed, on the same axis.
+  Nanos TimeOf(uint32_t device, const DeviceEvent& mark) const {
+    return begun_[device] + mark.Since(*begin_[device]);
+  }
   // Since the step began, on the host's clock, which is that of the times too.
   Nanos HostNow() const;
 
@@ -82,6 +92,7 @@ class StepOrder {
     std::vector<uint32_t> waits;   // parts of other queues, for the layout at hand
     std::vector<uint32_t> direct;  // parts that it depends on, whatever the layout
     uint32_t before = kNone;       // the part before it in its queue
+    bool is_last = false;          // of its queue in its program
   };
   struct ProgramOrder {
     const CompiledProgram* compiled = nullptr;
@@ -93,6 +104,7 @@ class StepOrder {
 
   void MakeParts(const BlockGraph& graph, ProgramOrder& order);
   void FindWaits(ProgramOrder& order, std::span<const LaidValue> laid, const ValueLayout& layout);
+  void FinishQueues(FunctionRef<bool(QueueRole)> which);
   DeviceQueue& Queue(const Part& part) const;
   static size_t QueueIndex(const Part& part) {
     return part.device * kQueueRoles + static_cast<size_t>(part.role);

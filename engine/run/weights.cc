@@ -70,8 +70,9 @@ std::vector<BiasPart> BiasesOf(const Model& model, BlockId id, uint32_t begin, u
   return {{&layer.bq, kv0 * group, kv1 * group}, {&layer.bk, kv0, kv1}, {&layer.bv, kv0, kv1}};
 }
 
-WeightStore::WeightStore(const Model& model, const Plan& plan, Backend& backend)
-    : model_(model), graph_(model.blocks()), backend_(backend) {
+WeightStore::WeightStore(const Model& model, const Plan& plan, Backend& backend,
+                         Bytes host_workspace)
+    : model_(model), graph_(model.blocks()), backend_(backend), host_(backend, host_workspace) {
   for (const WeightShard& shard : ShardsOf(plan, graph_)) PackShard(shard);
   PrepareSlots(plan);
   CopyNorms(plan);
@@ -126,11 +127,17 @@ void WeightStore::PackShard(const WeightShard& spec) {
   owned->device = spec.device;
   owned->fetch_only = spec.fetch_only;
   owned->shard = Shape(spec.device, spec.block, spec.begin, spec.end);
-  owned->buffer = DeviceOf(spec.device)
-                      .Allocate(MemoryUse::kWeights, Bytes{owned->shard.bytes},
-                                fmt::format("weights of b{} elements [{}, {})", spec.block.value,
-                                            spec.begin, spec.end));
   Device& device = DeviceOf(spec.device);
+  const Bytes bytes{owned->shard.bytes};
+  const std::string what =
+      fmt::format("weights of b{} elements [{}, {})", spec.block.value, spec.begin, spec.end);
+  if (spec.device.IsHost()) {
+    HostWeights::Piece piece = host_.Take(bytes, what);
+    owned->buffer = std::move(piece.buffer);
+    owned->shard.page_locked = piece.page_locked;
+  } else {
+    owned->buffer = device.Allocate(MemoryUse::kWeights, bytes, what);
+  }
   if (device.works_alone()) {
     std::vector<std::byte> staging(owned->shard.bytes);
     BindMemory(owned->shard, staging.data());
@@ -139,7 +146,7 @@ void WeightStore::PackShard(const WeightShard& spec) {
   }
   BindMemory(owned->shard, owned->buffer.data());
   if (!device.works_alone()) Fill(owned->shard, spec.device);
-  packed_bytes_ += Bytes{owned->shard.bytes};
+  packed_bytes_ += bytes;
   shards_.push_back(std::move(owned));
 }
 

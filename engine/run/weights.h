@@ -16,6 +16,7 @@
 #include "engine/plan/plan.h"
 #include "engine/plan/shards.h"
 #include "engine/run/backend.h"
+#include "engine/run/host_weights.h"
 
 namespace tandem {
 
@@ -51,6 +52,7 @@ struct BlockShard {
   std::byte* data = nullptr;
   uint64_t bytes = 0;         // as packed, padding included
   uint64_t stored_bytes = 0;  // as the model stores them: what a fetch books
+  bool page_locked = true;    // of the host's memory: a device copies from it at full rate
 };
 
 // The tensors of a block and the part of each that elements [begin, end) need.
@@ -65,7 +67,8 @@ std::vector<BiasPart> BiasesOf(const Model& model, BlockId block, uint32_t begin
 class WeightStore {
  public:
   // All outlive the store. Weights in the host's memory are packed as d0 packs its own.
-  WeightStore(const Model& model, const Plan& plan, Backend& backend);
+  // `host_workspace` is what the plan needs of the host's memory beside weights.
+  WeightStore(const Model& model, const Plan& plan, Backend& backend, Bytes host_workspace);
 
   // The resident shard on a device that holds element `elem` of the block; null when none does.
   const BlockShard* Resident(DeviceId device, BlockId block, uint32_t elem) const;
@@ -79,6 +82,8 @@ class WeightStore {
   HeadNorms NormsOfHeads(DeviceId device, BlockId block) const;
 
   Bytes packed_bytes() const { return packed_bytes_; }
+  // Of those in the host's memory, the ones that are not page-locked.
+  Bytes pageable_bytes() const { return host_.pageable(); }
 
  private:
   struct Owned {
@@ -114,6 +119,7 @@ class WeightStore {
   const Model& model_;
   const BlockGraph& graph_;
   Backend& backend_;
+  HostWeights host_;
   std::vector<std::unique_ptr<Owned>> shards_;
   std::vector<Buffer> slot_buffers_;
   std::vector<std::unique_ptr<SlotView>> slot_views_;

@@ -10,6 +10,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "engine/device/cpu/cpu_device.h"
 #include "engine/link/queued_transport.h"
 #include "tests/support/fake_ops.h"
 
@@ -137,6 +138,7 @@ class FakeQueue final : public DeviceQueue {
       }
     });
   }
+  void Call(std::function<void()> work) override { Ask({}, std::move(work)); }
   void Finish() override {
     machine_.RunUntil([this] { return items_.empty(); });
   }
@@ -212,7 +214,9 @@ class FakeDevice final : public Device {
 
 class FakeBackend final : public Backend {
  public:
-  FakeBackend(FakeMachine& machine, const BackendSetup& setup) : machine_(machine), cpu_(MakeCpuBackend(setup)) {
+  FakeBackend(FakeMachine& machine, const BackendSetup& setup)
+      : machine_(machine), cpu_(MakeCpuBackend(setup)) {
+    pinned_ = std::make_unique<CpuDevice>(kHost, setup.pinned_limit, setup.pool);
     for (uint32_t d = 0; d < setup.n_devices; ++d) {
       devices_.push_back(
           machine.MakeDevice(DeviceId{static_cast<int32_t>(d)}, setup.rig->devices[d].memory));
@@ -220,7 +224,8 @@ class FakeBackend final : public Backend {
     }
   }
   std::span<const std::unique_ptr<Device>> devices() const override { return devices_; }
-  Device& host() override { return cpu_->host(); }
+  Device& host() override { return *pinned_; }
+  Device* pageable_host() override { return &cpu_->host(); }
   Ops& ops(size_t device) override { return *ops_[device]; }
   WireOps& wire_ops(size_t) override { return FakeWireOps(); }
   std::unique_ptr<Transport> MakeTransport(PathKind path) override {
@@ -235,6 +240,7 @@ class FakeBackend final : public Backend {
  private:
   FakeMachine& machine_;
   std::unique_ptr<Backend> cpu_;
+  std::unique_ptr<Device> pinned_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<std::unique_ptr<Ops>> ops_;
 };

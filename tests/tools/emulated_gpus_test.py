@@ -69,6 +69,19 @@ class Tokens(unittest.TestCase):
         got = tokens(GPU, "--plugin", "layer_split", "--devices", "cuda:0,cuda:1,cuda:2", TANDEM_EMULATED_GPUS="4")
         self.assertEqual(got, self.want)
 
+    def test_weights_that_stream(self):
+        """All of them from the host, page-locked; then with 24 MiB to lock, which the ring and a step take the most of."""
+        model = "synthetic:h=256,l=6,heads=4,kv=2,ffn=2048,vocab=256,tied=0,type=f32,seed=3"
+        want = tokens(CPU, "--devices", 1, model=model, n=6)
+        flags = ["--plugin", "offload", "--devices", "cuda:0", "--knob", "resident_layers=0", "--np", 1, "-c", 128, "--ub", 16]
+        self.assertEqual(tokens(GPU, *flags, model=model, n=6), want)
+        done = run(GPU, "generate", "-m", model, "--prompt-ids", "1,2,3,4,5,6,7,8", "-n", 6, "--temp", 0, "--activations", "f32", "--json",
+                   *flags, "--pinned-memory", 24 / 1024)
+        self.assertEqual(json.loads(done.stdout)["token_ids"], want)
+        self.assertIn("cross through a ring", done.stderr)
+        done = run(GPU, "generate", "-m", model, "--prompt-ids", "1", "-n", 1, *flags, "--pinned-memory", 1 / 1024, status=6)
+        self.assertRegex(done.stderr, "page-locked memory.*--pinned-memory to 0.01")
+
     def test_weight_types_on_tensor_cores(self):
         for kind in ["bf16", "q4_0", "q4_1", "q5_1", "q8_0"]:
             model = MODEL.format(kind)

@@ -69,6 +69,10 @@ void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("-t,--threads", threads, "CPU threads; 0: one a core")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
+  app.add_option("--pinned-memory", pinned_gib,
+                 "GiB of host memory to page-lock for GPUs at most; 0: three quarters of it")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 1e6));
   app.add_option("--activations", activations,
                  "What quantised weights meet: int8 or f32; with int8, BF16 weights meet BF16")
       ->capture_default_str();
@@ -182,6 +186,7 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   options.ops.activations = activations == "f32" ? ActivationType::kF32 : ActivationType::kInt8;
   options.ops.tier = cpu_tier;
   options.threads = threads;
+  options.pinned_limit = Bytes{static_cast<uint64_t>(pinned_gib * (uint64_t{1} << 30))};
   if (!clock.empty() && clock != "wall" && clock != "virtual")
     BadFlag("--clock", clock, "wall or virtual");
   options.clock = clock == "virtual" ? ClockKind::kVirtual : ClockKind::kWall;

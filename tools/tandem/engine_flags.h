@@ -29,6 +29,7 @@ struct EngineFlags {
   std::string clock;  // wall or virtual
   std::string op_times = "measured";
   int threads = 0;
+  double pinned_gib = 0;       // --pinned-memory; 0: three quarters of the host's
   uint32_t context = 0;        // -c; 0: the command's default
   uint32_t slots = 0;          // -np
   uint32_t step_tokens = 512;  // -ub

@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cstring>
+#include <functional>
+#include <utility>
 
 #include "engine/device/cuda/handles.h"
 
@@ -54,6 +56,16 @@ class Queue final : public DeviceQueue {
     CheckCuda(cudaMemcpy2DAsync(copy.to, copy.to_stride, copy.from, copy.from_stride,
                                 copy.row_bytes, copy.rows, cudaMemcpyDefault, stream_.get()),
               "copy rows");
+  }
+  void Call(std::function<void()> work) override {
+    OnDevice current(ordinal_);
+    auto own = std::make_unique<std::function<void()>>(std::move(work));
+    const auto call = [](void* data) {
+      const std::unique_ptr<std::function<void()>> todo(static_cast<std::function<void()>*>(data));
+      (*todo)();
+    };
+    CheckCuda(cudaLaunchHostFunc(stream_.get(), call, own.get()), "put host work in a stream");
+    own.release();  // the call's; lost with the device, whose streams then run nothing more
   }
   void Finish() override {
     OnDevice current(ordinal_);
