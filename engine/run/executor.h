@@ -128,6 +128,8 @@ class Executor {
   void AskForSteps(LogitsSink& sink);
   void SendLogits(uint32_t index, LogitsSink& sink);
   void TakeLogits(LogitsSink& sink);
+  // Throws for a transport whose kernels gave up during the step.
+  void TakeFailures();
   void ReadOverlap();
 
   // Compute ops (executor_ops.cc).
