@@ -4,6 +4,7 @@
 #include <array>
 
 #include "engine/base/check.h"
+#include "engine/link/direct_collectives.h"
 #include "engine/link/wire.h"
 
 namespace tandem {
@@ -147,6 +148,21 @@ void CheckRanks(std::span<const CollectiveRank> ranks) {
   Check(!ranks.empty() && ranks.size() <= kMaxRanks, "collective: number of ranks");
 }
 
+DirectEnd EndOf(const CollectiveRank& rank) {
+  return DirectEnd{.device = rank.device, .in = rank.in, .out = rank.out, .queue = rank.queue};
+}
+
+// Whether the transport has taken the whole sum upon itself.
+bool ReducesItself(const CollectiveContext& context, std::span<const CollectiveRank> ranks,
+                   uint64_t n) {
+  DirectCollectives* const direct = context.transport->direct();
+  if (direct == nullptr || !direct->TakesAllReduce(context.wire, n, ranks.size())) return false;
+  std::array<DirectEnd, kMaxRanks> ends;
+  for (size_t r = 0; r < ranks.size(); ++r) ends[r] = EndOf(ranks[r]);
+  direct->AllReduce(context.wire, std::span(ends).first(ranks.size()), n, *context.ledger);
+  return true;
+}
+
 // Elements [at, at + n) of a (rows, width) message, scattered to out (rows, out_width) from the
 // shard's first column: the rest of a row, whole rows, the beginning of a last one.
 void ScatterColumns(const CollectiveRank& rank, const float* values, uint64_t n, uint64_t at,
@@ -175,6 +191,7 @@ void AllReduce(const CollectiveContext& context, Algorithm algorithm,
   CheckRanks(ranks);
   if (n == 0) return;
   if (algorithm != Algorithm::kTwoShot) {
+    if (ReducesItself(context, ranks, n)) return;
     ReduceRange(context, ranks, 0, ranks.size(), 0, n, 0);
     return;
   }
@@ -250,6 +267,11 @@ void AllGatherColumns(const CollectiveContext& context, std::span<const Collecti
 void SendActivations(const CollectiveContext& context, const CollectiveRank& src,
                      const CollectiveRank& dst, uint64_t n) {
   Check(src.in != nullptr && dst.out != nullptr, "send: null buffer");
+  DirectCollectives* const direct = context.transport->direct();
+  if (direct != nullptr && direct->TakesSend(context.wire, n)) {
+    direct->Send(context.wire, EndOf(src), EndOf(dst), n, *context.ledger);
+    return;
+  }
   Messages messages(context);
   if (context.wire == WireType::kF32) {
     messages.Add(src, reinterpret_cast<const std::byte*>(src.in), dst,

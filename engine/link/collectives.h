@@ -8,6 +8,9 @@
 // blocks of a message start at its beginning: where shards are cut depends on the number of rows,
 // so only the f32 and bf16 wires are independent of the batch under two_shot.
 //
+// A transport that has collectives of its own (direct_collectives.h) is asked first; what it takes
+// it does to the same bits.
+//
 // Messages that do not depend on one another cross together (Transport::CopyAll), so that both
 // directions of a link are in use.
 //

@@ -7,6 +7,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "engine/link/peer_link.h"
 
 namespace tandem {
 
@@ -22,49 +23,32 @@ void QueueChain::Follow(DeviceQueue* first, DeviceQueue* then) {
   then->WaitFor(*found->second);
 }
 
+void QueuedTransport::Copy(const CopyTask& task, TrafficLedger& ledger) {
+  CopyAll(std::span(&task, 1), ledger);
+}
+
+void QueuedTransport::CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) {
+  for (const CopyTask& task : tasks) {
+    if (task.bytes() == 0) continue;
+    CheckCopyTask(task);
+    Check(task.src_queue != nullptr || task.dst_queue != nullptr,
+          "transport: a copy between devices with queues names one");
+    Begin(task);
+  }
+  for (const CopyTask& task : tasks) {
+    if (task.bytes() > 0) Move(task, ledger);
+  }
+  for (const CopyTask& task : tasks) {
+    if (task.bytes() > 0) End(task);
+  }
+}
+
 namespace {
 
-// What every task has in common: first all of them are put behind earlier work, then they move,
-// then later work is put behind them, so that no task waits for another.
-class Queued : public Transport {
- public:
-  explicit Queued(PathKind stands_for) : stands_for_(stands_for) {}
-  PathKind path() const final { return stands_for_; }
-
-  void Copy(const CopyTask& task, TrafficLedger& ledger) final {
-    CopyAll(std::span(&task, 1), ledger);
-  }
-
-  void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) final {
-    for (const CopyTask& task : tasks) {
-      if (task.bytes() == 0) continue;
-      CheckCopyTask(task);
-      Check(task.src_queue != nullptr || task.dst_queue != nullptr,
-            "transport: a copy between devices with queues names one");
-      Begin(task);
-    }
-    for (const CopyTask& task : tasks) {
-      if (task.bytes() > 0) Move(task, ledger);
-    }
-    for (const CopyTask& task : tasks) {
-      if (task.bytes() > 0) End(task);
-    }
-  }
-
- protected:
-  virtual void Begin(const CopyTask& task) = 0;
-  // Puts the copy in its queues, and books it.
-  virtual void Move(const CopyTask& task, TrafficLedger& ledger) = 0;
-  virtual void End(const CopyTask& task) = 0;
-
-  QueueChain chain_;
-  const PathKind stands_for_;
-};
-
 // One copy in the queue of the receiver, or of the sender where the host receives.
-class CopyEngine final : public Queued {
+class CopyEngine final : public QueuedTransport {
  public:
-  using Queued::Queued;
+  using QueuedTransport::QueuedTransport;
   PathKind mechanism() const override { return PathKind::kCopy; }
 
  private:
@@ -86,14 +70,32 @@ class CopyEngine final : public Queued {
 
 // Up in the sender's copy-out queue, down in the receiver's copy-in queue, so that a device sends
 // and receives at once; a half of a direction's buffer is filled while the other is emptied.
-class HostStaged final : public Queued {
+class HostStaged final : public QueuedTransport {
  public:
-  HostStaged(PathKind stands_for, Device& host, std::span<const std::unique_ptr<Device>> devices)
-      : Queued(stands_for), host_(host), devices_(devices) {}
+  HostStaged(PathKind stands_for, Device& host, std::span<const std::unique_ptr<Device>> devices,
+             SmallByKernel small)
+      : QueuedTransport(stands_for),
+        host_(host),
+        devices_(devices),
+        kernels_(std::move(small.kernels)) {
+    if (kernels_ == nullptr || devices.size() < 2) return;
+    small_ = std::make_unique<PeerLink>(PeerLinkOptions{.path = PathKind::kHostStaged,
+                                                        .words = PeerPlace::kHost,
+                                                        .blocks = PeerPlace::kHost,
+                                                        .most_words = kMostHostWords,
+                                                        .most = small.most},
+                                        devices, host, *kernels_);
+  }
   PathKind mechanism() const override { return PathKind::kHostStaged; }
+  DirectCollectives* direct() override { return small_.get(); }
+  std::optional<TransportFailure> TakeFailure() override {
+    return small_ != nullptr ? small_->TakeFailure() : std::nullopt;
+  }
 
  private:
   static constexpr uint64_t kHalf = kStagingChunk / 2;
+  // Words double what crosses the host's links; beyond this a fence and a flag cost less.
+  static constexpr uint64_t kMostHostWords = 4096;
   struct Direction {
     DeviceId src, dst;
     DeviceQueue* up_queue = nullptr;
@@ -167,6 +169,8 @@ class HostStaged final : public Queued {
 
   Device& host_;
   const std::span<const std::unique_ptr<Device>> devices_;
+  const std::unique_ptr<PeerKernels> kernels_;
+  std::unique_ptr<PeerLink> small_;
   std::vector<std::unique_ptr<Direction>> directions_;
 };
 
@@ -174,11 +178,11 @@ class HostStaged final : public Queued {
 
 std::unique_ptr<Transport> MakeQueuedTransport(PathKind mechanism, PathKind stands_for,
                                                std::span<const std::unique_ptr<Device>> devices,
-                                               Device& host) {
+                                               Device& host, SmallByKernel small) {
   Check(stands_for != PathKind::kAuto, "transport: a path is resolved before it is made");
   if (mechanism == PathKind::kCopy) return std::make_unique<CopyEngine>(stands_for);
   if (mechanism == PathKind::kHostStaged) {
-    return std::make_unique<HostStaged>(stands_for, host, devices);
+    return std::make_unique<HostStaged>(stands_for, host, devices, std::move(small));
   }
   Fail(ErrorCode::kUnsupported,
        fmt::format("link: no transport {} made of queues alone (have: copy, host_staged); name one "

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/device/device.h"
+#include "engine/link/peer_kernels.h"
 #include "engine/link/transport.h"
 
 namespace tandem {
@@ -27,11 +28,36 @@ class QueueChain {
   std::vector<std::pair<DeviceQueue*, std::unique_ptr<DeviceEvent>>> events_;
 };
 
+// What such transports have in common: first all tasks are put behind earlier work, then they move,
+// then later work is put behind them, so that no task waits for another.
+class QueuedTransport : public Transport {
+ public:
+  explicit QueuedTransport(PathKind stands_for) : stands_for_(stands_for) {}
+  PathKind path() const final { return stands_for_; }
+  void Copy(const CopyTask& task, TrafficLedger& ledger) final;
+  void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) final;
+
+ protected:
+  virtual void Begin(const CopyTask& task) = 0;
+  // Puts the copy in its queues, and books it.
+  virtual void Move(const CopyTask& task, TrafficLedger& ledger) = 0;
+  virtual void End(const CopyTask& task) = 0;
+
+  QueueChain chain_;
+  const PathKind stands_for_;
+};
+
+// Small collectives by kernels through memory of the host, in place of copies (peer_link.h).
+struct SmallByKernel {
+  std::unique_ptr<PeerKernels> kernels;  // none: all by copies
+  uint64_t most = uint64_t{1} << 18;     // values of a message
+};
+
 // `mechanism` is kCopy or kHostStaged; `stands_for` is what it books. `devices` by DeviceId; `host`
 // allocates memory that they reach, of which kHostStaged takes kStagingChunk bytes a direction, in
-// two halves. All outlive the transport.
+// two halves, and for `small` a few MiB a direction. Devices and host outlive the transport.
 std::unique_ptr<Transport> MakeQueuedTransport(PathKind mechanism, PathKind stands_for,
                                                std::span<const std::unique_ptr<Device>> devices,
-                                               Device& host);
+                                               Device& host, SmallByKernel small = {});
 
 }  // namespace tandem

@@ -3,14 +3,20 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cstring>
 #include <vector>
 
 #include "engine/base/error.h"
+#include "engine/link/direct_collectives.h"
 
 namespace tandem {
 namespace {
 
 constexpr std::array<uint64_t, 4> kSizes{1, 63, 4096, kSelfTestBytes - 1};
+
+// Values of sends: within one thread's part, a decode row, and beyond what crosses as words.
+constexpr std::array<uint64_t, 3> kSendSizes{3, 4096, 60001};
+static_assert(4 * (kSendSizes.back() + 1) <= kSelfTestBytes);
 
 // A byte that depends on the position, the size and the round, so that a shifted, truncated or
 // stale message never looks right.
@@ -57,6 +63,50 @@ void CheckMessage(Transport& transport, Device& src, Device& dst, const Buffer& 
   }
 }
 
+// Values whose bits are those of patterns, but never NaN: these may change on their way.
+std::vector<float> PatternValues(uint64_t n, uint64_t round) {
+  std::vector<float> values(n);
+  for (uint64_t i = 0; i < n; ++i) {
+    uint32_t bits = 0;
+    for (uint64_t b = 0; b < 4; ++b) {
+      bits |= static_cast<uint32_t>(Pattern(4 * i + b, n, round)) << (8 * b);
+    }
+    bits &= 0xbfffffffu;
+    std::memcpy(&values[i], &bits, sizeof bits);
+  }
+  return values;
+}
+
+// What the transport carries by kernels of its own.
+void CheckSend(Transport& transport, Device& src, Device& dst, const Buffer& from, const Buffer& to,
+               uint64_t n, uint64_t round) {
+  const std::vector<float> sent = PatternValues(n, round);
+  src.Upload(from.data(), reinterpret_cast<const std::byte*>(sent.data()), 4 * n);
+  std::vector<float> received(n + 1, -1.0f);
+  dst.Upload(to.data(), reinterpret_cast<const std::byte*>(received.data()), 4 * (n + 1));
+  TrafficLedger ledger;
+  ledger.BeginStep(ProgramKind::kPrefill);
+  ledger.BeginOp(0, OpKind::kTransfer, BlockId{0}, WireType::kF32);
+  const DirectEnd src_end{
+      .device = src.id(), .in = from.as<float>(), .queue = src.queue(QueueRole::kComm)};
+  const DirectEnd dst_end{
+      .device = dst.id(), .out = to.as<float>(), .queue = dst.queue(QueueRole::kComm)};
+  transport.direct()->Send(WireType::kF32, src_end, dst_end, n, ledger);
+  src_end.queue->Finish();
+  dst_end.queue->Finish();
+  if (const auto failure = transport.TakeFailure()) Fail(ErrorCode::kDevice, failure->what);
+  dst.Download(reinterpret_cast<std::byte*>(received.data()), to.data(), 4 * (n + 1));
+  for (uint64_t i = 0; i <= n; ++i) {
+    const float want = i < n ? sent[i] : -1.0f;
+    if (std::memcmp(&received[i], &want, sizeof want) == 0) continue;
+    Fail(
+        ErrorCode::kDevice,
+        fmt::format("link self-test: path {} from {} to {}: value {} of a send of {} arrived as {} "
+                    "(want {}); do not trust this path: choose another with --path",
+                    ToString(transport.path()), src.name(), dst.name(), i, n, received[i], want));
+  }
+}
+
 }  // namespace
 
 void SelfTestPath(Transport& transport, Device& src, Device& dst) {
@@ -66,6 +116,13 @@ void SelfTestPath(Transport& transport, Device& src, Device& dst) {
   for (uint64_t size : kSizes) {
     for (uint64_t round = 0; round < 2; ++round) {
       CheckMessage(transport, src, dst, from, to, size, round);
+    }
+  }
+  if (transport.direct() == nullptr) return;
+  for (uint64_t n : kSendSizes) {
+    if (!transport.direct()->TakesSend(WireType::kF32, n)) continue;
+    for (uint64_t round = 0; round < 3; ++round) {
+      CheckSend(transport, src, dst, from, to, n, round);
     }
   }
 }

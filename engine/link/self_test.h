@@ -11,8 +11,8 @@
 namespace tandem {
 
 // Sends patterns from src to dst: one byte, a cache line less one, a page and an odd size beyond
-// the staging buffer, each twice with different values so that stale bytes are caught. Uses
-// temporary memory of both devices.
+// the staging buffer, each twice with different values so that stale bytes are caught; and where
+// the transport has sends of its own, these too. Uses temporary memory of both devices.
 void SelfTestPath(Transport& transport, Device& src, Device& dst);
 
 }  // namespace tandem

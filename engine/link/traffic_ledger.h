@@ -41,6 +41,9 @@ class TrafficLedger {
   // Pieces of one op between the same two ends over the same path make one row.
   void Book(DeviceId src, DeviceId dst, PathKind path, Bytes bytes);
 
+  // The op that is booked to: its index in the program.
+  uint32_t op() const { return current_.op; }
+
   std::span<const HopRow> rows() const { return rows_; }
   std::span<HopRow> rows() { return rows_; }
   // The rows summed per (src, dst, path), in order of first appearance; `step_rows` is the step's

@@ -17,7 +17,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 
 #include "engine/base/units.h"
 #include "engine/device/device.h"
@@ -46,6 +48,14 @@ struct CopyTask {
   uint64_t bytes() const { return row_bytes * rows; }
 };
 
+// What a transport's kernels met on the devices: they gave up waiting for one another.
+struct TransportFailure {
+  uint32_t op = 0;   // index in the program of the op that they moved for
+  std::string what;  // who waited for whom, and how long
+};
+
+class DirectCollectives;
+
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -59,6 +69,14 @@ class Transport {
   // Several at once: none reads or writes what another writes, so they may run in any order and
   // side by side, both directions of a link among them.
   virtual void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger);
+
+  // The collectives that it carries out itself; null where all are made of copies.
+  virtual DirectCollectives* direct() { return nullptr; }
+  // For the end of a step, all queues empty: what went wrong in it without anybody having thrown.
+  // The transport can be used again.
+  virtual std::optional<TransportFailure> TakeFailure() { return std::nullopt; }
+  // More of the mechanism, for people: "push", "as link pcie4-x16". May be empty.
+  virtual std::string detail() const { return {}; }
 };
 
 // Aborts on a task that no transport can mean.

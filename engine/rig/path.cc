@@ -27,8 +27,6 @@ std::vector<PathKind> PathsOf(const Rig& rig) {
   // Without peer access neither the copy engine nor a kernel reaches the other card's memory; NCCL
   // falls back to shared host memory by itself.
   if (rig.link.kind == LinkKind::kHostStaged) return {PathKind::kHostStaged, PathKind::kNccl};
-  // What this program has of its own for GPUs that are here.
-  if (!rig.gpus.empty()) return {PathKind::kCopy, PathKind::kHostStaged, PathKind::kNccl};
   return {PathKind::kP2p, PathKind::kCopy, PathKind::kHostStaged, PathKind::kNccl};
 }
 

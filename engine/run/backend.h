@@ -13,6 +13,8 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
+#include <vector>
 
 #include "engine/device/cpu/thread_pool.h"
 #include "engine/device/device.h"
@@ -37,6 +39,16 @@ class Backend {
   // Between devices, over a path that the rig has. Throws Error(kUnsupported | kDevice) saying why
   // where it cannot be had here.
   virtual std::unique_ptr<Transport> MakeTransport(PathKind path) = 0;
+  // The path made in each of the ways that MakeTransport would choose from, and whatever else of it
+  // can be looked at by itself: for `tandem rig test`. Named "push", "pull"; none where there is
+  // one way.
+  virtual std::vector<std::string> WaysOf(PathKind) { return {}; }
+  virtual std::unique_ptr<Transport> MakeTransportBy(PathKind path, const std::string&) {
+    return MakeTransport(path);
+  }
+  // Whether two devices see each other's stores in order, where the path rests on that. Throws
+  // Error(kDevice). False: it does not.
+  virtual bool TestOrderOf(PathKind, size_t, size_t) { return false; }
   // Between the host and devices; `path` is what it books.
   virtual std::unique_ptr<Transport> MakeHostTransport(PathKind path) = 0;
   // Whether a device has failed for good: nothing will run on it again in this process.

@@ -11,7 +11,10 @@
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/device/cuda/cuda_device.h"
 #include "engine/link/cuda/nccl_transport.h"
+#include "engine/link/cuda/peer_kernels.h"
 #include "engine/link/cuda/wire.h"
+#include "engine/link/litmus.h"
+#include "engine/link/p2p_transport.h"
 #include "engine/link/queued_transport.h"
 #include "engine/run/backend.h"
 #include "engine/run/host_weights.h"
@@ -24,10 +27,17 @@ namespace {
 // Of kGpuReserve, what the kernels may book beside what a plan's memory table says.
 constexpr Bytes kGpuOpsRoom{uint64_t{64} << 20};
 
+constexpr int kOrderRounds = 4;
+
+// Whether one GPU stands for several devices on a link that is another than its own memory, which
+// GpuRig names so.
+bool PlaysItsLink(const Rig& rig) { return rig.SharesAGpu() && rig.link.name != "one-gpu"; }
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const BackendSetup& setup)
-      : gpus_(setup.rig->gpus.begin(), setup.rig->gpus.begin() + setup.n_devices) {
+      : rig_(*setup.rig),
+        gpus_(setup.rig->gpus.begin(), setup.rig->gpus.begin() + setup.n_devices) {
     Check(setup.rig->gpus.size() >= setup.n_devices, "cuda backend: the rig names its GPUs");
     for (uint32_t d = 0; d < setup.n_devices; ++d) {
       const int gpu = gpus_[d];
@@ -60,17 +70,41 @@ class CudaBackend final : public Backend {
       case PathKind::kNccl:
         return MakeNcclTransport(gpus_);
       case PathKind::kHostStaged:
-        return MakeQueuedTransport(path, path, devices_, *host_);
+        return MakeQueuedTransport(path, path, devices_, *host_,
+                                   SmallByKernel{.kernels = MakeCudaPeerKernels(gpus_)});
+      case PathKind::kP2p:
+        GrantEachOther(path);
+        return MakeP2pTransport(P2pOptions{.shape = PlaysItsLink(rig_) ? &rig_ : nullptr}, devices_,
+                                *host_, MakeCudaPeerKernels(gpus_));
       case PathKind::kCopy:
-        GrantEachOther();
+        GrantEachOther(path);
         return MakeQueuedTransport(path, path, devices_, *host_);
       default:
         break;
     }
-    Fail(ErrorCode::kUnsupported,
-         fmt::format("link: no transport {} between GPUs (have: copy, host_staged, nccl); name one "
-                     "of these with --path",
-                     ToString(path)));
+    Fail(
+        ErrorCode::kUnsupported,
+        fmt::format("link: no transport {} between GPUs (have: p2p, copy, host_staged, nccl); name "
+                    "one of these with --path",
+                    ToString(path)));
+  }
+
+  std::vector<std::string> WaysOf(PathKind path) override {
+    if (path != PathKind::kP2p) return {};
+    return {ToString(PeerPlace::kPush), ToString(PeerPlace::kPull)};
+  }
+  std::unique_ptr<Transport> MakeTransportBy(PathKind path, const std::string& way) override {
+    Check(path == PathKind::kP2p, "cuda backend: a path with one way");
+    GrantEachOther(path);
+    const PeerPlace place = way == ToString(PeerPlace::kPull) ? PeerPlace::kPull : PeerPlace::kPush;
+    return MakeP2pTransport(P2pOptions{.place = place}, devices_, *host_,
+                            MakeCudaPeerKernels(gpus_));
+  }
+  bool TestOrderOf(PathKind path, size_t a, size_t b) override {
+    if (path != PathKind::kP2p) return false;
+    GrantEachOther(path);
+    TestOrder(*devices_[a], *devices_[b], *MakeCudaPeerKernels(gpus_), kOrderRounds);
+    return true;
   }
 
   std::unique_ptr<Transport> MakeHostTransport(PathKind path) override {
@@ -83,18 +117,19 @@ class CudaBackend final : public Backend {
 
  private:
   // Without it the driver would copy by way of the host and the path would not be what it says.
-  void GrantEachOther() {
+  void GrantEachOther(PathKind path) {
     for (int from : gpus_) {
       for (int to : gpus_) {
         if (GrantPeerAccess(from, to)) continue;
         Fail(ErrorCode::kDevice,
-             fmt::format("link: path copy: the driver grants cuda:{} no access to the memory of "
+             fmt::format("link: path {}: the driver grants cuda:{} no access to the memory of "
                          "cuda:{}; name --path host_staged or nccl",
-                         from, to));
+                         ToString(path), from, to));
       }
     }
   }
 
+  const Rig& rig_;
   const std::vector<int> gpus_;  // by DeviceId
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<Device> host_, pageable_host_;

@@ -136,6 +136,8 @@ class Executor {
   void SendLogits(uint32_t index, LogitsSink& sink);
   void SendTopK(const CompiledOp& op, uint64_t first, uint64_t count, uint64_t at);
   void TakeLogits(LogitsSink& sink);
+  // Throws for a transport whose kernels gave up during the step.
+  void TakeFailures();
   void ReadOverlap();
 
   // Compute ops (executor_ops.cc).

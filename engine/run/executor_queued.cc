@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/plan/text.h"
 #include "engine/run/executor.h"
@@ -20,6 +21,7 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
     FetchForNextStep(program_index);
     TakeLogits(sink);
     order_->FinishStep();
+    TakeFailures();
   } catch (...) {
     // Nothing of this step may still run when the next one begins; what went wrong first is told.
     try {
@@ -27,9 +29,22 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
     } catch (const Error&) {
     }
     ahead_->Forget();
+    // Kernels that gave up in it are forgotten with the step.
+    for (const auto& transport : transports_) transport->TakeFailure();
     throw;
   }
   ReadOverlap();
+}
+
+void Executor::TakeFailures() {
+  const CompiledProgram& compiled = programs_[trace_.program_index];
+  for (const auto& transport : transports_) {
+    const std::optional<TransportFailure> failure = transport->TakeFailure();
+    if (!failure) continue;
+    Check(failure->op < compiled.ops.size(), "executor: a failure names an op of the step");
+    Fail(ErrorCode::kDevice, fmt::format("{} (in op {} of the step: {})", failure->what,
+                                         failure->op, FormatOp(*compiled.ops[failure->op].op)));
+  }
 }
 
 void Executor::AskForSteps(LogitsSink& sink) {

@@ -96,6 +96,9 @@ void Executor::MakeTransports() {
     if (transport->mechanism() != path) {
       text += fmt::format(" (by {})", ToString(transport->mechanism()));
     }
+    if (const std::string detail = transport->detail(); !detail.empty()) {
+      text += fmt::format(" ({})", detail);
+    }
     transport_names_.push_back(std::move(text));
   }
 }

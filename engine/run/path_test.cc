@@ -73,6 +73,7 @@ class SumTest {
     for (size_t r = 0; r < count; ++r) {
       if (ranks[r].queue != nullptr) ranks[r].queue->Finish();
     }
+    if (const auto failure = transport_.TakeFailure()) Fail(ErrorCode::kDevice, failure->what);
     for (size_t r = 0; r < count; ++r) Compare(r, n, want, part);
   }
 
@@ -114,27 +115,59 @@ PathVerdict Try(PathKind path, std::string what, const Check& check) {
 
 std::vector<PathKind> PathsToTest(const Rig& rig) {
   if (rig.gpus.empty()) return {PathKind::kLocal, PathKind::kHostStaged};
-  return {PathKind::kCopy, PathKind::kHostStaged, PathKind::kNccl};
+  return {PathKind::kP2p, PathKind::kCopy, PathKind::kHostStaged, PathKind::kNccl};
 }
+
+namespace {
+
+// Every direction of a transport, and sums over all devices. `way` is said behind what was tried.
+void TestTransport(Backend& backend, Transport& transport, PathKind path, const std::string& way,
+                   std::vector<PathVerdict>& verdicts) {
+  const std::string by = way.empty() ? "" : fmt::format(", {}", way);
+  for (const auto& from : backend.devices()) {
+    for (const auto& to : backend.devices()) {
+      if (from == to) continue;
+      verdicts.push_back(Try(path,
+                             fmt::format("d{} to d{}{}", from->id().value, to->id().value, by),
+                             [&] { SelfTestPath(transport, *from, *to); }));
+    }
+  }
+  verdicts.push_back(Try(path, fmt::format("all-reduce over {}{}", backend.devices().size(), by),
+                         [&] { SumTest(backend, transport).Run(); }));
+}
+
+// Where the path rests on it, the order in which every two devices see each other's stores.
+void TestOrders(Backend& backend, PathKind path, std::vector<PathVerdict>& verdicts) {
+  for (size_t a = 0; a < backend.devices().size(); ++a) {
+    for (size_t b = a + 1; b < backend.devices().size(); ++b) {
+      bool tested = true;
+      PathVerdict verdict = Try(path, fmt::format("order of stores, d{} and d{}", a, b),
+                                [&] { tested = backend.TestOrderOf(path, a, b); });
+      if (tested) verdicts.push_back(std::move(verdict));
+    }
+  }
+}
+
+}  // namespace
 
 std::vector<PathVerdict> TestPaths(Backend& backend, std::span<const PathKind> paths) {
   std::vector<PathVerdict> verdicts;
   for (PathKind path : paths) {
-    std::unique_ptr<Transport> transport;
-    PathVerdict made = Try(path, kPathCanBeHad, [&] { transport = backend.MakeTransport(path); });
-    if (!made.passed) {
-      verdicts.push_back(std::move(made));
-      continue;
-    }
-    for (const auto& from : backend.devices()) {
-      for (const auto& to : backend.devices()) {
-        if (from == to) continue;
-        verdicts.push_back(Try(path, fmt::format("d{} to d{}", from->id().value, to->id().value),
-                               [&] { SelfTestPath(*transport, *from, *to); }));
+    std::vector<std::string> ways = backend.WaysOf(path);
+    // First as a run would have it, which chooses.
+    ways.insert(ways.begin(), "");
+    for (const std::string& way : ways) {
+      std::unique_ptr<Transport> transport;
+      PathVerdict made = Try(path, kPathCanBeHad, [&] {
+        transport = way.empty() ? backend.MakeTransport(path) : backend.MakeTransportBy(path, way);
+      });
+      if (!made.passed) {
+        verdicts.push_back(std::move(made));
+        break;
       }
+      TestTransport(backend, *transport, path, way, verdicts);
     }
-    verdicts.push_back(Try(path, fmt::format("all-reduce over {}", backend.devices().size()),
-                           [&] { SumTest(backend, *transport).Run(); }));
+    if (verdicts.back().what != kPathCanBeHad) TestOrders(backend, path, verdicts);
   }
   return verdicts;
 }

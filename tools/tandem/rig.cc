@@ -236,7 +236,7 @@ void AddRigCommand(CLI::App& root, Action& action) {
   test->add_option("--devices,--device", flags->devices,
                    "Number of CPU devices, or a list: cuda:0,cuda:1")
       ->capture_default_str();
-  test->add_option("--path", flags->path, "This path alone: copy, host_staged, nccl, local");
+  test->add_option("--path", flags->path, "This path alone: p2p, copy, host_staged, nccl, local");
   test->callback([flags, &action] { action = [flags] { return Test(*flags); }; });
   for (CLI::App* sub : {list, show, test}) sub->add_flag("--json", flags->json, "JSON on stdout");
   CLI::App* folder =

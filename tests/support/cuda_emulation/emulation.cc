@@ -2,6 +2,8 @@
 
 #include <cstring>
 #include <memory>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/base/check.h"
@@ -46,6 +48,7 @@ struct Block {
   unsigned at_barrier = 0;
   unsigned done = 0;
   unsigned running = 0;
+  bool yields = false;  // a thread did in this round
   void (*body)(void*) = nullptr;
   void* context = nullptr;
 };
@@ -106,6 +109,7 @@ void RunBlock(Block& block, bool backwards) {
       threadIdx = ThreadIndex(thread);
       block.fibers[thread]->Enter();
     }
+    if (std::exchange(block.yields, false)) std::this_thread::yield();
     Check(moved,
           "cuda emulation: threads wait for others that never come (a barrier or a warp "
           "operation that not all threads reach)");
@@ -150,6 +154,12 @@ void BlockBarrier() {
   ++block.at_barrier;
   ReleaseBarrier(block);
   if (block.status[self] != ThreadStatus::kReady) block.fibers[self]->Leave();
+}
+
+void Yield() {
+  Block& block = TheBlock();
+  block.yields = true;
+  block.fibers[block.running]->Leave();
 }
 
 void WarpRendezvous(void* slot, void (*operation)(void* const*)) {

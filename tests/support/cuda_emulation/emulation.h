@@ -34,6 +34,10 @@ void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), vo
 // Waits for every thread of the block that has not returned.
 void BlockBarrier();
 
+// Lets the other threads of the block go on, and other host threads: for one that looks for what
+// another grid stores.
+void Yield();
+
 // All 32 lanes bring a slot; the last to come runs operation(slots) for all, and then all go on.
 void WarpRendezvous(void* slot, void (*operation)(void* const* slots));
 

@@ -1,0 +1,220 @@
+#include "engine/link/peer_link.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "engine/base/check.h"
+#include "engine/plan/plan.h"
+
+namespace tandem {
+namespace {
+
+constexpr std::array<peer::Way, peer::kWays> kAllWays{peer::Way::kWords, peer::Way::kBlocks};
+constexpr uint64_t kCounts = peer::kChannels * sizeof(uint32_t);
+
+size_t IndexOf(DeviceId id) { return static_cast<size_t>(id.value); }
+
+uint32_t ChannelsFor(peer::Way way, uint64_t n) {
+  const uint64_t chunks = (n + peer::ChunkElems(way) - 1) / peer::ChunkElems(way);
+  return static_cast<uint32_t>(std::min<uint64_t>(chunks, peer::kChannels));
+}
+
+}  // namespace
+
+const char* ToString(PeerPlace place) {
+  switch (place) {
+    case PeerPlace::kPush:
+      return "push";
+    case PeerPlace::kPull:
+      return "pull";
+    case PeerPlace::kHost:
+      return "host";
+  }
+  return "push";
+}
+
+PeerLink::PeerLink(const PeerLinkOptions& options, std::span<const std::unique_ptr<Device>> devices,
+                   Device& host, PeerKernels& kernels)
+    : options_(options), devices_(devices), host_(host), kernels_(kernels) {
+  const size_t n = devices.size();
+  Check(n >= 2 && n <= peer::kMaxRanks, "peer link: number of devices");
+  ranks_.resize(n);
+  pairs_.resize(n * n);
+  for (size_t d = 0; d < n; ++d) {
+    ranks_[d].abort = devices[d]->Allocate(MemoryUse::kWorkspace, Bytes{64}, "link abort word");
+    for (Buffer& generations : ranks_[d].generations) {
+      generations = devices[d]->Allocate(MemoryUse::kWorkspace, Bytes{kCounts}, "link counts");
+    }
+    for (size_t reader = 0; reader < n; ++reader) {
+      if (reader != d) MakeLanes(d, reader);
+    }
+  }
+  failures_ = host.Allocate(MemoryUse::kWorkspace, Bytes{8 * n}, "link failures");
+}
+
+Device& PeerLink::OwnerOf(peer::Way way, size_t writer, size_t reader, bool of_acks) {
+  const PeerPlace place = way == peer::Way::kWords ? options_.words : options_.blocks;
+  if (place == PeerPlace::kHost) return host_;
+  // Acknowledgements go the other way: pushed they lie at who waits for them, pulled at who makes
+  // them.
+  const bool at_reader = (place == PeerPlace::kPush) != of_acks;
+  return *devices_[at_reader ? reader : writer];
+}
+
+void PeerLink::MakeLanes(size_t writer, size_t reader) {
+  Pair& pair = PairOf(writer, reader);
+  for (peer::Way way : kAllWays) {
+    const auto w = static_cast<size_t>(way);
+    const Bytes slots{peer::LaneBytes(way)};
+    Device& owner = OwnerOf(way, writer, reader, false);
+    pair.reduce[w].slots = owner.Allocate(MemoryUse::kWorkspace, slots, "link slots");
+    Lane& send = pair.send[w];
+    send.slots = owner.Allocate(MemoryUse::kWorkspace, slots, "link slots");
+    send.acks = OwnerOf(way, writer, reader, true)
+                    .Allocate(MemoryUse::kWorkspace, Bytes{peer::kChannels * peer::kAckStride},
+                              "link acknowledgements");
+    send.sent = devices_[writer]->Allocate(MemoryUse::kWorkspace, Bytes{kCounts}, "link counts");
+    send.taken = devices_[reader]->Allocate(MemoryUse::kWorkspace, Bytes{kCounts}, "link counts");
+  }
+}
+
+peer::Bound PeerLink::BoundOf(size_t device, uint32_t op) const {
+  return peer::Bound{.abort = ranks_[device].abort.as<uint32_t>(),
+                     .failure = failures_.as<uint64_t>() + device,
+                     .nanos = static_cast<uint64_t>(options_.bound.value),
+                     .op = op};
+}
+
+peer::Way PeerLink::WayOf(uint64_t n) const {
+  return n <= options_.most_words ? peer::Way::kWords : peer::Way::kBlocks;
+}
+
+bool PeerLink::TakesAllReduce(WireType, uint64_t n, size_t ranks) const {
+  return ranks == devices_.size() && n > 0 && n <= options_.most;
+}
+bool PeerLink::TakesSend(WireType, uint64_t n) const { return n > 0 && n <= options_.most; }
+
+void PeerLink::Book(DeviceId src, DeviceId dst, uint64_t bytes, TrafficLedger& ledger) const {
+  if (options_.path != PathKind::kHostStaged) {
+    ledger.Book(src, dst, options_.path, Bytes{bytes});
+    return;
+  }
+  ledger.Book(src, kHost, options_.path, Bytes{bytes});
+  ledger.Book(kHost, dst, options_.path, Bytes{bytes});
+}
+
+void PeerLink::AllReduce(WireType wire, std::span<const DirectEnd> ranks, uint64_t n,
+                         TrafficLedger& ledger) {
+  Check(TakesAllReduce(wire, n, ranks.size()), "peer link: an all-reduce that was not taken");
+  const peer::Way way = WayOf(n);
+  const auto w = static_cast<size_t>(way);
+  const uint64_t bytes = WireBytes(wire, n).value;
+  const auto count = static_cast<uint32_t>(ranks.size());
+  peer::ReduceArgs args{.n = n, .ranks = count};
+  if (options_.shape != nullptr) {
+    const Nanos time = count == 2
+                           ? options_.shape->AllReduceTime(2, Bytes{bytes}, options_.path)
+                           : options_.shape->ExchangeTime(count, Bytes{bytes}, options_.path);
+    args.shaped_nanos = static_cast<uint64_t>(time.value);
+  }
+  for (uint32_t r = 0; r < count; ++r) {
+    const size_t self = IndexOf(ranks[r].device);
+    Check(ranks[r].queue != nullptr && ranks[r].in != nullptr && ranks[r].out != nullptr,
+          "peer link: a rank without queue or buffers");
+    args.in = ranks[r].in;
+    args.out = ranks[r].out;
+    args.rank = r;
+    args.generations = ranks_[self].generations[w].as<uint32_t>();
+    args.bound = BoundOf(self, ledger.op());
+    for (uint32_t other = 0; other < count; ++other) {
+      if (other == r) continue;
+      const size_t peer = IndexOf(ranks[other].device);
+      args.to[other] = PairOf(self, peer).reduce[w].slots.data();
+      args.from[other] = PairOf(peer, self).reduce[w].slots.data();
+      Book(ranks[other].device, ranks[r].device, bytes, ledger);
+    }
+    kernels_.Reduce(self, *ranks[r].queue, wire, way, ChannelsFor(way, n), args);
+  }
+}
+
+void PeerLink::Send(WireType wire, const DirectEnd& src, const DirectEnd& dst, uint64_t n,
+                    TrafficLedger& ledger) {
+  Check(TakesSend(wire, n), "peer link: a send that was not taken");
+  Check(src.queue != nullptr && dst.queue != nullptr && src.in != nullptr && dst.out != nullptr,
+        "peer link: an end without queue or buffer");
+  const peer::Way way = WayOf(n);
+  const size_t from = IndexOf(src.device);
+  const size_t to = IndexOf(dst.device);
+  const Lane& lane = PairOf(from, to).send[static_cast<size_t>(way)];
+  const uint64_t bytes = WireBytes(wire, n).value;
+  peer::SendArgs args{.n = n, .slots = lane.slots.data(), .acks = lane.acks.data()};
+  if (options_.shape != nullptr) {
+    args.shaped_nanos =
+        static_cast<uint64_t>(options_.shape->HopTime(src.device, dst.device, Bytes{bytes}).value);
+  }
+  args.in = src.in;
+  args.peer = static_cast<uint32_t>(to);
+  args.generations = lane.sent.as<uint32_t>();
+  args.bound = BoundOf(from, ledger.op());
+  kernels_.Send(from, *src.queue, wire, way, ChannelsFor(way, n), args);
+  args.in = nullptr;
+  args.out = dst.out;
+  args.peer = static_cast<uint32_t>(from);
+  args.generations = lane.taken.as<uint32_t>();
+  args.bound = BoundOf(to, ledger.op());
+  kernels_.Receive(to, *dst.queue, wire, way, ChannelsFor(way, n), args);
+  Book(src.device, dst.device, bytes, ledger);
+}
+
+void PeerLink::Fill(Device& device, const Buffer& buffer, uint32_t word) {
+  const std::vector<uint32_t> words(buffer.size() / sizeof(uint32_t), word);
+  device.Upload(buffer.data(), reinterpret_cast<const std::byte*>(words.data()), buffer.size());
+}
+
+void PeerLink::Reset(uint32_t generation) {
+  const size_t n = devices_.size();
+  for (size_t d = 0; d < n; ++d) {
+    Fill(*devices_[d], ranks_[d].abort, 0);
+    for (const Buffer& counts : ranks_[d].generations) Fill(*devices_[d], counts, generation);
+    for (size_t reader = 0; reader < n; ++reader) {
+      if (reader == d) continue;
+      Pair& pair = PairOf(d, reader);
+      for (peer::Way way : kAllWays) {
+        const auto w = static_cast<size_t>(way);
+        Device& owner = OwnerOf(way, d, reader, false);
+        Fill(owner, pair.reduce[w].slots, generation);
+        Lane& send = pair.send[w];
+        Fill(owner, send.slots, generation);
+        Fill(OwnerOf(way, d, reader, true), send.acks, generation);
+        Fill(*devices_[d], send.sent, generation);
+        Fill(*devices_[reader], send.taken, generation);
+      }
+    }
+  }
+  Fill(host_, failures_, 0);
+}
+
+void PeerLink::StartGenerationsAt(uint32_t generation) { Reset(generation); }
+
+std::optional<TransportFailure> PeerLink::TakeFailure() {
+  std::optional<TransportFailure> failure;
+  for (size_t d = 0; d < devices_.size(); ++d) {
+    uint64_t word = 0;
+    std::memcpy(&word, failures_.data() + 8 * d, sizeof word);
+    if (word == 0 || failure) continue;
+    failure = TransportFailure{
+        .op = peer::FailedOp(word),
+        .what =
+            fmt::format("link: path {}: device {} waited {:.3g} s for device {}, which never "
+                        "came; another path may: --path",
+                        tandem::ToString(options_.path), d,
+                        static_cast<double>(options_.bound.value) * 1e-9, peer::FailedPeer(word))};
+  }
+  if (failure) Reset(0);
+  return failure;
+}
+
+}  // namespace tandem

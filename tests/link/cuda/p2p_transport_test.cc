@@ -1,0 +1,145 @@
+// The path p2p on emulated GPUs: which way it chooses, copies by its kernel, the self-test, and the
+// litmus of memory order, which the emulation fails without fences.
+#include "engine/link/p2p_transport.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <utility>
+
+#include "engine/base/error.h"
+#include "engine/link/litmus.h"
+#include "engine/link/self_test.h"
+#include "tests/support/peer_machine.h"
+
+namespace tandem {
+namespace {
+
+using peer::LitmusPattern;
+using ::testing::HasSubstr;
+using testing::MakeEmulatedPeerKernels;
+using testing::PeerMachine;
+
+// Spoils what device 1 gives to the first all-reduces, as a fabric does that loses stores.
+class SpoilingKernels final : public PeerKernels {
+ public:
+  SpoilingKernels(PeerMachine& machine, int spoiled)
+      : other_(machine.Room(1, size_t{1} << 22)), spoiled_(spoiled) {}
+
+  void Reduce(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
+              const peer::ReduceArgs& args) override {
+    peer::ReduceArgs changed = args;
+    if (device == 1 && spoiled_-- > 0) changed.in = other_.as<float>();
+    inner_->Reduce(device, queue, wire, way, channels, changed);
+  }
+  void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
+            const peer::SendArgs& args) override {
+    inner_->Send(device, queue, wire, way, channels, args);
+  }
+  void Receive(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
+               const peer::SendArgs& args) override {
+    inner_->Receive(device, queue, wire, way, channels, args);
+  }
+  void Copy(size_t device, DeviceQueue& queue, const peer::CopyArgs& args) override {
+    inner_->Copy(device, queue, args);
+  }
+  void Litmus(size_t device, DeviceQueue& queue, uint32_t blocks, uint32_t threads,
+              const peer::LitmusArgs& args) override {
+    inner_->Litmus(device, queue, blocks, threads, args);
+  }
+
+ private:
+  std::unique_ptr<PeerKernels> inner_ = MakeEmulatedPeerKernels();
+  const Buffer other_;
+  int spoiled_;
+};
+
+TEST(P2pTransportTest, PassesTheSelfTestEitherWay) {
+  PeerMachine machine(2);
+  for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull}) {
+    const auto p2p = MakeP2pTransport({.place = place}, machine.devices, *machine.host,
+                                      MakeEmulatedPeerKernels());
+    EXPECT_EQ(p2p->path(), PathKind::kP2p);
+    EXPECT_EQ(p2p->detail(), ToString(place));
+    EXPECT_NO_THROW(SelfTestPath(*p2p, *machine.devices[0], *machine.devices[1]));
+    EXPECT_NO_THROW(SelfTestPath(*p2p, *machine.devices[1], *machine.devices[0]));
+  }
+}
+
+TEST(P2pTransportTest, ChoosesAWayThatDelivers) {
+  PeerMachine machine(2);
+  const auto any = MakeP2pTransport({}, machine.devices, *machine.host, MakeEmulatedPeerKernels());
+  EXPECT_THAT(any->detail(), ::testing::AnyOf(HasSubstr("push"), HasSubstr("pull")));
+  // The first is a push.
+  const auto pulled = MakeP2pTransport({}, machine.devices, *machine.host,
+                                       std::make_unique<SpoilingKernels>(machine, 1));
+  EXPECT_THAT(pulled->detail(), ::testing::StartsWith("pull"));
+}
+
+TEST(P2pTransportTest, RefusesWhereNeitherWayDelivers) {
+  PeerMachine machine(2);
+  try {
+    MakeP2pTransport({}, machine.devices, *machine.host,
+                     std::make_unique<SpoilingKernels>(machine, 1000));
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDevice);
+    EXPECT_THAT(error.what(), HasSubstr("--path host_staged"));
+    EXPECT_THAT(error.what(), HasSubstr("(want "));
+  }
+}
+
+// Rows with strides, aligned and not, each place in both queues' order.
+TEST(P2pTransportTest, CopiesRows) {
+  PeerMachine machine(2);
+  TrafficLedger ledger;
+  ledger.BeginStep(ProgramKind::kDecode);
+  ledger.BeginOp(0, OpKind::kKvMove, BlockId{0}, WireType::kF32);
+  for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull}) {
+    const auto p2p = MakeP2pTransport({.place = place}, machine.devices, *machine.host,
+                                      MakeEmulatedPeerKernels());
+    for (uint64_t width : {64u, 61u}) {
+      const Buffer from = machine.Room(0, 4096), to = machine.Room(1, 4096);
+      for (size_t i = 0; i < 4096; ++i) from.data()[i] = static_cast<std::byte>(i * 7 + i / 256);
+      p2p->Copy(CopyTask{.src = DeviceId{0},
+                         .from = from.data(),
+                         .dst = DeviceId{1},
+                         .to = to.data(),
+                         .row_bytes = width,
+                         .rows = 20,
+                         .src_stride = 128,
+                         .dst_stride = 192,
+                         .src_queue = machine.queue(0),
+                         .dst_queue = machine.queue(1)},
+                ledger);
+      machine.FinishAll();
+      for (size_t i = 0; i < 20 * 192; ++i) {
+        const size_t row = i / 192, at = i % 192;
+        const std::byte want = at < width ? from.data()[row * 128 + at] : std::byte{0};
+        ASSERT_EQ(to.data()[i], want) << width << " " << i;
+      }
+    }
+  }
+  EXPECT_EQ(ledger.rows()[0].bytes.value, 2 * 20 * (64 + 61));
+}
+
+TEST(LitmusTest, FencesKeepTheOrderAndNothingElseDoes) {
+  PeerMachine machine(2);
+  const auto kernels = MakeEmulatedPeerKernels();
+  const LitmusSize size{.blocks = 2, .threads = 64, .turns = 32};
+  Device &d0 = *machine.devices[0], &d1 = *machine.devices[1];
+  for (LitmusPattern pattern : {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering}) {
+    const LitmusCounts fenced = RunLitmus(pattern, true, size, d0, d1, *kernels);
+    EXPECT_EQ(fenced.pairs, 2u * 2 * 64 * 32);
+    EXPECT_EQ(fenced.forbidden, 0u);
+    uint64_t seen = 0;
+    for (int tries = 0; tries < 20 && seen == 0; ++tries) {
+      seen = RunLitmus(pattern, false, size, d0, d1, *kernels).forbidden;
+    }
+    EXPECT_GT(seen, 0u) << "the emulation holds stores back";
+  }
+  EXPECT_NO_THROW(TestOrder(d0, d1, *kernels, 1));
+}
+
+}  // namespace
+}  // namespace tandem
