@@ -48,6 +48,7 @@ class PeerQueue final : public DeviceQueue {
       }
     });
   }
+  void Call(std::function<void()> work) override { stream_->Put(std::move(work)); }
   void Finish() override { stream_->Finish(); }
 
  private:
