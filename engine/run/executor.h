@@ -136,8 +136,8 @@ class Executor {
   void SendLogits(uint32_t index, LogitsSink& sink);
   void SendTopK(const CompiledOp& op, uint64_t first, uint64_t count, uint64_t at);
   void TakeLogits(LogitsSink& sink);
-  // Throws for a transport whose kernels gave up during the step.
-  void TakeFailures();
+  // What transports have met whose kernels gave up during the step; throws it where it shall tell.
+  void TakeFailures(bool tell);
   void ReadOverlap();
 
   // Compute ops (executor_ops.cc).

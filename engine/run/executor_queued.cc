@@ -15,13 +15,15 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
   pending_.clear();
   sampled_.clear();
   SizeLanding(batch.top_k);
+  bool asked = false;
   try {
     order_->BeginStep(program_index, laid_, layouts_[program_index].layout, !laid_anew);
     AskForSteps(sink);
+    asked = true;
     FetchForNextStep(program_index);
     TakeLogits(sink);
     order_->FinishStep();
-    TakeFailures();
+    TakeFailures(true);
   } catch (...) {
     // Nothing of this step may still run when the next one begins; what went wrong first is told.
     try {
@@ -29,22 +31,25 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
     } catch (const Error&) {
     }
     ahead_->Forget();
-    // Kernels that gave up in it are forgotten with the step.
-    for (const auto& transport : transports_) transport->TakeFailure();
+    // Where all was asked for, kernels that gave up came before whatever made no sense of the rest;
+    // else they gave up for want of it.
+    TakeFailures(asked);
     throw;
   }
   ReadOverlap();
 }
 
-void Executor::TakeFailures() {
+void Executor::TakeFailures(bool tell) {
   const CompiledProgram& compiled = programs_[trace_.program_index];
+  std::optional<TransportFailure> first;
   for (const auto& transport : transports_) {
-    const std::optional<TransportFailure> failure = transport->TakeFailure();
-    if (!failure) continue;
-    Check(failure->op < compiled.ops.size(), "executor: a failure names an op of the step");
-    Fail(ErrorCode::kDevice, fmt::format("{} (in op {} of the step: {})", failure->what,
-                                         failure->op, FormatOp(*compiled.ops[failure->op].op)));
+    std::optional<TransportFailure> failure = transport->TakeFailure();
+    if (failure && !first) first = std::move(failure);
   }
+  if (!first || !tell) return;
+  Check(first->op < compiled.ops.size(), "executor: a failure names an op of the step");
+  Fail(ErrorCode::kDevice, fmt::format("{} (in op {} of the step: {})", first->what, first->op,
+                                       FormatOp(*compiled.ops[first->op].op)));
 }
 
 void Executor::AskForSteps(LogitsSink& sink) {

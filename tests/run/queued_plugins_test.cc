@@ -227,6 +227,41 @@ TEST(QueuedPluginsTest, ADeviceThatIsLostIsReportedOnceAndFailsEveryRequest) {
 }
 
 // The double itself: what it is there to catch, it catches.
+// Says once, at the end of a step, that its kernels gave up.
+class GivesUp final : public Transport {
+ public:
+  explicit GivesUp(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
+  PathKind mechanism() const override { return inner_->mechanism(); }
+  PathKind path() const override { return inner_->path(); }
+  void Copy(const CopyTask& task, TrafficLedger& ledger) override { inner_->Copy(task, ledger); }
+  std::optional<TransportFailure> TakeFailure() override {
+    if (steps_++ != 1) return std::nullopt;
+    return TransportFailure{.op = 3, .what = "device 0 waited for device 1, which never came"};
+  }
+
+ private:
+  std::unique_ptr<Transport> inner_;
+  int steps_ = 0;
+};
+
+TEST(QueuedPluginsTest, ACollectiveThatGaveUpFailsTheStepAndNamesTheOp) {
+  FakeMachine machine(1);
+  EngineOptions options = On(machine, PluginOptions(testing::TinyModel(), "tensor_split", 2));
+  options.hooks.wrap_transport = [](std::unique_ptr<Transport> inner) {
+    return std::make_unique<GivesUp>(std::move(inner));
+  };
+  std::unique_ptr<Engine> engine = Engine::Create(options);
+  const auto failed = std::make_shared<Recorder>();
+  engine->Submit(MakeRequest(Prompt(9), 5, false), failed);
+  RunAll(*engine);
+  EXPECT_EQ(failed->reason, FinishReason::kError);
+  EXPECT_THAT(failed->error, HasSubstr("device 1, which never came (in op 3 of the step: "));
+  const auto after = std::make_shared<Recorder>();
+  engine->Submit(MakeRequest(Prompt(9), 5, false), after);
+  RunAll(*engine);
+  EXPECT_EQ(after->reason, FinishReason::kLength) << after->error;
+}
+
 TEST(FakeMachineDeathTest, TheHostCannotLookIntoADevice) {
   FakeMachine machine(0);
   const auto device = machine.MakeDevice(DeviceId{0}, Bytes{});

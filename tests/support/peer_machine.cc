@@ -126,16 +126,9 @@ PeerMachine::PeerMachine(size_t n) : host(std::make_unique<PeerHost>()) {
 }
 PeerMachine::~PeerMachine() { FinishAll(); }
 
-void PeerMachine::FinishAll() {
-  for (const auto& device : devices) {
-    for (size_t role = 0; role < kQueueRoles; ++role) {
-      device->queue(static_cast<QueueRole>(role))->Finish();
-    }
-  }
-}
+std::unique_ptr<PeerKernels> MakePeerKernels() { return std::make_unique<EmulatedPeerKernels>(); }
 
-std::unique_ptr<PeerKernels> MakeEmulatedPeerKernels() {
-  return std::make_unique<EmulatedPeerKernels>();
-}
+std::string NoPeerMachine() { return {}; }
+bool HoldsStoresBack() { return true; }
 
 }  // namespace tandem::testing

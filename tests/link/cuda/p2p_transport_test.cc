@@ -1,5 +1,6 @@
-// The path p2p on emulated GPUs: which way it chooses, copies by its kernel, the self-test, and the
-// litmus of memory order, which the emulation fails without fences.
+// The path p2p (on emulated GPUs, and on real ones where there are some): which way it chooses,
+// copies by its kernel, the self-test, and the litmus of memory order, which the emulation fails
+// without fences.
 #include "engine/link/p2p_transport.h"
 
 #include <gmock/gmock.h>
@@ -17,7 +18,7 @@ namespace {
 
 using peer::LitmusPattern;
 using ::testing::HasSubstr;
-using testing::MakeEmulatedPeerKernels;
+using testing::MakePeerKernels;
 using testing::PeerMachine;
 
 // Spoils what device 1 gives to the first all-reduces, as a fabric does that loses stores.
@@ -49,16 +50,17 @@ class SpoilingKernels final : public PeerKernels {
   }
 
  private:
-  std::unique_ptr<PeerKernels> inner_ = MakeEmulatedPeerKernels();
+  std::unique_ptr<PeerKernels> inner_ = MakePeerKernels();
   const Buffer other_;
   int spoiled_;
 };
 
 TEST(P2pTransportTest, PassesTheSelfTestEitherWay) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   PeerMachine machine(2);
   for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull}) {
-    const auto p2p = MakeP2pTransport({.place = place}, machine.devices, *machine.host,
-                                      MakeEmulatedPeerKernels());
+    const auto p2p =
+        MakeP2pTransport({.place = place}, machine.devices, *machine.host, MakePeerKernels());
     EXPECT_EQ(p2p->path(), PathKind::kP2p);
     EXPECT_EQ(p2p->detail(), ToString(place));
     EXPECT_NO_THROW(SelfTestPath(*p2p, *machine.devices[0], *machine.devices[1]));
@@ -67,8 +69,9 @@ TEST(P2pTransportTest, PassesTheSelfTestEitherWay) {
 }
 
 TEST(P2pTransportTest, ChoosesAWayThatDelivers) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   PeerMachine machine(2);
-  const auto any = MakeP2pTransport({}, machine.devices, *machine.host, MakeEmulatedPeerKernels());
+  const auto any = MakeP2pTransport({}, machine.devices, *machine.host, MakePeerKernels());
   EXPECT_THAT(any->detail(), ::testing::AnyOf(HasSubstr("push"), HasSubstr("pull")));
   // The first is a push.
   const auto pulled = MakeP2pTransport({}, machine.devices, *machine.host,
@@ -77,6 +80,7 @@ TEST(P2pTransportTest, ChoosesAWayThatDelivers) {
 }
 
 TEST(P2pTransportTest, RefusesWhereNeitherWayDelivers) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   PeerMachine machine(2);
   try {
     MakeP2pTransport({}, machine.devices, *machine.host,
@@ -91,16 +95,19 @@ TEST(P2pTransportTest, RefusesWhereNeitherWayDelivers) {
 
 // Rows with strides, aligned and not, each place in both queues' order.
 TEST(P2pTransportTest, CopiesRows) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   PeerMachine machine(2);
   TrafficLedger ledger;
   ledger.BeginStep(ProgramKind::kDecode);
   ledger.BeginOp(0, OpKind::kKvMove, BlockId{0}, WireType::kF32);
   for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull}) {
-    const auto p2p = MakeP2pTransport({.place = place}, machine.devices, *machine.host,
-                                      MakeEmulatedPeerKernels());
+    const auto p2p =
+        MakeP2pTransport({.place = place}, machine.devices, *machine.host, MakePeerKernels());
     for (uint64_t width : {64u, 61u}) {
       const Buffer from = machine.Room(0, 4096), to = machine.Room(1, 4096);
-      for (size_t i = 0; i < 4096; ++i) from.data()[i] = static_cast<std::byte>(i * 7 + i / 256);
+      std::vector<std::byte> sent(4096), got(4096);
+      for (size_t i = 0; i < 4096; ++i) sent[i] = static_cast<std::byte>(i * 7 + i / 256);
+      machine.devices[0]->Upload(from.data(), sent.data(), 4096);
       p2p->Copy(CopyTask{.src = DeviceId{0},
                          .from = from.data(),
                          .dst = DeviceId{1},
@@ -113,10 +120,11 @@ TEST(P2pTransportTest, CopiesRows) {
                          .dst_queue = machine.queue(1)},
                 ledger);
       machine.FinishAll();
+      machine.devices[1]->Download(got.data(), to.data(), 4096);
       for (size_t i = 0; i < 20 * 192; ++i) {
         const size_t row = i / 192, at = i % 192;
-        const std::byte want = at < width ? from.data()[row * 128 + at] : std::byte{0};
-        ASSERT_EQ(to.data()[i], want) << width << " " << i;
+        const std::byte want = at < width ? sent[row * 128 + at] : std::byte{0};
+        ASSERT_EQ(got[i], want) << width << " " << i;
       }
     }
   }
@@ -124,8 +132,9 @@ TEST(P2pTransportTest, CopiesRows) {
 }
 
 TEST(LitmusTest, FencesKeepTheOrderAndNothingElseDoes) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   PeerMachine machine(2);
-  const auto kernels = MakeEmulatedPeerKernels();
+  const auto kernels = MakePeerKernels();
   const LitmusSize size{.blocks = 2, .threads = 64, .turns = 32};
   Device &d0 = *machine.devices[0], &d1 = *machine.devices[1];
   for (LitmusPattern pattern : {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering}) {
@@ -136,7 +145,11 @@ TEST(LitmusTest, FencesKeepTheOrderAndNothingElseDoes) {
     for (int tries = 0; tries < 20 && seen == 0; ++tries) {
       seen = RunLitmus(pattern, false, size, d0, d1, *kernels).forbidden;
     }
-    EXPECT_GT(seen, 0u) << "the emulation holds stores back";
+    // On GPUs that is theirs to show.
+    RecordProperty("seen_without_fences", static_cast<int>(seen));
+    if (testing::HoldsStoresBack()) {
+      EXPECT_GT(seen, 0u) << "the emulation holds stores back";
+    }
   }
   EXPECT_NO_THROW(TestOrder(d0, d1, *kernels, 1));
 }

@@ -1,4 +1,5 @@
-// The kernels of peer links on emulated GPUs, both ends side by side: the bits and the bytes of
+// The kernels of peer links, both ends side by side (on emulated GPUs, and on real ones where there
+// are some): the bits and the bytes of
 // collectives.cc on the CPU, for every wire type, way and place, at any size and in any order; what
 // happens when a count comes round, and when nobody comes.
 #include "engine/link/peer_link.h"
@@ -18,7 +19,7 @@ namespace tandem {
 namespace {
 
 using testing::LinkDevices;
-using testing::MakeEmulatedPeerKernels;
+using testing::MakePeerKernels;
 using testing::PeerMachine;
 using testing::RandomFloats;
 using testing::SameBits;
@@ -59,7 +60,7 @@ class SomeKernels final : public PeerKernels {
   }
 
  private:
-  std::unique_ptr<PeerKernels> inner_ = MakeEmulatedPeerKernels();
+  std::unique_ptr<PeerKernels> inner_ = MakePeerKernels();
 };
 
 // A peer link over n devices, and the CPU's collectives beside it.
@@ -175,6 +176,9 @@ class Linked {
 
 class PeerLinkTest : public ::testing::TestWithParam<std::tuple<PeerPlace, bool>> {
  protected:
+  void SetUp() override {
+    if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
+  }
   static PeerLinkOptions Options() {
     const auto [place, words] = GetParam();
     return PeerLinkOptions{
@@ -325,6 +329,7 @@ INSTANTIATE_TEST_SUITE_P(Places, PeerLinkTest,
 
 // A link of 20 ms: what comes at once is held back.
 TEST(ShapedPeerLinkTest, TakesAsLongAsItsLink) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   Rig rig;
   rig.devices.resize(2);
   rig.link.kind = LinkKind::kPcieP2p;
@@ -348,15 +353,19 @@ TEST(ShapedPeerLinkTest, TakesAsLongAsItsLink) {
 // In the generations that ask for it a small message renews every word of its slot, so that none
 // keeps a count from long ago.
 TEST(PeerSlotsTest, SweepsLeaveNoOldWord) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   PeerMachine machine(2);
-  const auto kernels = MakeEmulatedPeerKernels();
+  const auto kernels = MakePeerKernels();
   const Buffer slots = machine.Room(1, peer::LaneBytes(peer::Way::kWords));
   const Buffer acks = machine.Room(0, peer::kChannels * peer::kAckStride);
   const Buffer count = machine.Room(0, 4 * peer::kChannels), abort = machine.Room(0, 64);
   const Buffer in = machine.Room(0, 64);
   const Buffer failure = machine.host->Allocate(MemoryUse::kWorkspace, Bytes{8}, "test");
-  *count.as<uint32_t>() = 0x0003fffe;
-  *acks.as<uint32_t>() = 0x0003ffff;
+  const auto put = [&](const Buffer& to, uint32_t word) {
+    machine.devices[0]->Upload(to.data(), reinterpret_cast<const std::byte*>(&word), sizeof word);
+  };
+  put(count, 0x0003fffe);
+  put(acks, 0x0003ffff);
   peer::SendArgs args{.in = in.as<float>(),
                       .n = 4,
                       .slots = slots.data(),
@@ -364,9 +373,11 @@ TEST(PeerSlotsTest, SweepsLeaveNoOldWord) {
                       .generations = count.as<uint32_t>(),
                       .bound = {abort.as<uint32_t>(), failure.as<uint64_t>(), 1'000'000'000, 0}};
   const auto words_of = [&](uint32_t slot) {
-    const auto* lines = reinterpret_cast<const uint64_t*>(
-        slots.data() + slot * peer::kWordsSlotBytes + peer::kDataAt);
-    return std::vector<uint64_t>(lines, lines + 2 * peer::kThreads * peer::kLinesPerQuad);
+    std::vector<uint64_t> words(2 * peer::kThreads * peer::kLinesPerQuad);
+    machine.devices[1]->Download(reinterpret_cast<std::byte*>(words.data()),
+                                 slots.data() + slot * peer::kWordsSlotBytes + peer::kDataAt,
+                                 8 * words.size());
+    return words;
   };
   for (uint32_t generation : {0x3ffffu, 0x40000u, 0x40001u}) {
     kernels->Send(0, *machine.queue(0), WireType::kF32, peer::Way::kWords, 1, args);

@@ -1,0 +1,86 @@
+// What only a GPU can tell of peer links: how long small sums take, and whether a link that is
+// played takes as long as its profile says. Skips where there is none.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+
+#include "engine/link/peer_link.h"
+#include "engine/link/peer_probe.h"
+#include "tests/support/peer_machine.h"
+
+namespace tandem {
+namespace {
+
+using testing::PeerMachine;
+
+// Between two events of device 0, all-reduces of n values asked for at once.
+class Series {
+ public:
+  Series(PeerMachine& machine, PeerLink& link, uint64_t n) : machine_(machine), link_(link), n_(n) {
+    ledger_.BeginStep(ProgramKind::kDecode);
+    ledger_.BeginOp(0, OpKind::kAllReduce, BlockId{0}, WireType::kF32);
+    for (size_t d = 0; d < machine.devices.size(); ++d) {
+      in_.push_back(machine.Room(d, 4 * n));
+      out_.push_back(machine.Room(d, 4 * n));
+      ends_.push_back(
+          {machine.devices[d]->id(), in_[d].as<float>(), out_[d].as<float>(), machine.queue(d)});
+    }
+  }
+  double NanosEach(int rounds) {
+    DeviceQueue& queue = *machine_.queue(0);
+    const auto begin = queue.MakeEvent(), end = queue.MakeEvent();
+    link_.AllReduce(WireType::kF32, ends_, n_, ledger_);
+    queue.Mark(*begin);
+    for (int i = 0; i < rounds; ++i) link_.AllReduce(WireType::kF32, ends_, n_, ledger_);
+    queue.Mark(*end);
+    machine_.FinishAll();
+    EXPECT_FALSE(link_.TakeFailure());
+    return static_cast<double>(end->Since(*begin).value) / rounds;
+  }
+
+ private:
+  PeerMachine& machine_;
+  PeerLink& link_;
+  const uint64_t n_;
+  TrafficLedger ledger_;
+  std::vector<Buffer> in_, out_;
+  std::vector<DirectEnd> ends_;
+};
+
+class PeerTimeTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
+  }
+};
+
+TEST_F(PeerTimeTest, SumsOfADecodeRow) {
+  PeerMachine machine(2);
+  const auto kernels = testing::MakePeerKernels();
+  for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull, PeerPlace::kHost}) {
+    PeerLink link({.words = place, .blocks = place}, machine.devices, *machine.host, *kernels);
+    for (uint64_t n : {uint64_t{1024}, uint64_t{4096}, uint64_t{16384}, uint64_t{1} << 20}) {
+      std::printf("all-reduce, %s, %7.0f KiB: %8.2f us\n", ToString(place),
+                  static_cast<double>(4 * n) / 1024, Series(machine, link, n).NanosEach(200) / 1e3);
+    }
+  }
+}
+
+TEST_F(PeerTimeTest, APlayedLinkIsWithinATwentiethOfItsProfile) {
+  PeerMachine machine(2);
+  const auto kernels = testing::MakePeerKernels();
+  for (int64_t micros : {50, 200}) {
+    Rig rig;
+    rig.devices.resize(2);
+    rig.link.kind = LinkKind::kPcieP2p;
+    rig.link.send.points = {{Bytes{0}, Nanos{1000 * micros}},
+                            {Bytes{uint64_t{1} << 30}, Nanos{1000 * micros}}};
+    PeerLink link({.shape = &rig}, machine.devices, *machine.host, *kernels);
+    const double each = Series(machine, link, 4096).NanosEach(100);
+    std::printf("a link of %d us: %.2f us\n", static_cast<int>(micros), each / 1e3);
+    EXPECT_NEAR(each, 1000.0 * static_cast<double>(micros), 50.0 * static_cast<double>(micros));
+  }
+}
+
+}  // namespace
+}  // namespace tandem
