@@ -19,6 +19,6 @@ ShareBandwidth MeasureShares(int, std::span<const std::shared_ptr<GpuPart>>) { R
 
 bool PartsRunTogether(int, std::span<const std::shared_ptr<GpuPart>>) { Refuse(); }
 
-std::vector<uint32_t> MultiprocessorsOf(int, GpuPart&) { Refuse(); }
+std::vector<uint32_t> MultiprocessorsOf(int, const std::shared_ptr<GpuPart>&) { Refuse(); }
 
 }  // namespace tandem

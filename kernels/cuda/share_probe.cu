@@ -1,8 +1,9 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <memory>
 
-#include "engine/base/error.h"
+#include "engine/device/cuda/cuda_device.h"
 #include "engine/device/cuda/handles.h"
 #include "kernels/cuda/share_probe.h"
 
@@ -53,126 +54,104 @@ __global__ void NoteMultiprocessor(uint32_t* seen, uint32_t most) {
   for (int i = 0; i < 64; ++i) __nanosleep(1000);
 }
 
-struct FreeOnGpu {
-  void operator()(void* data) const noexcept { cudaFree(data); }
-};
-using GpuMemoryHandle = std::unique_ptr<void, FreeOnGpu>;
+// A part as a device with all the memory that it asks for.
+struct Prober {
+  std::unique_ptr<Device> device;
+  Buffer memory;
+  std::unique_ptr<DeviceEvent> begin, end;
+  unsigned blocks = 0;
 
-GpuMemoryHandle Allocate(size_t bytes) {
-  void* data = nullptr;
-  CheckCuda(cudaMalloc(&data, bytes), "allocate memory for the probe of a GPU's parts");
-  return GpuMemoryHandle(data);
+  DeviceQueue& queue() { return *device->queue(QueueRole::kCompute); }
+  cudaStream_t stream() { return static_cast<cudaStream_t>(queue().native()); }
+};
+
+Prober MakeProber(int gpu, const std::shared_ptr<GpuPart>& part, size_t bytes) {
+  Prober prober;
+  prober.device = MakeCudaDevice(DeviceId{0}, gpu, Bytes{}, part);
+  prober.memory = prober.device->Allocate(MemoryUse::kWorkspace, Bytes{bytes}, "probe of a part");
+  prober.begin = prober.queue().MakeEvent();
+  prober.end = prober.queue().MakeEvent();
+  prober.blocks = 8 * part->sm_count();
+  return prober;
 }
 
-// One part with its stream, what it reads and when.
-struct Reader {
-  CudaStream stream;
-  GpuMemoryHandle memory;
-  CudaEventHandle begin, end;
-  unsigned blocks = 0;
-};
-
-void AskForReads(Reader& reader, size_t bytes, int rounds, uint32_t* sink) {
+// The first bytes of the memory are where nothing is ever written.
+void AskForReads(Prober& reader, int rounds) {
   for (int i = 0; i < rounds; ++i) {
-    ReadOnce<<<reader.blocks, 256, 0, reader.stream.get()>>>(
-        static_cast<const uint4*>(reader.memory.get()), bytes / sizeof(uint4), sink);
+    ReadOnce<<<reader.blocks, 256, 0, reader.stream()>>>(reader.memory.as<const uint4>(),
+                                                         reader.memory.size() / sizeof(uint4),
+                                                         reader.memory.as<uint32_t>());
     CheckCuda(cudaGetLastError(), "launch the probe of a GPU's parts");
   }
 }
 
-void AskForTimedReads(Reader& reader, size_t bytes, uint32_t* sink) {
-  AskForReads(reader, bytes, kMarginRounds, sink);
-  CheckCuda(cudaEventRecord(reader.begin.get(), reader.stream.get()), "mark the probe's begin");
-  AskForReads(reader, bytes, kTimedRounds, sink);
-  CheckCuda(cudaEventRecord(reader.end.get(), reader.stream.get()), "mark the probe's end");
-  AskForReads(reader, bytes, kMarginRounds, sink);
+void AskForTimedReads(Prober& reader) {
+  AskForReads(reader, kMarginRounds);
+  reader.queue().Mark(*reader.begin);
+  AskForReads(reader, kTimedRounds);
+  reader.queue().Mark(*reader.end);
+  AskForReads(reader, kMarginRounds);
 }
 
-double RateOf(Reader& reader, size_t bytes) {
-  CheckCuda(cudaStreamSynchronize(reader.stream.get()), "wait for the probe of a GPU's parts");
-  float millis = 0;
-  CheckCuda(cudaEventElapsedTime(&millis, reader.begin.get(), reader.end.get()), "time the probe");
-  return static_cast<double>(bytes) * kTimedRounds / (std::max(millis, 1e-6f) * 1e-3);
-}
-
-CudaStream StreamOf(int gpu, GpuPart& part) {
-  return CudaStream(static_cast<cudaStream_t>(part.MakeStream(false)), StreamDeleter{gpu});
+double RateOf(Prober& reader) {
+  reader.queue().Finish();
+  const double seconds = reader.end->Since(*reader.begin).Seconds();
+  return static_cast<double>(reader.memory.size()) * kTimedRounds / std::max(seconds, 1e-9);
 }
 
 }  // namespace
 
 ShareBandwidth MeasureShares(int gpu, std::span<const std::shared_ptr<GpuPart>> parts) {
-  OnDevice current(gpu);
-  size_t free = 0, total = 0;
-  CheckCuda(cudaMemGetInfo(&free, &total), "ask for free memory");
-  const size_t bytes = std::clamp(free / (2 * parts.size()) / 4096 * 4096, kLeastBytes, kMostBytes);
-  const GpuMemoryHandle sink = Allocate(sizeof(uint32_t));
-  std::vector<Reader> readers;
+  const OnDevice current(gpu);
+  const size_t room = ReadGpuMemory(gpu).free.value / (2 * parts.size()) / 4096 * 4096;
+  std::vector<Prober> readers;
   for (const auto& part : parts) {
-    Reader& reader = readers.emplace_back();
-    reader.stream = StreamOf(gpu, *part);
-    reader.memory = Allocate(bytes);
-    reader.begin = MakeTimedEvent(gpu);
-    reader.end = MakeTimedEvent(gpu);
-    reader.blocks = 8 * part->sm_count();
-    CheckCuda(cudaMemsetAsync(reader.memory.get(), 0, bytes, reader.stream.get()), "clear");
-    CheckCuda(cudaStreamSynchronize(reader.stream.get()), "clear");
+    readers.push_back(MakeProber(gpu, part, std::clamp(room, kLeastBytes, kMostBytes)));
   }
-  auto* out = static_cast<uint32_t*>(sink.get());
   ShareBandwidth result;
-  AskForTimedReads(readers[0], bytes, out);  // for clocks that rise, and code that is loaded
-  RateOf(readers[0], bytes);
-  AskForTimedReads(readers[0], bytes, out);
-  result.alone = RateOf(readers[0], bytes);
-  for (Reader& reader : readers) AskForTimedReads(reader, bytes, out);
-  for (Reader& reader : readers) {
-    const double rate = RateOf(reader, bytes);
+  AskForTimedReads(readers[0]);  // for clocks that rise, and code that is loaded
+  RateOf(readers[0]);
+  AskForTimedReads(readers[0]);
+  result.alone = RateOf(readers[0]);
+  for (Prober& reader : readers) AskForTimedReads(reader);
+  for (Prober& reader : readers) {
+    const double rate = RateOf(reader);
     result.beside = result.beside == 0 ? rate : std::min(result.beside, rate);
   }
   return result;
 }
 
 bool PartsRunTogether(int gpu, std::span<const std::shared_ptr<GpuPart>> parts) {
-  OnDevice current(gpu);
-  const GpuMemoryHandle counts = Allocate(2 * sizeof(unsigned));
-  auto* arrived = static_cast<unsigned*>(counts.get());
-  std::vector<CudaStream> streams;
-  for (const auto& part : parts) streams.push_back(StreamOf(gpu, *part));
-  CheckCuda(cudaMemsetAsync(arrived, 0, 2 * sizeof(unsigned), streams[0].get()), "clear");
-  CheckCuda(cudaStreamSynchronize(streams[0].get()), "clear");
-  for (CudaStream& stream : streams) {
-    MeetOthers<<<1, 1, 0, stream.get()>>>(arrived, static_cast<unsigned>(parts.size()),
-                                          arrived + 1);
+  const OnDevice current(gpu);
+  std::vector<Prober> waiters;
+  for (const auto& part : parts) waiters.push_back(MakeProber(gpu, part, 2 * sizeof(unsigned)));
+  auto* arrived = waiters[0].memory.as<unsigned>();  // zero when it is new
+  for (Prober& waiter : waiters) {
+    MeetOthers<<<1, 1, 0, waiter.stream()>>>(arrived, static_cast<unsigned>(parts.size()),
+                                             arrived + 1);
     CheckCuda(cudaGetLastError(), "launch kernels that wait for each other");
   }
-  for (CudaStream& stream : streams) {
-    CheckCuda(cudaStreamSynchronize(stream.get()), "wait for kernels that wait for each other");
-  }
+  for (Prober& waiter : waiters) waiter.queue().Finish();
   unsigned met = 0;
-  CheckCuda(
-      cudaMemcpyAsync(&met, arrived + 1, sizeof met, cudaMemcpyDeviceToHost, streams[0].get()),
-      "read who met");
-  CheckCuda(cudaStreamSynchronize(streams[0].get()), "read who met");
+  waiters[0].device->Download(reinterpret_cast<std::byte*>(&met),
+                              reinterpret_cast<const std::byte*>(arrived + 1), sizeof met);
   return met == parts.size();
 }
 
-std::vector<uint32_t> MultiprocessorsOf(int gpu, GpuPart& part) {
+std::vector<uint32_t> MultiprocessorsOf(int gpu, const std::shared_ptr<GpuPart>& part) {
   constexpr uint32_t kMost = 1024;
-  OnDevice current(gpu);
-  const GpuMemoryHandle seen = Allocate(kMost * sizeof(uint32_t));
-  const CudaStream stream = StreamOf(gpu, part);
-  CheckCuda(cudaMemsetAsync(seen.get(), 0, kMost * sizeof(uint32_t), stream.get()), "clear");
-  NoteMultiprocessor<<<16 * part.sm_count(), 64, 0, stream.get()>>>(
-      static_cast<uint32_t*>(seen.get()), kMost);
+  const OnDevice current(gpu);
+  Prober prober = MakeProber(gpu, part, kMost * sizeof(uint32_t));
+  NoteMultiprocessor<<<2 * prober.blocks, 64, 0, prober.stream()>>>(prober.memory.as<uint32_t>(),
+                                                                    kMost);
   CheckCuda(cudaGetLastError(), "launch a look at multiprocessors");
-  std::vector<uint32_t> flags(kMost);
-  CheckCuda(cudaMemcpyAsync(flags.data(), seen.get(), kMost * sizeof(uint32_t),
-                            cudaMemcpyDeviceToHost, stream.get()),
-            "read multiprocessors");
-  CheckCuda(cudaStreamSynchronize(stream.get()), "read multiprocessors");
+  prober.queue().Finish();
+  std::vector<uint32_t> seen(kMost);
+  prober.device->Download(reinterpret_cast<std::byte*>(seen.data()), prober.memory.data(),
+                          kMost * sizeof(uint32_t));
   std::vector<uint32_t> numbers;
   for (uint32_t sm = 0; sm < kMost; ++sm) {
-    if (flags[sm] != 0) numbers.push_back(sm);
+    if (seen[sm] != 0) numbers.push_back(sm);
   }
   return numbers;
 }

@@ -28,6 +28,6 @@ ShareBandwidth MeasureShares(int gpu, std::span<const std::shared_ptr<GpuPart>> 
 bool PartsRunTogether(int gpu, std::span<const std::shared_ptr<GpuPart>> parts);
 
 // The numbers of the multiprocessors that a part's kernels were seen on, in order.
-std::vector<uint32_t> MultiprocessorsOf(int gpu, GpuPart& part);
+std::vector<uint32_t> MultiprocessorsOf(int gpu, const std::shared_ptr<GpuPart>& part);
 
 }  // namespace tandem

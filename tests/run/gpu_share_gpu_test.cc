@@ -33,8 +33,8 @@ class GpuShareGpuTest : public ::testing::Test {
 
 TEST_F(GpuShareGpuTest, PartsShareNoMultiprocessor) {
   const auto parts = CutGpu(gpu_, 2, sms_);
-  const auto first = MultiprocessorsOf(gpu_, *parts[0]);
-  const auto second = MultiprocessorsOf(gpu_, *parts[1]);
+  const auto first = MultiprocessorsOf(gpu_, parts[0]);
+  const auto second = MultiprocessorsOf(gpu_, parts[1]);
   EXPECT_EQ(first.size(), sms_);
   EXPECT_EQ(second.size(), sms_);
   std::vector<uint32_t> both;

@@ -147,6 +147,6 @@ bool PartsRunTogether(int gpu, std::span<const std::shared_ptr<GpuPart>> parts) 
   return true;
 }
 
-std::vector<uint32_t> MultiprocessorsOf(int, GpuPart&) { return {}; }
+std::vector<uint32_t> MultiprocessorsOf(int, const std::shared_ptr<GpuPart>&) { return {}; }
 
 }  // namespace tandem
