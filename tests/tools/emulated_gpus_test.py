@@ -131,6 +131,27 @@ class OneGpuAsTwo(unittest.TestCase):
         self.assertIn("--gpu-share", self.shares("--gpu-share", "some", status=2))
 
 
+    def test_records_are_emulated_and_say_how_it_was_cut(self):
+        for devices, fidelity in [("cuda:0,cuda:0", "emulated"), ("cuda:0,cuda:1", "measured")]:
+            with tempfile.TemporaryDirectory() as folder:
+                sets = {"model": MODEL.format("q8_0"), "rig": devices, "plugin": "tensor_split", "repetitions": 1, "phases.prefill.tokens": 16,
+                        "phases.decode.context": 8, "phases.decode.tokens": 4}
+                run(GPU, "run", f"{SCENARIOS}/gpu_check.yaml", "--out", folder, *(word for k, v in sets.items() for word in ("--set", f"{k}={v}")))
+                record = json.loads((pathlib.Path(folder) / "gpu_check.jsonl").read_text().splitlines()[0])
+            self.assertEqual((record["fidelity"], record["clock"]), (fidelity, "wall"))
+            self.assertEqual([share["sms"] for share in record["rig"].get("gpu_shares", [])], [2, 2] if fidelity == "emulated" else [])
+            self.assertEqual([check["gpu"] for check in record["memory_check"]], [0] if fidelity == "emulated" else [0, 1])
+            for check in record["memory_check"]:
+                self.assertTrue(check["agrees"], check)
+                self.assertGreater(check["ledger_bytes"], 0)
+                self.assertGreaterEqual(check["driver_bytes"], check["ledger_bytes"])
+
+    def test_a_rig_file_of_other_cards(self):
+        done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--rig", "2x3090-nvlink", "--devices",
+                   "cuda:0,cuda:1", status=2)
+        self.assertIn("device 0 of rig 2x3090-nvlink is a RTX 3090, but cuda:0 is a emulated GPU 0", done.stderr)
+
+
 class Rig(unittest.TestCase):
     def test_paths_are_right(self):
         done = run(GPU, "rig", "test", "--devices", "cuda:0,cuda:1")

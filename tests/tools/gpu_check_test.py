@@ -15,7 +15,7 @@ echo "$*" >> "$(dirname "$0")/asked"
 case "$1 $2" in
   "version "*) echo "tandem 0" ;;
   "rig show") [ -e "$(dirname "$0")/no-share" ] && case "$*" in *--devices*) echo "cannot cut" >&2; exit 6 ;; esac
-    echo "CUDA: driver"; echo "  cuda:0 card" ;;
+    case "$*" in *--devices*) echo '{"gpu_shares": [{"gpu_sms": 132, "sms": 48}]}' ;; *) echo "CUDA: driver"; echo "  cuda:0 card" ;; esac ;;
   "rig test") echo "path  what      result"; echo "copy  d0 to d1  right"; echo "copy  d1 to d0  right"
     echo "p2p   d0 to d1  right"; echo "p2p   d1 to d0  WRONG: element 3"; echo "nccl  can be had  absent: no" ; exit 6 ;;
   "rig machine-folder") echo box ;;
@@ -74,6 +74,8 @@ class Made(unittest.TestCase):
         self.assertEqual(rows["plugin-offload"], ("FAILED", "4", "no room"))
         for name in ["share", "plugin-tensor_split", "shape-tiny-one", "shape-tiny-both", "link-copy-1", "link-copy-2", "records", "report"]:
             self.assertEqual(rows[name][0], "passed", name)
+        both = [line for line in self.asked() if "tensor_split" in line]
+        self.assertTrue(all("--gpu-share 48" in line for line in both), "cut once as measured")
         self.assertNotIn("link-p2p-1", rows, "a path that delivers wrong values is not timed")
         self.assertIn("emulated", (self.out / "summary.txt").read_text())
         self.assertIn("FAILED", done.stdout)
