@@ -1,6 +1,6 @@
 # Shared by tools/quickstart and tools/test: installs what is missing from Debian, brings the default
 # model, and says what it does. Sourced, not run; expects `set -euo pipefail` and $root.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154
 
 say() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -66,8 +66,63 @@ PY
   trap - EXIT
 }
 
-# has_cuda_driver: whether an NVIDIA driver is loaded here.
-has_cuda_driver() { [ -e /proc/driver/nvidia/version ]; }
+# has_cuda_driver: whether an NVIDIA driver is loaded here. TANDEM_CUDA_DRIVER=yes or no answers in
+# its place.
+has_cuda_driver() {
+  case "${TANDEM_CUDA_DRIVER:-}" in
+    yes) return 0 ;;
+    no) return 1 ;;
+    "") ;;
+    *) die "TANDEM_CUDA_DRIVER is '$TANDEM_CUDA_DRIVER' (want yes or no)" ;;
+  esac
+  [ -e /proc/driver/nvidia/version ] && return 0
+  command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1 && return 0
+  # Containers and WSL have the driver's library without the rest.
+  { [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; } && ldconfig -p 2>/dev/null | grep -q 'libcuda\.so\.1'
+}
+
+# find_nvcc: the path of an installed compiler of CUDA 13 or later; nothing where there is none.
+find_nvcc() {
+  local nvcc
+  for nvcc in "${CUDACXX:-}" "$(command -v nvcc || true)" /usr/local/cuda/bin/nvcc; do
+    [ -x "$nvcc" ] || continue
+    if "$nvcc" --version 2>/dev/null | grep -q 'release 1[3-9]'; then
+      echo "$nvcc"
+      return
+    fi
+  done
+}
+
+# cuda_architectures: those of the GPUs that are here, as CMake names them; nothing where nobody says.
+cuda_architectures() {
+  command -v nvidia-smi >/dev/null || return 0
+  nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null |
+    sed -n 's/^ *\([0-9]*\)\.\([0-9]\) *$/\1\2/p' | sed 's/^90$/90a/' | sort -u | paste -sd ';' || true
+}
+
+# choose_cuda: sets `cuda` to OFF or ON and `cuda_arguments` to CMake's for this machine: a toolkit that
+# is installed, else one out of Python packages, else the CPU alone, said with how to try again.
+choose_cuda() {
+  cuda=OFF
+  cuda_arguments=()
+  has_cuda_driver || return 0
+  local nvcc architectures
+  nvcc=$(find_nvcc)
+  if [ -n "$nvcc" ]; then
+    say "CUDA: a driver and a toolkit ($nvcc) are here"
+    cuda_arguments=("-DCMAKE_CUDA_COMPILER=$nvcc")
+  else
+    say "CUDA: a driver but no CUDA 13 toolkit here; bringing one"
+    mapfile -t cuda_arguments < <("$root/tools/cuda-toolkit" --cmake)
+    if [ ${#cuda_arguments[@]} -eq 0 ]; then
+      say "CUDA: no toolkit could be had, building for the CPU alone; to try again: tools/quickstart"
+      return 0
+    fi
+  fi
+  cuda=ON
+  architectures=$(cuda_architectures)
+  if [ -n "$architectures" ]; then cuda_arguments+=("-DCMAKE_CUDA_ARCHITECTURES=$architectures"); fi
+}
 
 # one_at_a_time: two builds in one folder would spoil each other.
 one_at_a_time() {

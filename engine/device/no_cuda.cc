@@ -20,7 +20,11 @@ GpuInventory FindGpus() {
   return inventory;
 }
 
-std::unique_ptr<Device> MakeCudaDevice(DeviceId, int, Bytes) { Refuse(); }
+std::unique_ptr<Device> MakeCudaDevice(DeviceId, int, Bytes, std::shared_ptr<GpuPart>) { Refuse(); }
+
+GpuCut ReadGpuCut(int) { Refuse(); }
+
+std::vector<std::shared_ptr<GpuPart>> CutGpu(int, uint32_t, uint32_t) { Refuse(); }
 
 std::unique_ptr<Device> MakePinnedHost(Bytes) { Refuse(); }
 
@@ -31,5 +35,7 @@ bool GrantPeerAccess(int, int) { Refuse(); }
 bool IsGpuLost(int) { return false; }
 
 GpuMemory ReadGpuMemory(int) { Refuse(); }
+
+Bytes LedgerBytes(int) { return Bytes{}; }
 
 }  // namespace tandem

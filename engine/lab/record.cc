@@ -232,6 +232,55 @@ Fidelity FidelityFrom(const std::string& name) {
   Fail(ErrorCode::kInvalidArgument, "record: fidelity: unknown value '" + name + "'");
 }
 
+json SharesJson(const std::vector<GpuShare>& shares) {
+  json list = json::array();
+  for (const GpuShare& share : shares) {
+    list.push_back({{"sms", share.sms},
+                    {"gpu_sms", share.gpu_sms},
+                    {"alone_bytes_per_s", share.alone_bytes_per_s},
+                    {"beside_bytes_per_s", share.beside_bytes_per_s},
+                    {"balanced", share.balanced},
+                    {"how", share.how}});
+  }
+  return list;
+}
+
+std::vector<GpuShare> SharesFrom(const json& list) {
+  std::vector<GpuShare> shares;
+  for (const json& j : list) {
+    shares.push_back(GpuShare{.sms = j.at("sms"),
+                              .gpu_sms = j.at("gpu_sms"),
+                              .alone_bytes_per_s = j.at("alone_bytes_per_s"),
+                              .beside_bytes_per_s = j.at("beside_bytes_per_s"),
+                              .balanced = j.at("balanced"),
+                              .how = j.at("how")});
+  }
+  return shares;
+}
+
+json MemoryCheckJson(const std::vector<MemoryCheck>& checks) {
+  json list = json::array();
+  for (const MemoryCheck& check : checks) {
+    list.push_back({{"gpu", check.gpu},
+                    {"ledger_bytes", check.ledger.value},
+                    {"driver_bytes", check.driver.value},
+                    {"room_bytes", check.room.value},
+                    {"agrees", check.agrees()}});
+  }
+  return list;
+}
+
+std::vector<MemoryCheck> MemoryCheckFrom(const json& list) {
+  std::vector<MemoryCheck> checks;
+  for (const json& j : list) {
+    checks.push_back(MemoryCheck{.gpu = j.at("gpu"),
+                                 .ledger = Bytes{j.at("ledger_bytes")},
+                                 .driver = Bytes{j.at("driver_bytes")},
+                                 .room = Bytes{j.at("room_bytes")}});
+  }
+  return checks;
+}
+
 Record Parse(const json& j) {
   Record r;
   r.scenario = j.at("scenario");
@@ -245,6 +294,7 @@ Record Parse(const json& j) {
   r.rig = j.at("rig").at("name");
   r.rig_fingerprint = j.at("rig").at("fingerprint");
   r.n_devices = j.at("rig").at("devices");
+  r.shares = SharesFrom(j.at("rig").value("gpu_shares", json::array()));
   r.link = j.at("link");
   const json& plugin = j.at("plugin");
   r.plugin_requested = plugin.at("requested");
@@ -270,6 +320,7 @@ Record Parse(const json& j) {
   if (j.contains("decode")) r.decode = PhaseFrom(j.at("decode"));
   if (j.contains("serve")) r.serve = ServeFrom(j.at("serve"));
   r.memory = MemoryFrom(j.at("memory"));
+  r.memory_check = MemoryCheckFrom(j.value("memory_check", json::array()));
   r.refused = j.value("refused", "");
   r.machine = j.at("machine");
   r.tandem_version = j.at("tandem").at("version");
@@ -327,6 +378,8 @@ json ToJson(const Record& r) {
          {"machine", r.machine},
          {"tandem", {{"version", r.tandem_version}}},
          {"when", r.when}};
+  if (!r.memory_check.empty()) j["memory_check"] = MemoryCheckJson(r.memory_check);
+  if (!r.shares.empty()) j["rig"]["gpu_shares"] = SharesJson(r.shares);
   if (r.auto_use) {
     j["plugin"]["auto_use"] = {{"prompt_tokens", r.auto_use->prompt_tokens},
                                {"output_tokens", r.auto_use->output_tokens},

@@ -95,7 +95,8 @@ struct Record {
   ModelRecord model;
   std::string rig;  // name
   std::string rig_fingerprint;
-  std::string link;  // profile name
+  std::vector<GpuShare> shares;  // by device, where one GPU stands for several
+  std::string link;              // profile name
   uint32_t n_devices = 1;
   std::string plugin_requested, plugin, plugin_version, plugin_sha256;
   std::vector<Knob> knobs;
@@ -109,6 +110,7 @@ struct Record {
   std::optional<PhaseResult> prefill, decode;
   std::optional<ServeResult> serve;
   MemoryTable memory;
+  std::vector<MemoryCheck> memory_check;  // after the run, by GPU; empty on the CPU
   std::string refused;     // why the cell cannot run; then no results
   nlohmann::json machine;  // processor, cores, memory, kernel, and GPUs in use; no host name
   std::string tandem_version;

@@ -14,6 +14,7 @@
 #include "engine/lab/arms.h"
 #include "engine/lab/phases.h"
 #include "engine/run/gpu_rig.h"
+#include "engine/run/gpu_share.h"
 
 namespace tandem {
 namespace {
@@ -53,16 +54,13 @@ struct PlannedCell {
   std::string run_key;                         // cells with one key share a run
 };
 
+// "cuda:0,cuda:1": a list of this machine's devices.
+bool NamesDevices(const Cell& cell) {
+  return cell.rig.starts_with("cuda:") || cell.rig.starts_with("cpu:");
+}
+
 Rig RigOf(const Cell& cell, const Catalogue& catalogue) {
   if (cell.rig == "cpu") return ThisMachineRig(cell.devices == 0 ? 2 : cell.devices);
-  if (cell.rig.starts_with("cuda:") || cell.rig.starts_with("cpu:")) {
-    if (cell.devices != 0) {
-      Fail(ErrorCode::kInvalidArgument,
-           fmt::format("scenario: devices: rig '{}' lists its devices; leave `devices` out",
-                       cell.rig));
-    }
-    return MachineRig(ParseDeviceList(cell.rig));
-  }
   Rig rig = catalogue.LoadRig(cell.rig);
   if (!cell.link.empty()) rig.link = catalogue.LoadLink(cell.link);
   if (cell.devices > rig.size()) {
@@ -131,7 +129,7 @@ class Sweep {
     PlannedCell p;
     p.cell = cell;
     p.shape = arms_.Shape(cell.model);
-    p.rig = RigOf(cell, catalogue_);
+    p.rig = NamesDevices(cell) ? MachineRigOf(cell) : RigOf(cell, catalogue_);
     if (p.rig.is_this_machine && ClockOf(cell) == ClockKind::kVirtual && !scenario_.predicted) {
       Fail(ErrorCode::kInvalidArgument,
            fmt::format("scenario: clock: virtual time needs a rig; '{}', this machine, runs on the "
@@ -161,6 +159,24 @@ class Sweep {
     bool shareable = ClockOf(cell) == ClockKind::kVirtual && !cell.workload;
     p.run_key = EngineKey(p, shareable) + "|" + PhaseKey(cell);
     return p;
+  }
+
+  // Made once: a GPU that stands for several devices is measured for it.
+  const Rig& MachineRigOf(const Cell& cell) {
+    if (cell.devices != 0) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("scenario: devices: rig '{}' lists its devices; leave `devices` out",
+                       cell.rig));
+    }
+    if (!cell.link.empty()) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format("scenario: link: rig '{}' is this machine, whose link is its own; leave "
+                       "`link` out",
+                       cell.rig));
+    }
+    const auto [it, added] = machine_rigs_.try_emplace(cell.rig);
+    if (added) it->second = MachineRig(ParseDeviceList(cell.rig), options_.gpu_share);
+    return it->second;
   }
 
   // HTTP runs on the wall clock, whatever the scenario's own.
@@ -274,9 +290,9 @@ class Sweep {
     uint64_t seed = scenario_.seed * 1000003 + repetition;
     if (first.cell.workload) {
       Record record = Header(first, repetition);
-      FillFromEngine(record, engine);
       record.serve =
           SumSamples(*first.cell.workload, RunWorkload(engine, *first.cell.workload, seed));
+      FillFromEngine(record, engine);
       Write(record);
       return;
     }
@@ -311,10 +327,8 @@ class Sweep {
     r.question = scenario_.question;
     r.cell = p.cell.axes;
     r.repetition = repetition;
-    r.fidelity = scenario_.predicted                            ? Fidelity::kPredicted
-                 : p.rig.is_this_machine && !p.rig.SharesAGpu() ? Fidelity::kMeasured
-                                                                : Fidelity::kEmulated;
     r.clock = ClockOf(p.cell);
+    r.fidelity = scenario_.predicted ? Fidelity::kPredicted : FidelityOf(p.rig, r.clock);
     r.op_times = scenario_.predicted ? OpTimes::kModelled : scenario_.op_times;
     r.model.name = p.cell.model;
     // Where a file lies is the machine's own business; its name and hash say which it was.
@@ -330,6 +344,7 @@ class Sweep {
     r.model.hash = p.shape->weights_hash();
     r.rig = p.rig.name;
     r.rig_fingerprint = p.rig.Fingerprint();
+    r.shares = p.rig.shares;
     r.link = p.rig.link.name;
     r.n_devices = p.rig.size();
     r.plugin_requested = p.cell.plugin.name;
@@ -355,11 +370,12 @@ class Sweep {
     return r;
   }
 
-  static void FillFromEngine(Record& record, const Engine& engine) {
+  static void FillFromEngine(Record& record, Engine& engine) {
     record.fidelity = engine.info().fidelity;
     // On this machine the paths are those that bytes really took.
     if (engine.options().rig.is_this_machine) record.paths_taken = engine.info().transports;
     record.ops = engine.info().ops_name;
+    record.memory_check = engine.CheckMemory();
   }
 
   Engine& EngineFor(const PlannedCell& p) {
@@ -390,6 +406,7 @@ class Sweep {
 
   const RunnerOptions& options_;
   const Scenario& scenario_;
+  std::map<std::string, Rig> machine_rigs_;  // by the names of their devices
   Catalogue catalogue_;
   Arms arms_;
   std::vector<PlannedCell> cells_;

@@ -17,6 +17,7 @@
 #include "engine/lab/record.h"
 #include "engine/lab/scenario.h"
 #include "engine/lab/workload.h"
+#include "engine/run/gpu_share.h"
 
 namespace tandem {
 
@@ -26,6 +27,7 @@ struct RunnerOptions {
   // Turns a scenario's model name into a model: names the command line knows, paths,
   // "synthetic:...", catalogue shapes. `shape_only` asks for shapes without data.
   std::function<std::shared_ptr<const Model>(const std::string& name, bool shape_only)> load_model;
+  GpuShareOption gpu_share;  // how a GPU that a rig names several times is cut
   std::string results_file;  // .jsonl to append to
   bool resume = false;       // skip cells and repetitions whose records are there
   std::string tandem_version;

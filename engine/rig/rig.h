@@ -80,6 +80,17 @@ struct StagedTime {
 
 struct RigMeasurements;  // measurements.h
 
+// A device's part of a GPU that stands for several: multiprocessors of its own, and the bandwidth
+// that they reach while the other parts lie idle and while they read too.
+struct GpuShare {
+  uint32_t sms = 0;  // 0: the GPU is not cut, its devices all use all of it
+  uint32_t gpu_sms = 0;
+  double alone_bytes_per_s = 0;
+  double beside_bytes_per_s = 0;
+  bool balanced = false;    // both bandwidths are the same
+  std::string how = "off";  // how `sms` was found: "calibrated", "forced", or "off"
+};
+
 struct Rig {
   std::string name;
   std::string description;
@@ -93,6 +104,8 @@ struct Rig {
   std::vector<int> gpus;
   // What `tandem rig probe` measured, of a rig that it wrote; else null.
   std::shared_ptr<const RigMeasurements> measured;
+  // By device, where one GPU stands for several; else empty.
+  std::vector<GpuShare> shares;
 
   // Whether a GPU stands for several devices: what is measured then is no rig's own.
   bool SharesAGpu() const;

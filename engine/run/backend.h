@@ -18,6 +18,7 @@
 
 #include "engine/device/cpu/thread_pool.h"
 #include "engine/device/device.h"
+#include "engine/device/memory_check.h"
 #include "engine/link/transport.h"
 #include "engine/link/wire_ops.h"
 #include "engine/rig/rig.h"
@@ -51,6 +52,9 @@ class Backend {
   virtual bool TestOrderOf(PathKind, size_t, size_t) { return false; }
   // Between the host and devices; `path` is what it books.
   virtual std::unique_ptr<Transport> MakeHostTransport(PathKind path) = 0;
+  // By GPU: what its devices' ledgers hold together beside what the driver says was taken since
+  // this back end was made. Empty where the memory is the CPU's.
+  virtual std::vector<MemoryCheck> CheckMemory() { return {}; }
   // Whether a device has failed for good: nothing will run on it again in this process.
   virtual bool lost() { return false; }
 };

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "engine/base/error.h"
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/device/cuda/cuda_device.h"
+#include "engine/device/cuda/green.h"
 #include "engine/link/cuda/nccl_transport.h"
 #include "engine/link/cuda/peer_kernels.h"
 #include "engine/link/cuda/wire.h"
@@ -17,6 +19,7 @@
 #include "engine/link/p2p_transport.h"
 #include "engine/link/queued_transport.h"
 #include "engine/run/backend.h"
+#include "engine/run/gpu_rig.h"
 #include "engine/run/host_weights.h"
 #include "engine/run/on_gpu.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -33,22 +36,43 @@ constexpr int kOrderRounds = 4;
 // GpuRig names so.
 bool PlaysItsLink(const Rig& rig) { return rig.SharesAGpu() && rig.link.name != "one-gpu"; }
 
+// By device; null where it has all of its GPU.
+std::vector<std::shared_ptr<GpuPart>> CutSharedGpus(const Rig& rig) {
+  std::vector<std::shared_ptr<GpuPart>> parts(rig.gpus.size());
+  std::map<int, std::vector<std::shared_ptr<GpuPart>>> left;  // of each GPU, not yet given away
+  for (size_t d = 0; d < rig.shares.size(); ++d) {
+    if (rig.shares[d].sms == 0) continue;
+    const int gpu = rig.gpus[d];
+    const auto [it, added] = left.try_emplace(gpu);
+    if (added) {
+      const auto sharers = std::count(rig.gpus.begin(), rig.gpus.end(), gpu);
+      it->second = CutGpu(gpu, static_cast<uint32_t>(sharers), rig.shares[d].sms);
+    }
+    parts[d] = std::move(it->second.back());
+    it->second.pop_back();
+  }
+  return parts;
+}
+
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const BackendSetup& setup)
       : rig_(*setup.rig),
         gpus_(setup.rig->gpus.begin(), setup.rig->gpus.begin() + setup.n_devices) {
     Check(setup.rig->gpus.size() >= setup.n_devices, "cuda backend: the rig names its GPUs");
+    for (int gpu : gpus_) before_.emplace(gpu, Before{ReadGpuMemory(gpu).free, LedgerBytes(gpu)});
+    const std::vector<std::shared_ptr<GpuPart>> parts = CutSharedGpus(*setup.rig);
     for (uint32_t d = 0; d < setup.n_devices; ++d) {
       const int gpu = gpus_[d];
       devices_.push_back(MakeCudaDevice(DeviceId{static_cast<int32_t>(d)}, gpu,
-                                        setup.rig->devices[d].memory + kGpuOpsRoom));
+                                        setup.rig->devices[d].memory + kGpuOpsRoom, parts[d]));
       MakeGpuCurrent(gpu);
-      std::unique_ptr<Ops> ops =
-          MakeCudaOps(CudaOpsOptions{.device = gpu,
-                                     .stream = devices_[d]->queue(QueueRole::kCompute)->native(),
-                                     .activations = setup.ops.activations,
-                                     .memory = devices_[d].get()});
+      std::unique_ptr<Ops> ops = MakeCudaOps(
+          CudaOpsOptions{.device = gpu,
+                         .stream = devices_[d]->queue(QueueRole::kCompute)->native(),
+                         .sm_count = parts[d] ? static_cast<int>(parts[d]->sm_count()) : 0,
+                         .activations = setup.ops.activations,
+                         .memory = devices_[d].get()});
       ops = std::make_unique<OnGpu>(std::move(ops), [gpu] { MakeGpuCurrent(gpu); });
       ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));
       wire_ops_.push_back(MakeCudaWireOps(gpu));
@@ -111,6 +135,18 @@ class CudaBackend final : public Backend {
     return MakeQueuedTransport(PathKind::kCopy, path, devices_, *host_);
   }
 
+  std::vector<MemoryCheck> CheckMemory() override {
+    std::vector<MemoryCheck> checks;
+    for (const auto& [gpu, before] : before_) {
+      const Bytes held = LedgerBytes(gpu), free = ReadGpuMemory(gpu).free;
+      checks.push_back(MemoryCheck{.gpu = gpu,
+                                   .ledger = held - std::min(held, before.held),
+                                   .driver = before.free - std::min(free, before.free),
+                                   .room = kGpuReserve});
+    }
+    return checks;
+  }
+
   bool lost() override {
     return std::any_of(gpus_.begin(), gpus_.end(), [](int gpu) { return IsGpuLost(gpu); });
   }
@@ -130,12 +166,19 @@ class CudaBackend final : public Backend {
   }
 
   const Rig& rig_;
+  // Of a GPU when this was made; other engines of the process may use it too.
+  struct Before {
+    Bytes free;
+    Bytes held;
+  };
+
   const std::vector<int> gpus_;  // by DeviceId
+  std::map<int, Before> before_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<Device> host_, pageable_host_;
   std::vector<std::unique_ptr<WireOps>> wire_ops_;
-  std::vector<std::unique_ptr<Ops>>
-      ops_;  // last: they go before the devices whose memory they hold
+  // Last: they go before the devices whose memory they hold.
+  std::vector<std::unique_ptr<Ops>> ops_;
 };
 
 }  // namespace

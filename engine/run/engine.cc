@@ -44,6 +44,11 @@ const char* ToString(Fidelity fidelity) {
   return "?";
 }
 
+Fidelity FidelityOf(const Rig& rig, ClockKind clock) {
+  const bool measured = rig.is_this_machine && !rig.SharesAGpu() && clock == ClockKind::kWall;
+  return measured ? Fidelity::kMeasured : Fidelity::kEmulated;
+}
+
 const char* ToString(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:
@@ -113,10 +118,25 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                     static_cast<double>(pageable.value) * 1e-6,
                     static_cast<double>(backend_->host().ledger().capacity().value) * 1e-6));
   }
+  LogMemory("after loading");
   UpdateGauges();
 }
 
-EngineImpl::~EngineImpl() = default;
+EngineImpl::~EngineImpl() { LogMemory("at the end"); }
+
+std::vector<MemoryCheck> EngineImpl::CheckMemory() { return backend_->CheckMemory(); }
+
+// A device that is lost cannot be asked, and whoever lost it has said so.
+void EngineImpl::LogMemory(const char* when) noexcept {
+  try {
+    if (backend_ == nullptr || !lost_.empty()) return;
+    for (const MemoryCheck& check : backend_->CheckMemory()) {
+      options_.log->Write(check.agrees() ? LogLevel::kInfo : LogLevel::kWarning,
+                          fmt::format("engine: memory {}: {}", when, check.Text()));
+    }
+  } catch (const std::exception&) {
+  }
+}
 
 void EngineImpl::MakePlan() {
   const BlockGraph& graph = options_.model->blocks();
@@ -155,8 +175,7 @@ void EngineImpl::MakeBackend() {
 }
 
 void EngineImpl::MakeInfo() {
-  const bool measured = options_.rig.is_this_machine && !options_.rig.SharesAGpu() && !IsVirtual();
-  info_.fidelity = measured ? Fidelity::kMeasured : Fidelity::kEmulated;
+  info_.fidelity = FidelityOf(options_.rig, options_.clock);
   info_.ops_name = backend_->ops(0).name();
   info_.activations = backend_->ops(0).activations();
   info_.threads = pool_->threads();

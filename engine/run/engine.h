@@ -25,6 +25,7 @@
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "engine/device/memory_check.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
 #include "engine/model/model.h"
@@ -40,6 +41,9 @@ enum class Fidelity : uint8_t { kMeasured, kEmulated, kPredicted };
 const char* ToString(Fidelity fidelity);  // "measured", "emulated", "predicted"
 
 enum class ClockKind : uint8_t { kWall, kVirtual };
+// Of what runs on a rig: measured only on devices that are here, each a card of its own, by the
+// wall clock. One GPU that stands for several devices is emulation.
+Fidelity FidelityOf(const Rig& rig, ClockKind clock);
 // Where an op's time on a virtual timeline comes from: measured here and scaled to the rig by the
 // ratio of rooflines, or modelled by roofline alone (identical from run to run).
 enum class OpTimes : uint8_t { kMeasured, kModelled };
@@ -208,6 +212,8 @@ class Engine {
   virtual const Model& model() const = 0;
   virtual const Clock& clock() const = 0;
   virtual EngineCounters counters() const = 0;  // any thread
+  // The ledgers' sums beside the driver's count, by GPU; on the engine's thread, between steps.
+  virtual std::vector<MemoryCheck> CheckMemory() { return {}; }
 
   // Throws Error(kInvalidArgument) for a prompt that is empty, has ids out of the vocabulary or
   // does not fit a slot's context, Error(kOverloaded) when the queue is full.

@@ -30,6 +30,7 @@ class EngineImpl final : public Engine, private LogitsSink {
   const Model& model() const override { return *options_.model; }
   const Clock& clock() const override;
   EngineCounters counters() const override;
+  std::vector<MemoryCheck> CheckMemory() override;
   RequestId Submit(Request request, std::shared_ptr<RequestListener> listener) override;
   void Cancel(RequestId id) override;
   void CancelAll() override;
@@ -65,6 +66,7 @@ class EngineImpl final : public Engine, private LogitsSink {
   void MakePlan();
   void MakeBackend();
   void MakeInfo();
+  void LogMemory(const char* when) noexcept;
   bool IsVirtual() const { return options_.clock == ClockKind::kVirtual; }
 
   // A step (engine_step.cc).

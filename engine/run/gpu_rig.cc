@@ -86,6 +86,14 @@ const GpuInfo& Find(int index, const GpuInventory& found) {
                    have.empty() ? found.driver_message : have));
 }
 
+// "RTX 3090" of "NVIDIA GeForce RTX 3090": drivers and rig files differ in what they put before.
+std::string_view PlainName(std::string_view name) {
+  for (const std::string_view maker : {"NVIDIA ", "GeForce "}) {
+    if (name.starts_with(maker)) name.remove_prefix(maker.size());
+  }
+  return name;
+}
+
 // A link between GPUs that nobody has measured.
 LinkProfile NominalLink(const std::string& name, LinkKind kind, double bytes_per_s,
                         double latency_s) {
@@ -191,9 +199,33 @@ Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
   return rig;
 }
 
-Rig MachineRig(const DeviceList& list) {
-  return list.gpus.empty() ? ThisMachineRig(list.count)
-                           : GpuRig(list.gpus, FindGpus(), ReadGpuMemory);
+Rig RigOnGpus(const Rig& described, std::span<const int> gpus, const GpuInventory& found,
+              const std::function<GpuMemory(int)>& memory_of) {
+  Rig rig = GpuRig(gpus, found, memory_of);
+  if (described.size() < rig.size()) {
+    Fail(ErrorCode::kInvalidArgument, fmt::format("--devices: rig {} has {} devices, not {}",
+                                                  described.name, described.size(), rig.size()));
+  }
+  for (size_t d = 0; d < rig.size(); ++d) {
+    const std::string& wanted = described.devices[d].name;
+    const std::string here = rig.devices[d].name;
+    if (PlainName(wanted) != PlainName(here)) {
+      Fail(ErrorCode::kInvalidArgument,
+           fmt::format(
+               "--rig: device {} of rig {} is a {}, but cuda:{} is a {} (want the cards that "
+               "the rig was measured on); leave out --devices to emulate that rig, or --rig "
+               "to use the GPUs that are here",
+               d, described.name, wanted, gpus[d], here));
+    }
+    const Bytes memory = std::min(rig.devices[d].memory, described.devices[d].memory);
+    rig.devices[d] = described.devices[d];
+    rig.devices[d].memory = memory;
+  }
+  rig.name = described.name;
+  rig.description = described.description;
+  rig.link = described.link;
+  rig.host_link = described.host_link;
+  return rig;
 }
 
 }  // namespace tandem

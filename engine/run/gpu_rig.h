@@ -4,7 +4,7 @@
 // is loaded is refused here, with what to do.
 //
 //   DeviceList list = ParseDeviceList("cuda:0,cuda:1");
-//   Rig rig = MachineRig(list);
+//   Rig rig = GpuRig(list.gpus, FindGpus(), ReadGpuMemory);  // or MachineRig of gpu_share.h
 #pragma once
 
 #include <cstdint>
@@ -33,8 +33,11 @@ DeviceList ParseDeviceList(const std::string& text);
 Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
            const std::function<GpuMemory(int)>& memory_of);
 
-// The same for a list of either kind, GPUs as they are found now.
-Rig MachineRig(const DeviceList& list);
+// What a rig file says of GPUs, on the ones named: its rates and links, this machine's memory where
+// that is less. Throws as GpuRig, and Error(kInvalidArgument) where the file's devices are other
+// cards: what was measured of one card is not said of another.
+Rig RigOnGpus(const Rig& described, std::span<const int> gpus, const GpuInventory& found,
+              const std::function<GpuMemory(int)>& memory_of);
 
 // Kept free on every GPU: what the libraries and the driver take beside the ledger.
 inline constexpr Bytes kGpuReserve{uint64_t{512} << 20};

@@ -318,7 +318,8 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
 
 std::unique_ptr<Ops> MakeCudaOps(const CudaOpsOptions& options) {
   Check(options.memory != nullptr, "kernels/cuda: MakeCudaOps without the device's memory");
-  const cuda::GpuFacts facts = cuda::ReadGpuFacts(options.device);
+  cuda::GpuFacts facts = cuda::ReadGpuFacts(options.device);
+  if (options.sm_count > 0) facts.sm_count = options.sm_count;
   if (facts.compute < cuda::kLeastCompute) {
     Fail(
         ErrorCode::kUnsupported,

@@ -21,6 +21,7 @@ namespace tandem {
 struct CudaOpsOptions {
   int device = 0;          // CUDA's number of it
   void* stream = nullptr;  // a cudaStream_t of that device; outlives the ops
+  int sm_count = 0;        // multiprocessors that the stream's kernels have; 0: all of the GPU's
   ActivationType activations = ActivationType::kInt8;
   Device* memory = nullptr;  // the same GPU; gives what ops need besides (some MiB); outlives them
 };

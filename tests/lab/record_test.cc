@@ -25,6 +25,7 @@ Record SampleRecord() {
   r.plugin = "tensor_split";
   r.knobs = {{"k", "v"}};
   r.paths_taken = {"d0-d1 local"};
+  r.shares = {{48, 132, 2e12, 1.9e12, true, "calibrated"}, {}};
   PhaseResult phase;
   phase.tokens = 16;
   phase.time = Nanos{1000};
@@ -34,6 +35,7 @@ Record SampleRecord() {
   r.decode = phase;
   r.memory.rows = {{DeviceId{0}, Bytes{1}, Bytes{2}, Bytes{3}, Bytes{4}, Bytes{5}, Bytes{6}},
                    {kHost}};
+  r.memory_check = {{.gpu = 1, .ledger = Bytes{7}, .driver = Bytes{9}, .room = Bytes{3}}};
   r.machine = {{"cpu", "c"}};
   return r;
 }

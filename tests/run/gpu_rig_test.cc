@@ -153,5 +153,48 @@ TEST(GpuRigTest, OneGpuAsTwoIsHalvedAndSaysSo) {
   EXPECT_THAT(rig.description, HasSubstr("one GPU standing for several"));
 }
 
+Rig Described(const std::string& first, const std::string& second) {
+  Rig rig = GpuRig(std::vector<int>{0, 1}, Two(true, true), TwentyFree);
+  rig.name = "probed";
+  rig.gpus.clear();
+  rig.is_this_machine = false;
+  rig.devices[0].name = first;
+  rig.devices[1].name = second;
+  for (DeviceSpec& device : rig.devices) device.memory_bytes_per_s = 870e9;
+  rig.devices[1].memory = Bytes{kGiB};
+  rig.link.name = "measured";
+  return rig;
+}
+
+TEST(RigOnGpusTest, RatesAreTheFilesAndMemoryIsWhatBothHave) {
+  const std::vector<int> both{0, 1};
+  const Rig rig = RigOnGpus(Described("GPU 0", "NVIDIA GPU 1"), both, Two(true, true), TwentyFree);
+  EXPECT_EQ(rig.name, "probed");
+  EXPECT_THAT(rig.gpus, ElementsAre(0, 1));
+  EXPECT_TRUE(rig.is_this_machine);
+  EXPECT_EQ(rig.devices[0].memory_bytes_per_s, 870e9);
+  EXPECT_EQ(rig.devices[0].memory.value, 20 * kGiB - kGpuReserve.value);
+  EXPECT_EQ(rig.devices[1].memory, Bytes{kGiB});
+  EXPECT_EQ(rig.link.name, "measured");
+  EXPECT_EQ(
+      RigOnGpus(Described("GPU 0", "x"), std::vector<int>{0}, Two(true, true), TwentyFree).size(),
+      1u);
+}
+
+TEST(RigOnGpusTest, RefusesOtherCardsThanTheFileNames) {
+  const std::vector<int> both{0, 1};
+  ExpectRefusal(
+      ErrorCode::kInvalidArgument, "device 1 of rig probed is a RTX 3090, but cuda:1 is a GPU 1",
+      [&] { RigOnGpus(Described("GPU 0", "RTX 3090"), both, Two(true, true), TwentyFree); });
+  ExpectRefusal(ErrorCode::kInvalidArgument, "cuda:0 is a GPU 0",
+                [&] { RigOnGpus(Described("GPU", "GPU 1"), both, Two(true, true), TwentyFree); });
+  ExpectRefusal(ErrorCode::kInvalidArgument, "has 2 devices, not 3", [&] {
+    RigOnGpus(Described("GPU 0", "GPU 1"), std::vector<int>{0, 1, 0}, Two(true, true), TwentyFree);
+  });
+  ExpectRefusal(ErrorCode::kInvalidArgument, "no cuda:7", [&] {
+    RigOnGpus(Described("GPU 0", "GPU 1"), std::vector<int>{0, 7}, Two(true, true), TwentyFree);
+  });
+}
+
 }  // namespace
 }  // namespace tandem

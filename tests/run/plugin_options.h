@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <utility>
@@ -12,8 +13,15 @@
 
 namespace tandem::testing {
 
+inline std::string FromEnvironment(const char* name, const char* otherwise) {
+  const char* value = std::getenv(name);
+  return value != nullptr ? value : otherwise;
+}
+
+// Those of the build, or on a machine that it was carried to (tools/gpu-check) those named.
 inline PlannerOptions ShippedPlugins() {
-  return PlannerOptions{.helper = TANDEM_PLANNER, .folders = {TANDEM_PLUGINS}};
+  return PlannerOptions{.helper = FromEnvironment("TANDEM_TEST_PLANNER", TANDEM_PLANNER),
+                        .folders = {FromEnvironment("TANDEM_TEST_PLUGINS", TANDEM_PLUGINS)}};
 }
 
 // Room for four sequences of 128 tokens, on one thread.

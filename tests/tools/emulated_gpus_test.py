@@ -67,6 +67,13 @@ class Tokens(unittest.TestCase):
         for plugin in ["layer_split", "tensor_split"]:
             self.assertEqual(tokens(GPU, "--plugin", plugin, "--devices", "cuda:0,cuda:0", TANDEM_EMULATED_GPUS="1"), self.want)
 
+    def test_one_gpu_as_two_in_every_way_is_emulated(self):
+        for devices, share, fidelity in [("cuda:0,cuda:0", "auto", "emulated"), ("cuda:0,cuda:0", "2", "emulated"),
+                                         ("cuda:0,cuda:0", "off", "emulated"), ("cuda:0,cuda:1", "auto", "measured")]:
+            done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2,3", "-n", 3, "--temp", 0, "--activations", "f32",
+                       "--json", "--plugin", "tensor_split", "--devices", devices, "--gpu-share", share)
+            self.assertEqual(json.loads(done.stdout)["fidelity"], fidelity, devices)
+
     def test_four_devices(self):
         got = tokens(GPU, "--plugin", "layer_split", "--devices", "cuda:0,cuda:1,cuda:2", TANDEM_EMULATED_GPUS="4")
         self.assertEqual(got, self.want)
@@ -103,6 +110,48 @@ class Refusals(unittest.TestCase):
     def test_devices_that_are_not_there(self):
         done = run(GPU, "rig", "test", "--devices", "cuda:0,cuda:5", status=2)
         self.assertIn("cuda:5", done.stderr)
+
+
+class OneGpuAsTwo(unittest.TestCase):
+    def shares(self, *args, status=0):
+        done = run(GPU, "rig", "show", "--devices", "cuda:0,cuda:0", "--json", *args, status=status)
+        return json.loads(done.stdout) if status == 0 else done.stderr
+
+    def test_it_is_cut_so_that_both_read_alike(self):
+        rig = self.shares()
+        self.assertIn("2 of 8 multiprocessors each (calibrated)", rig["description"])
+        for share, device in zip(rig["gpu_shares"], rig["devices"], strict=True):
+            self.assertEqual((share["sms"], share["gpu_sms"], share["balanced"], share["how"]), (2, 8, True, "calibrated"))
+            self.assertEqual(share["alone_bytes_per_s"], 2e9)
+            self.assertEqual(device["memory_bytes_per_s"], share["beside_bytes_per_s"])
+
+    def test_forced_and_off(self):
+        forced = self.shares("--gpu-share", "4")["gpu_shares"][0]
+        self.assertEqual((forced["sms"], forced["balanced"], forced["how"]), (4, False, "forced"))
+        self.assertEqual(self.shares("--gpu-share", "off")["gpu_shares"][0]["sms"], 0)
+        self.assertIn("want 2 to 4, in multiples of 2", self.shares("--gpu-share", "6", status=2))
+        self.assertIn("--gpu-share", self.shares("--gpu-share", "some", status=2))
+
+
+    def test_records_are_emulated_and_say_how_it_was_cut(self):
+        for devices, fidelity in [("cuda:0,cuda:0", "emulated"), ("cuda:0,cuda:1", "measured")]:
+            with tempfile.TemporaryDirectory() as folder:
+                sets = {"model": MODEL.format("q8_0"), "rig": devices, "plugin": "tensor_split", "repetitions": 1, "phases.prefill.tokens": 16,
+                        "phases.decode.context": 8, "phases.decode.tokens": 4}
+                run(GPU, "run", f"{SCENARIOS}/gpu_check.yaml", "--out", folder, *(word for k, v in sets.items() for word in ("--set", f"{k}={v}")))
+                record = json.loads((pathlib.Path(folder) / "gpu_check.jsonl").read_text().splitlines()[0])
+            self.assertEqual((record["fidelity"], record["clock"]), (fidelity, "wall"))
+            self.assertEqual([share["sms"] for share in record["rig"].get("gpu_shares", [])], [2, 2] if fidelity == "emulated" else [])
+            self.assertEqual([check["gpu"] for check in record["memory_check"]], [0] if fidelity == "emulated" else [0, 1])
+            for check in record["memory_check"]:
+                self.assertTrue(check["agrees"], check)
+                self.assertGreater(check["ledger_bytes"], 0)
+                self.assertGreaterEqual(check["driver_bytes"], check["ledger_bytes"])
+
+    def test_a_rig_file_of_other_cards(self):
+        done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--rig", "2x3090-nvlink", "--devices",
+                   "cuda:0,cuda:1", status=2)
+        self.assertIn("device 0 of rig 2x3090-nvlink is a RTX 3090, but cuda:0 is a emulated GPU 0", done.stderr)
 
 
 class Rig(unittest.TestCase):

@@ -9,6 +9,7 @@
 #include "engine/base/error.h"
 #include "engine/base/suggest.h"
 #include "engine/run/gpu_rig.h"
+#include "engine/run/gpu_share.h"
 #include "tools/tandem/install.h"
 
 namespace tandem {
@@ -49,6 +50,11 @@ void EngineFlags::AddPlan(CLI::App& app) {
   app.add_option("--devices,--device", devices,
                  "Number of CPU devices, or a list: cpu:0,cpu:1, cuda:0,cuda:1, or one GPU as two, "
                  "cuda:0,cuda:0");
+  app.add_option(
+         "--gpu-share", gpu_share,
+         "A GPU named several times: auto cuts it into parts of equal bandwidth, a number is "
+         "each part's multiprocessors, off lets the devices share all of it")
+      ->capture_default_str();
   app.add_option("--rig", rig, "Rig of the catalogue (tandem rig list), or a path to a rig file");
   app.add_option("--link", link, "Link profile that replaces the rig's own");
   app.add_option("--path", path,
@@ -115,13 +121,22 @@ Rig EngineFlags::MakeRig(uint32_t default_devices) const {
       Fail(ErrorCode::kInvalidArgument, "--link: a link profile needs a rig; add --rig NAME");
     }
     if (devices.empty()) return ThisMachineRig(default_devices);
-    return MachineRig(ParseDeviceList(devices));
+    return MachineRig(ParseDeviceList(devices), ParseGpuShare(gpu_share));
   }
   Catalogue catalogue(CatalogueRoots());
   Rig result = catalogue.LoadRig(rig);
+  const DeviceList list = devices.empty() ? DeviceList{} : ParseDeviceList(devices);
+  if (!list.gpus.empty()) {
+    if (!link.empty()) {
+      BadFlag("--link", link, "none with GPUs of this machine, which have a link of their own");
+    }
+    result = RigOnGpus(result, list.gpus, FindGpus(), ReadGpuMemory);
+    ShareGpus(result, ParseGpuShare(gpu_share), ThisMachinesShares());
+    return result;
+  }
   if (!link.empty()) result.link = catalogue.LoadLink(link);
   if (!devices.empty()) {
-    const uint32_t count = ParseDeviceList(devices).count;
+    const uint32_t count = list.count;
     if (count > result.size()) {
       Fail(ErrorCode::kInvalidArgument, fmt::format("--devices: rig {} has {} devices, not {}",
                                                     result.name, result.size(), count));

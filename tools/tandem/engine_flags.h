@@ -19,6 +19,7 @@ struct EngineFlags {
   std::vector<std::string> knobs;  // --knob key=value
   std::string plan_file;           // --plan PATH (plugin file)
   std::string devices;             // --devices: a count, or a list such as cpu:0,cpu:1
+  std::string gpu_share = "auto";  // --gpu-share: how a GPU named twice is cut
   std::string rig;                 // --rig NAME
   std::string link;                // --link NAME
   std::string path = "auto";

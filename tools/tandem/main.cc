@@ -4,6 +4,7 @@
 
 #include <array>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <string>
@@ -158,6 +159,9 @@ int Main(int argc, char** argv) {
 }  // namespace tandem
 
 int main(int argc, char** argv) {
+  // CUDA's queues of one GPU, as many as there are, before its driver starts: kernels that wait for
+  // each other on two devices that are one GPU must not stand in one queue.
+  setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", /*overwrite=*/0);
   try {
     return tandem::Main(argc, argv);
   } catch (const tandem::Error& error) {

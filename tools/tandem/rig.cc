@@ -10,6 +10,7 @@
 #include "engine/lab/record.h"
 #include "engine/run/backend.h"
 #include "engine/run/gpu_rig.h"
+#include "engine/run/gpu_share.h"
 #include "engine/run/path_test.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
@@ -22,6 +23,8 @@ namespace {
 struct RigFlags {
   std::string name;
   std::string devices = "2";
+  std::string shown;  // `show` alone: GPUs to be shown as the rig that they make
+  std::string gpu_share = "auto";
   std::string path;
   bool json = false;
 };
@@ -39,6 +42,19 @@ nlohmann::json LinkJson(const LinkProfile& link) {
           {"send_bytes_ns", CurveJson(link.send)},
           {"all_reduce_bytes_ns", CurveJson(link.all_reduce)},
           {"source", link.source}};
+}
+
+nlohmann::json SharesJson(const Rig& rig) {
+  nlohmann::json shares = nlohmann::json::array();
+  for (const GpuShare& share : rig.shares) {
+    shares.push_back({{"sms", share.sms},
+                      {"gpu_sms", share.gpu_sms},
+                      {"alone_bytes_per_s", share.alone_bytes_per_s},
+                      {"beside_bytes_per_s", share.beside_bytes_per_s},
+                      {"balanced", share.balanced},
+                      {"how", share.how}});
+  }
+  return shares;
 }
 
 nlohmann::json RigJson(const Rig& rig) {
@@ -59,6 +75,7 @@ nlohmann::json RigJson(const Rig& rig) {
           {"link", LinkJson(rig.link)},
           {"host_link", LinkJson(rig.host_link)},
           {"host_memory", rig.host_memory.value},
+          {"gpu_shares", SharesJson(rig)},
           {"fingerprint", rig.Fingerprint()}};
 }
 
@@ -131,8 +148,15 @@ int ShowThisMachine(const RigFlags& flags) {
 }
 
 int Show(const RigFlags& flags) {
-  if (flags.name.empty() || flags.name == "cpu") return ShowThisMachine(flags);
-  Rig rig = Catalogue(CatalogueRoots()).LoadRig(flags.name);
+  if (flags.shown.empty() && (flags.name.empty() || flags.name == "cpu")) {
+    return ShowThisMachine(flags);
+  }
+  Rig rig;
+  if (!flags.shown.empty()) {
+    rig = MachineRig(ParseDeviceList(flags.shown), ParseGpuShare(flags.gpu_share));
+  } else {
+    rig = Catalogue(CatalogueRoots()).LoadRig(flags.name);
+  }
   if (flags.json) {
     PrintJson(RigJson(rig));
   } else {
@@ -173,8 +197,7 @@ int List(const RigFlags& flags) {
 // that delivers wrong values, is an error.
 int Test(const RigFlags& flags) {
   const DeviceList list = ParseDeviceList(flags.devices);
-  const Rig rig =
-      list.gpus.empty() ? ThisMachineRig(list.count) : GpuRig(list.gpus, FindGpus(), ReadGpuMemory);
+  const Rig rig = MachineRig(list, ParseGpuShare(flags.gpu_share));
   if (rig.size() < 2) {
     Fail(ErrorCode::kInvalidArgument,
          "--devices: a path has two ends (want two devices or more, such as cuda:0,cuda:1)");
@@ -231,6 +254,8 @@ void AddRigCommand(CLI::App& root, Action& action) {
   list->callback([flags, &action] { action = [flags] { return List(*flags); }; });
   CLI::App* show = app->add_subcommand("show", "One rig, or this machine when no name is given");
   show->add_option("name", flags->name, "A rig's name or a path to a rig file");
+  show->add_option("--devices,--device", flags->shown,
+                   "The rig that these devices make, one GPU as two measured: cuda:0,cuda:0");
   show->callback([flags, &action] { action = [flags] { return Show(*flags); }; });
   CLI::App* test = app->add_subcommand("test", "Whether every path between devices delivers");
   test->add_option("--devices,--device", flags->devices,
@@ -238,6 +263,11 @@ void AddRigCommand(CLI::App& root, Action& action) {
       ->capture_default_str();
   test->add_option("--path", flags->path, "This path alone: p2p, copy, host_staged, nccl, local");
   test->callback([flags, &action] { action = [flags] { return Test(*flags); }; });
+  for (CLI::App* sub : {show, test}) {
+    sub->add_option("--gpu-share", flags->gpu_share,
+                    "A GPU named several times: auto, multiprocessors of each, or off")
+        ->capture_default_str();
+  }
   for (CLI::App* sub : {list, show, test}) sub->add_flag("--json", flags->json, "JSON on stdout");
   CLI::App* folder =
       app->add_subcommand("machine-folder", "This machine's folder name under results/");

@@ -10,6 +10,7 @@
 
 #include "engine/base/error.h"
 #include "engine/lab/runner.h"
+#include "engine/run/gpu_share.h"
 #include "engine/serve/server.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
@@ -29,6 +30,7 @@ struct RunFlags {
   bool resume = false;
   bool json = false;
   bool verbose = false;
+  std::string gpu_share = "auto";
 };
 
 // Set by the first SIGINT or SIGTERM; the runner stops between runs. A second one ends the process.
@@ -200,6 +202,7 @@ int Run(const RunFlags& flags) {
   options.planner = DefaultPlannerOptions();
   options.catalogue_roots = CatalogueRoots();
   options.load_model = OpenModel;
+  options.gpu_share = ParseGpuShare(flags.gpu_share);
   options.results_file = (folder / (scenario.name + ".jsonl")).string();
   options.resume = flags.resume;
   options.tandem_version = TandemVersion();
@@ -262,6 +265,9 @@ void AddRunCommand(CLI::App& root, Action& action) {
   app->add_option("scenario", flags->scenario, "Scenario file")->required();
   app->add_option("-o,--out", flags->out, "Results folder (default: results/<this machine>)");
   app->add_option("--set", flags->overrides, "Override a key: dotted.path=value; repeatable");
+  app->add_option("--gpu-share", flags->gpu_share,
+                  "A GPU that a rig names several times: auto, multiprocessors of each, or off")
+      ->capture_default_str();
   app->add_flag("--dry-run", flags->dry_run,
                 "List the cells and their predicted cost; run nothing");
   app->add_flag("--resume", flags->resume, "Run only what has no record yet");

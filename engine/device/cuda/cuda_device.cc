@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <functional>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "engine/device/cuda/handles.h"
@@ -32,8 +35,12 @@ class Event final : public DeviceEvent {
 
 class Queue final : public DeviceQueue {
  public:
-  Queue(int ordinal, QueueRole role)
-      : ordinal_(ordinal), stream_(MakeStream(ordinal, role != QueueRole::kCompute)) {}
+  Queue(int ordinal, QueueRole role, GpuPart* part) : ordinal_(ordinal) {
+    const bool urgent = role != QueueRole::kCompute;
+    stream_ = part == nullptr ? MakeStream(ordinal, urgent)
+                              : CudaStream(static_cast<cudaStream_t>(part->MakeStream(urgent)),
+                                           StreamDeleter{ordinal});
+  }
 
   void* native() const override { return stream_.get(); }
   std::unique_ptr<DeviceEvent> MakeEvent() override { return std::make_unique<Event>(ordinal_); }
@@ -77,14 +84,49 @@ class Queue final : public DeviceQueue {
   CudaStream stream_;
 };
 
+// The devices that are alive, by GPU.
+class Registry {
+ public:
+  static Registry& Get() {
+    static Registry registry;
+    return registry;
+  }
+  void Add(int ordinal, const Device* device) {
+    const std::scoped_lock lock(mutex_);
+    devices_.emplace(ordinal, device);
+  }
+  void Remove(int ordinal, const Device* device) {
+    const std::scoped_lock lock(mutex_);
+    const auto [first, last] = devices_.equal_range(ordinal);
+    const auto found =
+        std::find_if(first, last, [&](const auto& entry) { return entry.second == device; });
+    if (found != last) devices_.erase(found);
+  }
+  Bytes Held(int ordinal) {
+    const std::scoped_lock lock(mutex_);
+    Bytes held;
+    const auto [first, last] = devices_.equal_range(ordinal);
+    for (auto it = first; it != last; ++it) held += it->second->ledger().used();
+    return held;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::multimap<int, const Device*> devices_;
+};
+
 class CudaDevice final : public Device {
  public:
-  CudaDevice(DeviceId id, int ordinal, Bytes capacity)
-      : Device(id, fmt::format("cuda:{}", ordinal), capacity), ordinal_(ordinal) {
+  CudaDevice(DeviceId id, int ordinal, Bytes capacity, std::shared_ptr<GpuPart> part)
+      : Device(id, fmt::format("cuda:{}", ordinal), capacity),
+        ordinal_(ordinal),
+        part_(std::move(part)) {
     for (size_t role = 0; role < kQueueRoles; ++role) {
-      queues_[role] = std::make_unique<Queue>(ordinal, static_cast<QueueRole>(role));
+      queues_[role] = std::make_unique<Queue>(ordinal, static_cast<QueueRole>(role), part_.get());
     }
+    Registry::Get().Add(ordinal_, this);
   }
+  ~CudaDevice() override { Registry::Get().Remove(ordinal_, this); }
 
   DeviceQueue* queue(QueueRole role) override { return queues_[static_cast<size_t>(role)].get(); }
 
@@ -118,6 +160,7 @@ class CudaDevice final : public Device {
   void FreeRaw(std::byte* data, size_t) noexcept override { cudaFree(data); }
 
   int ordinal_;
+  std::shared_ptr<GpuPart> part_;  // before the queues, whose streams are of it
   std::array<std::unique_ptr<DeviceQueue>, kQueueRoles> queues_;
 };
 
@@ -142,8 +185,9 @@ class PinnedHost final : public Device {
 
 }  // namespace
 
-std::unique_ptr<Device> MakeCudaDevice(DeviceId id, int ordinal, Bytes capacity) {
-  return std::make_unique<CudaDevice>(id, ordinal, capacity);
+std::unique_ptr<Device> MakeCudaDevice(DeviceId id, int ordinal, Bytes capacity,
+                                       std::shared_ptr<GpuPart> part) {
+  return std::make_unique<CudaDevice>(id, ordinal, capacity, std::move(part));
 }
 
 std::unique_ptr<Device> MakePinnedHost(Bytes capacity) {
@@ -181,5 +225,7 @@ GpuMemory ReadGpuMemory(int ordinal) {
   CheckCuda(cudaMemGetInfo(&free, &total), "ask for free memory");
   return GpuMemory{Bytes{free}, Bytes{total}};
 }
+
+Bytes LedgerBytes(int ordinal) { return Registry::Get().Held(ordinal); }
 
 }  // namespace tandem

@@ -2,10 +2,10 @@
 // an error code, which becomes the message.
 #include "engine/device/inventory.h"
 
-#include <cublas_v2.h>
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <fmt/format.h>
+#include <library_types.h>
 
 #include <array>
 #include <memory>
@@ -21,16 +21,16 @@ std::string VersionText(int version) {
 }
 
 // Asked of the library as it is found now, not linked in: every process, on the CPU too, would pay
-// for its large relocated tables. "" where it is missing.
+// for its large relocated tables, and a build needs not have it. "" where it is missing.
 std::string CublasVersion() {
-  const std::string name = fmt::format("libcublas.so.{}", CUBLAS_VER_MAJOR);
+  using GetProperty = int (*)(libraryPropertyType, int*);  // cublasGetProperty; 0 is success
+  const std::string name = fmt::format("libcublas.so.{}", CUDART_VERSION / 1000);
   void* library = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL);
   if (library == nullptr) return "";
-  const auto get = reinterpret_cast<decltype(&cublasGetProperty)>(  // NOLINT: what dlsym gives
-      dlsym(library, "cublasGetProperty"));
+  const auto get = reinterpret_cast<GetProperty>(dlsym(library, "cublasGetProperty"));
   int major = 0, minor = 0;
-  const bool known = get != nullptr && get(MAJOR_VERSION, &major) == CUBLAS_STATUS_SUCCESS &&
-                     get(MINOR_VERSION, &minor) == CUBLAS_STATUS_SUCCESS;
+  const bool known =
+      get != nullptr && get(MAJOR_VERSION, &major) == 0 && get(MINOR_VERSION, &minor) == 0;
   dlclose(library);
   return known ? fmt::format("{}.{}", major, minor) : "";
 }
