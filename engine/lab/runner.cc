@@ -360,6 +360,7 @@ class Sweep {
     // On this machine the paths are those that bytes really took.
     if (engine.options().rig.is_this_machine) record.paths_taken = engine.info().transports;
     record.ops = engine.info().ops_name;
+    record.launch = ToString(engine.info().launch);
   }
 
   Engine& EngineFor(const PlannedCell& p) {

@@ -15,7 +15,7 @@ void QueueChain::Follow(DeviceQueue* first, DeviceQueue* then) {
   auto found = std::find_if(events_.begin(), events_.end(),
                             [&](const auto& entry) { return entry.first == first; });
   if (found == events_.end()) {
-    events_.emplace_back(first, first->MakeEvent());
+    events_.emplace_back(first, first->MakeOrderEvent());
     found = events_.end() - 1;
   }
   first->Mark(*found->second);
@@ -30,6 +30,7 @@ class Queued : public Transport {
  public:
   explicit Queued(PathKind stands_for) : stands_for_(stands_for) {}
   PathKind path() const final { return stands_for_; }
+  bool recordable() const final { return true; }
 
   void Copy(const CopyTask& task, TrafficLedger& ledger) final {
     CopyAll(std::span(&task, 1), ledger);
@@ -158,8 +159,8 @@ class HostStaged final : public Queued {
     made->down_queue = QueueOf(task.dst, QueueRole::kCopyIn);
     made->staging = host_.Allocate(MemoryUse::kWorkspace, Bytes{kStagingChunk}, "link staging");
     for (size_t half = 0; half < 2; ++half) {
-      made->up[half] = made->up_queue->MakeEvent();
-      made->down[half] = made->down_queue->MakeEvent();
+      made->up[half] = made->up_queue->MakeOrderEvent();
+      made->down[half] = made->down_queue->MakeOrderEvent();
     }
     directions_.push_back(std::move(made));
     return *directions_.back();

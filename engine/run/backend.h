@@ -16,6 +16,7 @@
 
 #include "engine/device/cpu/thread_pool.h"
 #include "engine/device/device.h"
+#include "engine/device/recorder.h"
 #include "engine/link/transport.h"
 #include "engine/link/wire_ops.h"
 #include "engine/rig/rig.h"
@@ -39,6 +40,8 @@ class Backend {
   virtual std::unique_ptr<Transport> MakeTransport(PathKind path) = 0;
   // Between the host and devices; `path` is what it books.
   virtual std::unique_ptr<Transport> MakeHostTransport(PathKind path) = 0;
+  // Of all devices' queues; null where steps cannot be recorded.
+  virtual QueueRecorder* recorder() { return nullptr; }
   // Whether a device has failed for good: nothing will run on it again in this process.
   virtual bool lost() { return false; }
 };

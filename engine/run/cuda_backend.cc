@@ -10,6 +10,7 @@
 #include "engine/base/error.h"
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/device/cuda/cuda_device.h"
+#include "engine/device/cuda/cuda_recorder.h"
 #include "engine/link/cuda/nccl_transport.h"
 #include "engine/link/cuda/wire.h"
 #include "engine/link/queued_transport.h"
@@ -43,6 +44,7 @@ class CudaBackend final : public Backend {
       ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));
       wire_ops_.push_back(MakeCudaWireOps(gpu));
     }
+    recorder_ = MakeCudaRecorder(devices_);
     const Bytes memory = setup.rig->host_memory;
     host_ = MakePinnedHost(setup.pinned_limit.value > 0 ? setup.pinned_limit
                                                         : DefaultPinnedLimit(memory));
@@ -77,6 +79,8 @@ class CudaBackend final : public Backend {
     return MakeQueuedTransport(PathKind::kCopy, path, devices_, *host_);
   }
 
+  QueueRecorder* recorder() override { return recorder_.get(); }
+
   bool lost() override {
     return std::any_of(gpus_.begin(), gpus_.end(), [](int gpu) { return IsGpuLost(gpu); });
   }
@@ -98,6 +102,7 @@ class CudaBackend final : public Backend {
   const std::vector<int> gpus_;  // by DeviceId
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<Device> host_, pageable_host_;
+  std::unique_ptr<QueueRecorder> recorder_;
   std::vector<std::unique_ptr<WireOps>> wire_ops_;
   std::vector<std::unique_ptr<Ops>>
       ops_;  // last: they go before the devices whose memory they hold

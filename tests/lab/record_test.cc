@@ -25,6 +25,7 @@ Record SampleRecord() {
   r.plugin = "tensor_split";
   r.knobs = {{"k", "v"}};
   r.paths_taken = {"d0-d1 local"};
+  r.launch = "graph";
   PhaseResult phase;
   phase.tokens = 16;
   phase.time = Nanos{1000};
