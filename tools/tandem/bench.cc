@@ -92,7 +92,7 @@ class Ignore final : public RequestListener {
  public:
   void OnToken(const TokenEvent&) override {}
   void OnDone(FinishReason reason, const std::string& error, const RequestStats&) override {
-    if (reason == FinishReason::kError) Fail(RequestErrorCode(), "bench: " + error);
+    if (reason == FinishReason::kError) Fail(ErrorCode::kFailure, "bench: " + error);
   }
 };
 

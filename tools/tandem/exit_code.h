@@ -24,12 +24,9 @@ inline std::atomic<bool>& DeviceLost() {
   static std::atomic<bool> lost{false};
   return lost;
 }
-// The code of an error that ended a request.
-inline ErrorCode RequestErrorCode() {
-  return DeviceLost() ? ErrorCode::kDevice : ErrorCode::kFailure;
-}
 
 inline int ExitCodeFor(ErrorCode code) {
+  if (DeviceLost()) return kExitDevice;
   switch (code) {
     case ErrorCode::kInvalidArgument:
       return kExitUsage;

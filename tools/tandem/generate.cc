@@ -140,7 +140,7 @@ int Generate(const GenerateFlags& flags) {
   request.sampling.seed = flags.seed;
   collector->request = engine->Submit(request, collector);
   while (engine->HasWork()) engine->Step();
-  if (collector->reason == FinishReason::kError) Fail(RequestErrorCode(), collector->error);
+  if (collector->reason == FinishReason::kError) Fail(ErrorCode::kFailure, collector->error);
   if (flags.json) {
     PrintJson(ResultJson(*engine, prompt, *collector));
   } else if (model->tokenizer() == nullptr) {

@@ -94,7 +94,7 @@ class Scorer final : public RequestListener {
     }
   }
   void OnDone(FinishReason reason, const std::string& error, const RequestStats&) override {
-    if (reason == FinishReason::kError) Fail(RequestErrorCode(), "perplexity: " + error);
+    if (reason == FinishReason::kError) Fail(ErrorCode::kFailure, "perplexity: " + error);
   }
 
  private:
