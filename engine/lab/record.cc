@@ -314,6 +314,7 @@ Record Parse(const json& j) {
   r.wire = j.at("wire");
   r.activations = j.at("activations");
   r.ops = j.at("ops");
+  r.launch = j.value("launch", "eager");
   r.seed = j.at("seed");
   r.predicted = PredictedFrom(j.at("predicted"));
   if (j.contains("prefill")) r.prefill = PhaseFrom(j.at("prefill"));
@@ -372,6 +373,7 @@ json ToJson(const Record& r) {
          {"wire", r.wire},
          {"activations", r.activations},
          {"ops", r.ops},
+         {"launch", r.launch},
          {"seed", r.seed},
          {"predicted", PredictedJson(r.predicted)},
          {"memory", MemoryJson(r.memory)},

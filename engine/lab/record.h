@@ -105,6 +105,7 @@ struct Record {
   std::string path_requested;
   std::vector<std::string> paths_taken;  // "d0-d1 local"
   std::string wire, activations, ops;
+  std::string launch = "eager";  // how decode steps are started: "eager", "graph"
   uint64_t seed = 0;
   PredictedResult predicted;
   std::optional<PhaseResult> prefill, decode;

@@ -376,6 +376,7 @@ class Sweep {
     if (engine.options().rig.is_this_machine) record.paths_taken = engine.info().transports;
     record.ops = engine.info().ops_name;
     record.memory_check = engine.CheckMemory();
+    record.launch = ToString(engine.info().launch);
   }
 
   Engine& EngineFor(const PlannedCell& p) {
@@ -398,6 +399,7 @@ class Sweep {
     options.op_times = scenario_.op_times;
     options.max_queue = 100000;
     options.log = options_.log;
+    options.on_device_lost = options_.on_device_lost;
     Engine& engine = arms_.Add(key, std::move(options), p.run.verified.memory);
     for (uint32_t w = 0; w < scenario_.warmup && !p.cell.workload; ++w)
       RunPhases(engine, p.cell, scenario_.seed + w);

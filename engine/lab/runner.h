@@ -32,6 +32,7 @@ struct RunnerOptions {
   bool resume = false;       // skip cells and repetitions whose records are there
   std::string tandem_version;
   LogSink* log = &NullLog();
+  std::function<void(const std::string& why)> on_device_lost;  // as EngineOptions has it
   // Called after each record: records done, records in all, and the record.
   std::function<void(size_t done, size_t total, const Record&)> on_record;
   StartServer start_server;           // for workloads with client: http; tools/ offers one

@@ -16,7 +16,7 @@ void QueueChain::Follow(DeviceQueue* first, DeviceQueue* then) {
   auto found = std::find_if(events_.begin(), events_.end(),
                             [&](const auto& entry) { return entry.first == first; });
   if (found == events_.end()) {
-    events_.emplace_back(first, first->MakeEvent());
+    events_.emplace_back(first, first->MakeOrderEvent());
     found = events_.end() - 1;
   }
   first->Mark(*found->second);
@@ -160,8 +160,8 @@ class HostStaged final : public QueuedTransport {
     made->down_queue = QueueOf(task.dst, QueueRole::kCopyIn);
     made->staging = host_.Allocate(MemoryUse::kWorkspace, Bytes{kStagingChunk}, "link staging");
     for (size_t half = 0; half < 2; ++half) {
-      made->up[half] = made->up_queue->MakeEvent();
-      made->down[half] = made->down_queue->MakeEvent();
+      made->up[half] = made->up_queue->MakeOrderEvent();
+      made->down[half] = made->down_queue->MakeOrderEvent();
     }
     directions_.push_back(std::move(made));
     return *directions_.back();

@@ -34,6 +34,7 @@ class QueuedTransport : public Transport {
  public:
   explicit QueuedTransport(PathKind stands_for) : stands_for_(stands_for) {}
   PathKind path() const final { return stands_for_; }
+  bool recordable() const final { return true; }
   void Copy(const CopyTask& task, TrafficLedger& ledger) final;
   void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) final;
 

@@ -30,6 +30,14 @@ void TrafficLedger::Book(DeviceId src, DeviceId dst, PathKind path, Bytes bytes)
   rows_.push_back(row);
 }
 
+void TrafficLedger::BookAgain(std::span<const HopRow> rows) {
+  for (const HopRow& before : rows) {
+    HopRow& row = rows_.emplace_back(before);
+    row.start = row.end = row.exposed = Nanos{0};
+  }
+  op_begin_ = rows_.size();
+}
+
 void TrafficLedger::SumInto(uint32_t step_rows, std::vector<TrafficRow>& out) const {
   out.clear();
   for (const HopRow& row : rows_) {

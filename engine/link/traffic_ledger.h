@@ -40,6 +40,8 @@ class TrafficLedger {
   void BeginOp(uint32_t op, OpKind kind, BlockId block, WireType wire);
   // Pieces of one op between the same two ends over the same path make one row.
   void Book(DeviceId src, DeviceId dst, PathKind path, Bytes bytes);
+  // Rows of a step before this one, whose like has moved once more.
+  void BookAgain(std::span<const HopRow> rows);
 
   // The op that is booked to: its index in the program.
   uint32_t op() const { return current_.op; }

@@ -64,6 +64,9 @@ class Transport {
   virtual PathKind mechanism() const = 0;
   // What is booked: the rig's path that the mechanism stands for.
   virtual PathKind path() const = 0;
+  // Whether what it asks of queues may be recorded and replayed (engine/device/recorder.h), so that
+  // every replay moves what lies at the same addresses then. A step is cut where it may not.
+  virtual bool recordable() const { return false; }
   // Moves and books nothing for a task without bytes. Throws Error(kDevice) when the path fails.
   virtual void Copy(const CopyTask& task, TrafficLedger& ledger) = 0;
   // Several at once: none reads or writes what another writes, so they may run in any order and

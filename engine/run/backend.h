@@ -19,6 +19,7 @@
 #include "engine/device/cpu/thread_pool.h"
 #include "engine/device/device.h"
 #include "engine/device/memory_check.h"
+#include "engine/device/recorder.h"
 #include "engine/link/transport.h"
 #include "engine/link/wire_ops.h"
 #include "engine/rig/rig.h"
@@ -55,6 +56,8 @@ class Backend {
   // By GPU: what its devices' ledgers hold together beside what the driver says was taken since
   // this back end was made. Empty where the memory is the CPU's.
   virtual std::vector<MemoryCheck> CheckMemory() { return {}; }
+  // Of all devices' queues; null where steps cannot be recorded.
+  virtual QueueRecorder* recorder() { return nullptr; }
   // Whether a device has failed for good: nothing will run on it again in this process.
   virtual bool lost() { return false; }
 };

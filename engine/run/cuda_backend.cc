@@ -11,6 +11,7 @@
 #include "engine/base/error.h"
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/device/cuda/cuda_device.h"
+#include "engine/device/cuda/cuda_recorder.h"
 #include "engine/device/cuda/green.h"
 #include "engine/link/cuda/nccl_transport.h"
 #include "engine/link/cuda/peer_kernels.h"
@@ -77,6 +78,7 @@ class CudaBackend final : public Backend {
       ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));
       wire_ops_.push_back(MakeCudaWireOps(gpu));
     }
+    recorder_ = MakeCudaRecorder(devices_);
     const Bytes memory = setup.rig->host_memory;
     host_ = MakePinnedHost(setup.pinned_limit.value > 0 ? setup.pinned_limit
                                                         : DefaultPinnedLimit(memory));
@@ -146,6 +148,7 @@ class CudaBackend final : public Backend {
     }
     return checks;
   }
+  QueueRecorder* recorder() override { return recorder_.get(); }
 
   bool lost() override {
     return std::any_of(gpus_.begin(), gpus_.end(), [](int gpu) { return IsGpuLost(gpu); });
@@ -176,6 +179,7 @@ class CudaBackend final : public Backend {
   std::map<int, Before> before_;
   std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<Device> host_, pageable_host_;
+  std::unique_ptr<QueueRecorder> recorder_;
   std::vector<std::unique_ptr<WireOps>> wire_ops_;
   // Last: they go before the devices whose memory they hold.
   std::vector<std::unique_ptr<Ops>> ops_;

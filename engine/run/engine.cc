@@ -63,6 +63,20 @@ const char* ToString(FinishReason reason) {
   return "?";
 }
 
+const char* ToString(GraphUse use) {
+  switch (use) {
+    case GraphUse::kAuto:
+      return "auto";
+    case GraphUse::kOn:
+      return "on";
+    case GraphUse::kOff:
+      return "off";
+  }
+  return "?";
+}
+
+const char* ToString(LaunchMode mode) { return mode == LaunchMode::kGraph ? "graph" : "eager"; }
+
 std::unique_ptr<Engine> Engine::Create(EngineOptions options) {
   return std::make_unique<EngineImpl>(std::move(options));
 }
@@ -80,6 +94,7 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                                                .rig = &options_.rig,
                                                .limits = options_.limits,
                                                .backend = backend_.get(),
+                                               .graphs = options_.graphs,
                                                .wrap_transport = options_.hooks.wrap_transport});
   SchedulerLimits limits{.plan = options_.limits,
                          .n_lanes = plan.n_lanes,
@@ -180,6 +195,7 @@ void EngineImpl::MakeInfo() {
   info_.activations = backend_->ops(0).activations();
   info_.threads = pool_->threads();
   info_.transports = executor_->transport_names();
+  info_.launch = executor_->decode_launch();
   info_.op_time_factor = timer_->op_time_factor();
   info_.packed_bytes = executor_->packed_bytes();
 }

@@ -48,6 +48,14 @@ Fidelity FidelityOf(const Rig& rig, ClockKind clock);
 // ratio of rooflines, or modelled by roofline alone (identical from run to run).
 enum class OpTimes : uint8_t { kMeasured, kModelled };
 
+// Whether decode steps are recorded and replayed (step_graph.h): where the devices can, or an error
+// where they cannot, or never.
+enum class GraphUse : uint8_t { kAuto, kOn, kOff };
+const char* ToString(GraphUse use);  // "auto", "on", "off"
+// How a step was started: op by op, or by replaying what was recorded.
+enum class LaunchMode : uint8_t { kEager, kGraph };
+const char* ToString(LaunchMode mode);  // "eager", "graph"
+
 class Backend;
 struct BackendSetup;
 
@@ -79,6 +87,7 @@ struct EngineOptions {
   Bytes pinned_limit;
   ClockKind clock = ClockKind::kWall;
   OpTimes op_times = OpTimes::kMeasured;
+  GraphUse graphs = GraphUse::kAuto;
   uint32_t max_queue = 512;  // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
   // Told once, on the engine's thread, when a device has failed for good: every request from then
@@ -161,6 +170,7 @@ struct StepReport {
   uint32_t lane = 0;
   StepShape shape;
   uint32_t sequences = 0;
+  LaunchMode launch = LaunchMode::kEager;
   Nanos start, end;                 // on clock()
   Nanos wall;                       // what it took here
   std::vector<Nanos> op_times_raw;  // measured here, by op (compute ops; 0 for movements)
@@ -196,6 +206,7 @@ struct EngineInfo {
   // The path each pair of ends in use really takes, and what stands in for it where it is not what
   // moves the bytes here: "d0-d1 local", "d0-d1 p2p (by local)".
   std::vector<std::string> transports;
+  LaunchMode launch = LaunchMode::kEager;  // of decode steps, once they repeat
   double op_time_factor = 1.0;  // median roofline(rig)/roofline(here), for the record
   Nanos load_time;
   Bytes packed_bytes;

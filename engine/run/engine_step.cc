@@ -156,6 +156,7 @@ void EngineImpl::Account(Lane& lane) {
   const StepTrace& trace = executor_->trace();
   StepReport& report = lane.report;
   report.shape = trace.shape;
+  report.launch = trace.launch;
   timer_->Lay(trace, executor_->StepWeights(trace.program_index), report.wall, executor_->ledger(),
               report);
   executor_->ledger().SumInto(trace.shape.rows(), report.traffic);

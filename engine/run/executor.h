@@ -36,10 +36,12 @@
 #include "engine/run/backend.h"
 #include "engine/run/batch.h"
 #include "engine/run/compiled_program.h"
+#include "engine/run/engine.h"
 #include "engine/run/fetch_ahead.h"
 #include "engine/run/kv_cache.h"
 #include "engine/run/microbatch.h"
 #include "engine/run/scratch.h"
+#include "engine/run/step_graph.h"
 #include "engine/run/step_order.h"
 #include "engine/run/weights.h"
 
@@ -53,6 +55,7 @@ struct ExecutorSetup {
   const Rig* rig = nullptr;
   PlanLimits limits;
   Backend* backend = nullptr;  // the plan's devices
+  GraphUse graphs = GraphUse::kAuto;
   // Where given, what a path's transport is wrapped in: tests inject faults with it.
   std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> wrap_transport;
 };
@@ -63,6 +66,7 @@ struct StepTrace {
   const ProgramInfo* info = nullptr;
   size_t program_index = 0;
   StepShape shape;
+  LaunchMode launch = LaunchMode::kEager;
   std::vector<Nanos> op_start;  // by op
   std::vector<Nanos> op_time;   // by op: compute and movement alike
   Nanos length;
@@ -85,6 +89,10 @@ class Executor {
   // The shape that a batch would have, without running it.
   const StepShape& ShapeOf(const StepBatch& batch);
 
+  // How a decode step that is like another before it is started.
+  LaunchMode decode_launch() const {
+    return recorder_ == nullptr ? LaunchMode::kEager : LaunchMode::kGraph;
+  }
   uint32_t pages_per_lane() const { return n_pages_; }
   // Rows of a prefill step that may all be sampled (scoring a prompt) without growing the arena.
   uint32_t max_scored_rows(uint32_t lane) const { return max_scored_rows_[lane]; }
@@ -116,6 +124,7 @@ class Executor {
   void SizeArenas();
   void CutScratch();
   void MakeOrder();
+  void MakeGraphs();
   void SizeScoring();
   void SumStepWeights();
   bool FitsArenas(const ValueLayout& layout) const;
@@ -130,7 +139,10 @@ class Executor {
 
   // A step on devices with queues (executor_queued.cc).
   void RunQueued(size_t program_index, const StepBatch& batch, bool laid_anew, LogitsSink& sink);
-  void AskForSteps(LogitsSink& sink);
+  void FinishStep();
+  template <typename Wait>
+  void Await(const Wait& wait);
+  void AskForOps(uint32_t begin, uint32_t end, LogitsSink& sink);
   void SizeLanding(uint32_t top_k);
   void FetchForNextStep(size_t program_index);
   void SendLogits(uint32_t index, LogitsSink& sink);
@@ -139,6 +151,12 @@ class Executor {
   // What transports have met whose kernels gave up during the step; throws it where it shall tell.
   void TakeFailures(bool tell);
   void ReadOverlap();
+
+  // The same, recorded (executor_graph.cc).
+  StepGraph* GraphOfStep();
+  void RunGraph(StepGraph& graph, LogitsSink& sink);
+  void Record(StepGraph& graph, LogitsSink& sink);
+  void RecordSegment(StepSegment& segment, LogitsSink& sink);
 
   // Compute ops (executor_ops.cc).
   void RunBlock(const CompiledOp& op);
@@ -208,6 +226,8 @@ class Executor {
   Buffer host_ids_;                    // sampled ids as the host sees them
   std::unique_ptr<StepOrder> order_;   // where devices work on their own time
   std::unique_ptr<FetchAhead> ahead_;  // likewise
+  QueueRecorder* recorder_ = nullptr;  // where steps are recorded
+  StepGraphs graphs_;
   Buffer host_logits_;  // likewise: logits, or their largest, on their way to the sink
 
   // The step at hand; memory kept from step to step.
@@ -227,14 +247,9 @@ class Executor {
     ValueLayout scored;   // PREFILL: for any step of one sequence with all its rows sampled
   };
   std::vector<CachedLayout> layouts_;
-  // Logits copied and not yet handed over: rows [first, first + count) of an op's.
-  struct PendingLogits {
-    uint32_t op = 0;
-    uint64_t first = 0;
-    uint64_t count = 0;
-    uint64_t at = 0;  // row of host_logits_
-  };
   std::vector<PendingLogits> pending_;
+  StepGraphKey graph_key_;
+  std::vector<StepRows> step_rows_;
   uint32_t top_k_ = 0;        // largest logits a row that cross to the host; 0: all logits do
   uint64_t landing_row_ = 0;  // bytes of host_logits_ that a row takes
   std::vector<std::pair<uint32_t, Nanos>> sampled_;  // SAMPLE ops, and when their ids were chosen

@@ -18,11 +18,15 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
   bool asked = false;
   try {
     order_->BeginStep(program_index, laid_, layouts_[program_index].layout, !laid_anew);
-    AskForSteps(sink);
-    asked = true;
-    FetchForNextStep(program_index);
-    TakeLogits(sink);
-    order_->FinishStep();
+    if (StepGraph* graph = GraphOfStep()) {
+      RunGraph(*graph, sink);
+    } else {
+      AskForOps(0, static_cast<uint32_t>(programs_[program_index].ops.size()), sink);
+      asked = true;
+      FetchForNextStep(program_index);
+      TakeLogits(sink);
+      FinishStep();
+    }
     TakeFailures(true);
   } catch (...) {
     // Nothing of this step may still run when the next one begins; what went wrong first is told.
@@ -52,9 +56,30 @@ void Executor::TakeFailures(bool tell) {
                                        FormatOp(*compiled.ops[first->op].op)));
 }
 
-void Executor::AskForSteps(LogitsSink& sink) {
+// A device tells of what went wrong when it is waited for, after more was asked of it.
+template <typename Wait>
+void Executor::Await(const Wait& wait) {
+  try {
+    wait();
+  } catch (const Error& error) {
+    const auto& ops = programs_[trace_.program_index].ops;
+    Fail(error.code(),
+         fmt::format(
+             "{} (while ops 0 to {} of a {} step of {} rows ran, {} to {}; with --graphs off "
+             "and CUDA_LAUNCH_BLOCKING=1 in the environment it is told by op)",
+             error.what(), ops.size() - 1,
+             trace_.program->kind == ProgramKind::kPrefill ? "prefill" : "decode",
+             trace_.shape.rows(), FormatOp(*ops.front().op), FormatOp(*ops.back().op)));
+  }
+}
+
+void Executor::FinishStep() {
+  Await([this] { order_->FinishStep(); });
+}
+
+void Executor::AskForOps(uint32_t begin, uint32_t end, LogitsSink& sink) {
   const CompiledProgram& compiled = programs_[trace_.program_index];
-  for (uint32_t i = 0; i < compiled.ops.size(); ++i) {
+  for (uint32_t i = begin; i < end; ++i) {
     const Op& op = *compiled.ops[i].op;
     try {
       // An op without work keeps its place in the order.
@@ -141,7 +166,10 @@ void Executor::SendTopK(const CompiledOp& op, uint64_t first, uint64_t count, ui
 void Executor::TakeLogits(LogitsSink& sink) {
   for (const PendingLogits& part : pending_) {
     const Op& op = *programs_[trace_.program_index].ops[part.op].op;
-    order_->FinishOp(part.op);
+    // A replay has ended as a whole by now.
+    if (trace_.launch == LaunchMode::kEager) {
+      Await([&] { order_->FinishOp(part.op); });
+    }
     const std::span<const SampledRow> rows =
         std::span(microbatches_[op.microbatch].sampled).subspan(part.first, part.count);
     const std::byte* landed = host_logits_.data() + part.at * landing_row_;

@@ -52,6 +52,7 @@ Executor::Executor(const ExecutorSetup& setup)
   SizeArenas();
   CutScratch();
   MakeOrder();
+  MakeGraphs();
   SizeScoring();
   SumStepWeights();
 }

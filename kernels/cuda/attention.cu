@@ -328,6 +328,7 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
   std::byte* shared = DynamicShared();
   auto* staged = reinterpret_cast<uint16_t*>(shared + P::kValues);
   const AttentionTile tile = call.tiles[blockIdx.x];
+  if (tile.n == 0) return;  // a table may be longer than a step needs
   const uint32_t kv_head = blockIdx.y, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
   const uint32_t hd = call.kv.head_dim, group = call.q_heads / call.kv.kv_heads;
   const Sight sights[2] = {SightOf(tile, group, call.window, g),

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "engine/base/check.h"
+
 namespace tandem::cuda {
 namespace {
 
@@ -28,20 +30,8 @@ void AddTiles(const SequenceRows& sequence, uint32_t group, uint32_t window, Att
   }
 }
 
-}  // namespace
-
-AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, uint32_t group,
-                            uint32_t kv_heads, uint32_t window, uint32_t blocks,
-                            uint64_t most_partials) {
-  AttentionPlan plan;
-  for (const SequenceRows& sequence : sequences) AddTiles(sequence, group, window, plan);
-  uint64_t folds = 0;
-  for (const AttentionTile& tile : plan.tiles) folds += tile.fold_end - tile.fold_begin;
-  const bool few = plan.tiles.size() * kv_heads < blocks && folds > plan.tiles.size();
-  if (!few || folds * kv_heads > most_partials) {
-    std::reverse(plan.tiles.begin(), plan.tiles.end());
-    return plan;
-  }
+// Each fold of a tile becomes a tile.
+void RunApart(AttentionPlan& plan) {
   std::vector<AttentionTile> whole;
   whole.swap(plan.tiles);
   for (AttentionTile tile : whole) {
@@ -58,7 +48,62 @@ AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, uint32_t gr
       plan.tiles.push_back(one);
     }
   }
+}
+
+AttentionPlan WholeTiles(std::span<const SequenceRows> sequences, uint32_t group, uint32_t window) {
+  AttentionPlan plan;
+  for (const SequenceRows& sequence : sequences) AddTiles(sequence, group, window, plan);
   return plan;
+}
+
+// Whether folds should run side by side, and their states can be kept.
+bool ShouldRunApart(uint64_t tiles, uint64_t folds, uint32_t kv_heads, uint32_t blocks,
+                    uint64_t most_partials) {
+  return tiles * kv_heads < blocks && folds > tiles && folds * kv_heads <= most_partials;
+}
+
+void Finish(AttentionPlan& plan, bool apart) {
+  if (apart) return RunApart(plan);
+  std::reverse(plan.tiles.begin(), plan.tiles.end());
+}
+
+}  // namespace
+
+AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, uint32_t group,
+                            uint32_t kv_heads, uint32_t window, uint32_t blocks,
+                            uint64_t most_partials) {
+  AttentionPlan plan = WholeTiles(sequences, group, window);
+  uint64_t folds = 0;
+  for (const AttentionTile& tile : plan.tiles) folds += tile.fold_end - tile.fold_begin;
+  Finish(plan, ShouldRunApart(plan.tiles.size(), folds, kv_heads, blocks, most_partials));
+  return plan;
+}
+
+AttentionPlan PlanTiles(std::span<const SequenceRows> sequences, uint32_t group, uint32_t window,
+                        bool apart) {
+  AttentionPlan plan = WholeTiles(sequences, group, window);
+  Finish(plan, apart);
+  return plan;
+}
+
+AttentionRoom RoomForAttention(std::span<const SequenceRows> sequences, uint32_t group,
+                               uint32_t kv_heads, uint32_t window, uint32_t positions,
+                               uint32_t blocks, uint64_t most_partials) {
+  uint32_t whole = 0;
+  for (const SequenceRows& sequence : sequences) {
+    Check(sequence.n_rows <= 1, "kernels/cuda: one row a sequence of a recorded step");
+    whole += (sequence.n_rows * group + kTileQueries - 1) / kTileQueries;
+  }
+  uint32_t folds = (positions + kAttentionFold - 1) / kAttentionFold;
+  // A window of w positions meets one fold more than it fills.
+  if (window > 0) folds = std::min(folds, (window + kAttentionFold - 1) / kAttentionFold + 1);
+  AttentionRoom room{.tiles = whole};
+  room.apart = ShouldRunApart(whole, uint64_t{whole} * folds, kv_heads, blocks, most_partials);
+  if (room.apart) {
+    room.joins = whole;
+    room.tiles = whole * folds;
+  }
+  return room;
 }
 
 }  // namespace tandem::cuda

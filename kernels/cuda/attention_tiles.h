@@ -24,4 +24,19 @@ AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, uint32_t gr
                             uint32_t kv_heads, uint32_t window, uint32_t blocks,
                             uint64_t most_partials);
 
+// The same without the choice: whether folds run side by side is given.
+AttentionPlan PlanTiles(std::span<const SequenceRows> sequences, uint32_t group, uint32_t window,
+                        bool apart);
+
+// The most that PlanTiles gives while sequences, of one row each, grow up to `positions`, and
+// whether their folds should run side by side.
+struct AttentionRoom {
+  uint32_t tiles = 0;
+  uint32_t joins = 0;
+  bool apart = false;
+};
+AttentionRoom RoomForAttention(std::span<const SequenceRows> sequences, uint32_t group,
+                               uint32_t kv_heads, uint32_t window, uint32_t positions,
+                               uint32_t blocks, uint64_t most_partials);
+
 }  // namespace tandem::cuda

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
 #include <vector>
 
 #include "engine/base/check.h"
@@ -12,6 +11,7 @@
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/runtime.h"
+#include "kernels/cuda/step_recorder.h"
 #include "kernels/cuda/step_tables.h"
 #include "kernels/cuda/top_k.h"
 #include "kernels/validate.h"
@@ -111,6 +111,7 @@ class CudaOps final : public Ops {
                   width * sizeof(float), rows, Asked("copy of rows"));
   }
   void Finish() override { cuda::Finish(options_.stream, last_); }
+  OpsRecorder* recorder() override;
 
  private:
   // The stream, with what it is asked for from here on.
@@ -120,7 +121,11 @@ class CudaOps final : public Ops {
   }
   MatMulPart PartOf(const MatMulTask& task) const;
   void LaunchCall(DType type, const MatMulCall& call);
-  void SetFrequencies(const RopeParams& rope);
+  bool recording() const { return recorder_ != nullptr && recorder_->active(); }
+  uint32_t busy_blocks() const { return static_cast<uint32_t>(2 * facts_.sm_count); }
+  void PlaceRowsOf(std::span<const SequenceRows> sequences, const RopeParams& rope, RopeCall& call);
+  void AttendRecorded(AttentionCall& call, std::span<const SequenceRows> sequences,
+                      uint64_t state_bytes, void* stream);
 
   CudaOpsOptions options_;
   GpuFacts facts_;
@@ -128,8 +133,9 @@ class CudaOps final : public Ops {
   PinnedRing ring_;
   StepTable ids_, places_, frequencies_, tiles_, joins_, pages_;
   GrowingBuffer angles_, partials_;
+  std::unique_ptr<StepRecorder> recorder_;  // once asked for
   std::vector<RowPlace> row_places_;
-  std::vector<double> row_frequencies_;
+  bool turned_ = false;     // the angles are those of the rows and frequencies
   float magnitude_ = 0.0f;  // that the angles have
 };
 
@@ -233,18 +239,52 @@ void CudaOps::Embed(const PackedMatrix& table, const MatrixSlice& slice,
   call.first_id = static_cast<int64_t>(table.slice.row_begin);
   call.id_begin = static_cast<int64_t>(slice.row_begin);
   call.id_end = static_cast<int64_t>(slice.row_end);
-  call.ids = ids_.Put(ids);
+  call.ids = recording() ? recorder_->Ids(ids) : ids_.Put(ids);
   call.n = Narrow(ids.size());
   call.out = out;
   LaunchEmbed(table.type, call, Asked("embedding"));
 }
 
-void CudaOps::SetFrequencies(const RopeParams& rope) {
-  row_frequencies_.assign(rope.frequencies.begin(), rope.frequencies.end());
-  if (!row_frequencies_.empty()) return;
-  for (uint32_t i = 0; i < rope.rope_dim / 2; ++i) {
-    row_frequencies_.push_back(std::pow(double{rope.theta}, -2.0 * i / rope.rope_dim) / rope.scale);
+OpsRecorder* CudaOps::recorder() {
+  if (recorder_ == nullptr) {
+    // What recorded kernels write stays where it is from here on.
+    partials_.Fix(kMostPartialBytes);
+    recorder_ =
+        std::make_unique<StepRecorder>(*options_.memory, options_.stream, ring_, busy_blocks());
   }
+  return recorder_.get();
+}
+
+// The rows' places, pages and angles, for all layers of a step.
+void CudaOps::PlaceRowsOf(std::span<const SequenceRows> sequences, const RopeParams& rope,
+                          RopeCall& call) {
+  if (recording()) {
+    const StepRecorder::Turns turns = recorder_->Rope(sequences, rope);
+    call.rows = turns.places;
+    call.n = turns.n;
+    call.angles = turns.angles;
+    return;
+  }
+  uint64_t n = 0;
+  for (const SequenceRows& sequence : sequences) n += sequence.n_rows;
+  call.n = Narrow(n);
+  if (n == 0) return;
+  row_places_.resize(n);
+  RowPlace* place = row_places_.data();
+  for (const SequenceRows& sequence : sequences) place = PlaceRows(sequence, place);
+  bool moved = false, changed = false;
+  call.rows = places_.Put(std::span<const RowPlace>(row_places_), &moved);
+  const std::vector<double> own = FrequenciesOf(rope);
+  const double* frequencies = frequencies_.Put(std::span<const double>(own), &changed);
+  turned_ = turned_ && !moved && !changed && magnitude_ == rope.magnitude;
+  auto* angles = reinterpret_cast<float*>(angles_.Reserve(n * rope.rope_dim * sizeof(float)));
+  if (!turned_ && call.half > 0) {
+    LaunchAngles(call.rows, call.n, frequencies, call.half, rope.magnitude, angles,
+                 options_.stream);
+  }
+  turned_ = true;
+  magnitude_ = rope.magnitude;
+  call.angles = angles;
 }
 
 void CudaOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
@@ -252,32 +292,12 @@ void CudaOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
                            const KvView& kv) {
   CheckRope(rope, kv, q_heads);
   CheckSequences(sequences);
-  row_places_.clear();
-  for (const SequenceRows& sequence : sequences) {
-    for (uint32_t i = 0; i < sequence.n_rows; ++i) {
-      const uint32_t position = sequence.start + i;
-      row_places_.push_back(
-          {sequence.first_row + i, position, sequence.pages[position / kPageTokens]});
-    }
-  }
-  if (row_places_.empty()) return;
-  SetFrequencies(rope);
   RopeCall call{.q = q, .k = k, .v = v, .q_heads = q_heads, .half = rope.rope_dim / 2};
   call.interleaved = rope.interleaved;
-  call.n = Narrow(row_places_.size());
   call.kv = kv;
-  bool moved = false, turned = false;
   void* stream = Asked("rotation");
-  call.rows = places_.Put(std::span<const RowPlace>(row_places_), &moved);
-  const double* frequencies = frequencies_.Put(std::span<const double>(row_frequencies_), &turned);
-  auto* angles =
-      reinterpret_cast<float*>(angles_.Reserve(row_places_.size() * rope.rope_dim * sizeof(float)));
-  if ((moved || turned || magnitude_ != rope.magnitude) && call.half > 0) {
-    LaunchAngles(call.rows, call.n, frequencies, call.half, rope.magnitude, angles, stream);
-    magnitude_ = rope.magnitude;
-  }
-  call.angles = angles;
-  LaunchRopeAndStore(call, stream);
+  PlaceRowsOf(sequences, rope, call);
+  if (call.n > 0) LaunchRopeAndStore(call, stream);
 }
 
 void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
@@ -293,12 +313,12 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
   Check(kv.head_dim % 8 != 0 || (IsAligned(kv.base) && kv.stride % 16 == 0),
         "kernels/cuda: KV pages at multiples of 16 bytes");
   const uint64_t state_bytes = StateFloats(padded) * sizeof(float);
-  const AttentionPlan plan =
-      PlanAttention(sequences, q_heads / kv.kv_heads, kv.kv_heads, window,
-                    static_cast<uint32_t>(2 * facts_.sm_count), kMostPartialBytes / state_bytes);
-  if (plan.tiles.empty()) return;
   void* stream = Asked("attention");
   AttentionCall call{.q = q, .out = out, .q_heads = q_heads, .window = window, .kv = kv};
+  if (recording()) return AttendRecorded(call, sequences, state_bytes, stream);
+  const AttentionPlan plan = PlanAttention(sequences, q_heads / kv.kv_heads, kv.kv_heads, window,
+                                           busy_blocks(), kMostPartialBytes / state_bytes);
+  if (plan.tiles.empty()) return;
   call.tiles = tiles_.Put(std::span<const AttentionTile>(plan.tiles));
   call.n_tiles = Narrow(plan.tiles.size());
   call.pages = pages_.Put(std::span<const int32_t>(plan.pages));
@@ -310,6 +330,23 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
   if (plan.joins.empty()) return;
   call.tiles = joins_.Put(std::span<const AttentionTile>(plan.joins));
   call.n_tiles = Narrow(plan.joins.size());
+  LaunchJoinFolds(call, stream);
+}
+
+void CudaOps::AttendRecorded(AttentionCall& call, std::span<const SequenceRows> sequences,
+                             uint64_t state_bytes, void* stream) {
+  if (sequences.empty()) return;
+  const StepRecorder::Tiles tiles = recorder_->Attention(
+      sequences, {call.q_heads / call.kv.kv_heads, call.kv.kv_heads, call.window},
+      kMostPartialBytes / state_bytes);
+  call.tiles = tiles.tiles;
+  call.n_tiles = tiles.n_tiles;
+  call.pages = tiles.pages;
+  call.partials = reinterpret_cast<float*>(partials_.Reserve(1));
+  LaunchAttention(call, stream);
+  if (tiles.n_joins == 0) return;
+  call.tiles = tiles.joins;
+  call.n_tiles = tiles.n_joins;
   LaunchJoinFolds(call, stream);
 }
 

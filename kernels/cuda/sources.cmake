@@ -12,5 +12,6 @@ set(cuda_kernel_sources
   prepare.cu
   rope.cu
   rows.cu
+  step_recorder.cc
   step_tables.cc
   top_k.cu)

@@ -1,6 +1,7 @@
 #include "kernels/cuda/step_tables.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace tandem::cuda {
 namespace {
@@ -49,14 +50,40 @@ std::byte* GrowingBuffer::Reserve(size_t bytes) {
   return buffer_.data();
 }
 
+void GrowingBuffer::Fix(size_t bytes) {
+  if (bytes <= buffer_.size()) return;
+  Finish(stream_, what_.c_str());
+  buffer_ = Buffer();
+  buffer_ = device_.Allocate(MemoryUse::kWorkspace, Bytes{RoundUp(bytes)}, what_);
+}
+
 bool StepTable::PutBytes(const std::byte* from, size_t bytes) {
   if (data_ != nullptr && bytes == held_.size() && std::memcmp(from, held_.data(), bytes) == 0) {
     return false;
   }
+  // Nothing is held if no memory is to be had.
+  data_ = nullptr;
   data_ = buffer_.Reserve(std::max<size_t>(bytes, 1));
   held_.assign(from, from + bytes);
   ring_.Copy(data_, from, bytes);
   return true;
+}
+
+RowPlace* PlaceRows(const SequenceRows& sequence, RowPlace* to) {
+  for (uint32_t i = 0; i < sequence.n_rows; ++i) {
+    const uint32_t position = sequence.start + i;
+    *to++ = {sequence.first_row + i, position, sequence.pages[position / kPageTokens]};
+  }
+  return to;
+}
+
+std::vector<double> FrequenciesOf(const RopeParams& rope) {
+  std::vector<double> frequencies(rope.frequencies.begin(), rope.frequencies.end());
+  if (!frequencies.empty()) return frequencies;
+  for (uint32_t i = 0; i < rope.rope_dim / 2; ++i) {
+    frequencies.push_back(std::pow(double{rope.theta}, -2.0 * i / rope.rope_dim) / rope.scale);
+  }
+  return frequencies;
 }
 
 }  // namespace tandem::cuda

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/device/device.h"
+#include "kernels/cuda/rows.h"
 #include "kernels/cuda/runtime.h"
 
 namespace tandem::cuda {
@@ -39,6 +40,8 @@ class GrowingBuffer {
   GrowingBuffer(Device& device, void* stream, std::string_view what)
       : device_(device), stream_(stream), what_(what) {}
   std::byte* Reserve(size_t bytes);
+  // Room for `bytes` and no more: memory that stays where it is while no more is asked for.
+  void Fix(size_t bytes);
 
  private:
   Device& device_;
@@ -70,5 +73,10 @@ class StepTable {
   std::byte* data_ = nullptr;
   std::vector<std::byte> held_;
 };
+
+// Where the rows of a sequence stand; returns the end of what was written.
+RowPlace* PlaceRows(const SequenceRows& sequence, RowPlace* to);
+// Radians a position of each pair: as given, or from theta.
+std::vector<double> FrequenciesOf(const RopeParams& rope);
 
 }  // namespace tandem::cuda

@@ -26,6 +26,7 @@ Record SampleRecord() {
   r.knobs = {{"k", "v"}};
   r.paths_taken = {"d0-d1 local"};
   r.shares = {{48, 132, 2e12, 1.9e12, true, "calibrated"}, {}};
+  r.launch = "graph";
   PhaseResult phase;
   phase.tokens = 16;
   phase.time = Nanos{1000};

@@ -86,7 +86,41 @@ void GuardedMemory::Close() {
 struct EventState {
   uint64_t marked = 0;
   uint64_t passed = 0;
+  bool in_recording = false;  // the last mark asked for was
   Nanos when;
+};
+
+// What a queue is asked for: work, a mark or a wait.
+struct FakeItem {
+  std::function<void()> work;
+  std::vector<GuardedMemory*> memory;
+  std::shared_ptr<EventState> marks;
+  uint64_t mark = 0;
+  std::shared_ptr<EventState> waits;
+  uint64_t wait = 0;
+  Nanos asked;
+};
+
+class FakeRecording final : public Recording {
+ public:
+  explicit FakeRecording(FakeMachine& machine) : machine_(machine) {}
+  void Replay() override;
+  void Keep(FakeQueue* queue, FakeItem item) {
+    if (item.waits != nullptr && !Marked(*item.waits)) return;
+    if (item.marks != nullptr) item.marks->in_recording = true;
+    items_.emplace_back(queue, std::move(item));
+  }
+
+ private:
+  bool Marked(const EventState& state) const {
+    return std::any_of(items_.begin(), items_.end(),
+                       [&](const auto& entry) { return entry.second.marks.get() == &state; });
+  }
+  // Everything asked of any queue from here on comes after everything asked before.
+  void Barrier();
+
+  FakeMachine& machine_;
+  std::vector<std::pair<FakeQueue*, FakeItem>> items_;  // in the order that they were asked for
 };
 
 class FakeEvent final : public DeviceEvent {
@@ -99,6 +133,7 @@ class FakeEvent final : public DeviceEvent {
     return state_->when - other.when;
   }
   void Finish() override {
+    Check(!state_->in_recording, "fake event: the host waits for a mark of a recording");
     machine_.RunUntil([this] { return state_->passed == state_->marked; });
   }
 
@@ -118,13 +153,10 @@ class FakeQueue final : public DeviceQueue {
     return std::make_unique<FakeEvent>(machine_);
   }
   void Mark(DeviceEvent& event) override {
-    const auto& state = static_cast<FakeEvent&>(event).state_;
-    items_.push_back(Item{.marks = state, .mark = ++state->marked, .asked = SteadyNow()});
+    Put(FakeItem{.marks = static_cast<FakeEvent&>(event).state_});
   }
   void WaitFor(const DeviceEvent& event) override {
-    const auto& state = static_cast<const FakeEvent&>(event).state_;
-    if (state->marked == 0) return;
-    items_.push_back(Item{.waits = state, .wait = state->marked, .asked = SteadyNow()});
+    Put(FakeItem{.waits = static_cast<const FakeEvent&>(event).state_});
   }
   void Copy(const QueueCopy& copy) override {
     std::vector<GuardedMemory*> ends;
@@ -140,17 +172,28 @@ class FakeQueue final : public DeviceQueue {
   }
   void Call(std::function<void()> work) override { Ask({}, std::move(work)); }
   void Finish() override {
+    Check(!machine_.recording(), "fake queue: the host waits while recording");
     machine_.RunUntil([this] { return items_.empty(); });
   }
 
   void AskHere(std::function<void()> work) { Ask({&memory_}, std::move(work)); }
+  // Into the queue, with marks and waits counted from now.
+  void Take(FakeItem item) {
+    item.asked = SteadyNow();
+    if (item.marks != nullptr) item.mark = ++item.marks->marked;
+    if (item.waits != nullptr) {
+      if (item.waits->marked == 0) return;
+      item.wait = item.waits->marked;
+    }
+    items_.push_back(std::move(item));
+  }
   bool empty() const { return items_.empty(); }
   bool CanGoOn() const {
     return !items_.empty() &&
            (items_.front().waits == nullptr || items_.front().waits->passed >= items_.front().wait);
   }
   void RunOne() {
-    const Item item = std::move(items_.front());
+    const FakeItem item = std::move(items_.front());
     items_.pop_front();
     now_ = std::max(now_, item.asked);
     if (item.waits != nullptr) now_ = std::max(now_, item.waits->when);
@@ -167,32 +210,75 @@ class FakeQueue final : public DeviceQueue {
   }
 
  private:
-  struct Item {
-    std::function<void()> work;
-    std::vector<GuardedMemory*> memory;
-    std::shared_ptr<EventState> marks;
-    uint64_t mark = 0;
-    std::shared_ptr<EventState> waits;
-    uint64_t wait = 0;
-    Nanos asked;
-  };
+  void Put(FakeItem item) {
+    if (machine_.recording_ != nullptr) return machine_.recording_->Keep(this, std::move(item));
+    if (item.marks != nullptr) item.marks->in_recording = false;
+    Take(std::move(item));
+  }
   void Ask(std::vector<GuardedMemory*> memory, std::function<void()> work) {
-    items_.push_back(
-        Item{.work = std::move(work), .memory = std::move(memory), .asked = SteadyNow()});
+    Put(FakeItem{.work = std::move(work), .memory = std::move(memory)});
   }
 
   FakeMachine& machine_;
   GuardedMemory& memory_;
-  std::deque<Item> items_;
+  std::deque<FakeItem> items_;
   Nanos now_;
 };
+
+void FakeRecording::Barrier() {
+  std::vector<std::shared_ptr<EventState>> reached;
+  for (FakeQueue* queue : machine_.queues_) {
+    reached.push_back(std::make_shared<EventState>());
+    queue->Take(FakeItem{.marks = reached.back()});
+  }
+  for (FakeQueue* queue : machine_.queues_) {
+    for (const auto& state : reached) queue->Take(FakeItem{.waits = state});
+  }
+}
+
+void FakeRecording::Replay() {
+  Check(!machine_.recording(), "fake recording: replayed while recording");
+  ++machine_.replays_;
+  Barrier();
+  for (const auto& [queue, item] : items_) queue->Take(item);
+  Barrier();
+}
+
+class FakeRecorder final : public QueueRecorder {
+ public:
+  explicit FakeRecorder(FakeMachine& machine) : machine_(machine) {}
+  void Begin() override {
+    Check(made_ == nullptr, "fake recorder: one recording at a time");
+    made_ = std::make_unique<FakeRecording>(machine_);
+    machine_.recording_ = made_.get();
+  }
+  std::unique_ptr<Recording> End() override {
+    machine_.recording_ = nullptr;
+    return std::move(made_);
+  }
+  void Abandon() noexcept override {
+    machine_.recording_ = nullptr;
+    made_ = nullptr;
+  }
+
+ private:
+  FakeMachine& machine_;
+  std::unique_ptr<FakeRecording> made_;
+};
+
+FakeMachine::FakeMachine(uint64_t seed)
+    : seed_(seed), recorder_(std::make_unique<FakeRecorder>(*this)) {}
+FakeMachine::~FakeMachine() = default;
+QueueRecorder& FakeMachine::recorder() { return *recorder_; }
 
 namespace {
 
 class FakeDevice final : public Device {
  public:
   FakeDevice(FakeMachine& machine, DeviceId id, Bytes capacity)
-      : Device(id, fmt::format("fake:{}", id.value), capacity), memory_(kDeviceMemory) {
+      : Device(id, fmt::format("fake:{}", id.value), capacity),
+        machine_(machine),
+        memory_(kDeviceMemory) {
     for (auto& queue : queues_) queue = std::make_unique<FakeQueue>(machine, memory_);
   }
   DeviceQueue* queue(QueueRole role) override { return queues_[static_cast<size_t>(role)].get(); }
@@ -205,9 +291,13 @@ class FakeDevice final : public Device {
     const Opening opening({&memory_});
     std::memcpy(to, from, size);
   }
-  std::byte* AllocateRaw(size_t size) override { return memory_.Take(size); }
+  std::byte* AllocateRaw(size_t size) override {
+    Check(!machine_.recording(), "fake device: memory is asked for while recording");
+    return memory_.Take(size);
+  }
   void FreeRaw(std::byte*, size_t) noexcept override {}
 
+  FakeMachine& machine_;
   GuardedMemory memory_;
   std::unique_ptr<FakeQueue> queues_[kQueueRoles];
 };
@@ -220,7 +310,7 @@ class FakeBackend final : public Backend {
     for (uint32_t d = 0; d < setup.n_devices; ++d) {
       devices_.push_back(
           machine.MakeDevice(DeviceId{static_cast<int32_t>(d)}, setup.rig->devices[d].memory));
-      ops_.push_back(MakeFakeOps(cpu_->ops(d), *devices_[d]->queue(QueueRole::kCompute)));
+      ops_.push_back(MakeFakeOps(cpu_->ops(d), machine, *devices_[d]));
     }
   }
   std::span<const std::unique_ptr<Device>> devices() const override { return devices_; }
@@ -235,6 +325,7 @@ class FakeBackend final : public Backend {
   std::unique_ptr<Transport> MakeHostTransport(PathKind path) override {
     return MakeQueuedTransport(PathKind::kCopy, path, devices_, host());
   }
+  QueueRecorder* recorder() override { return &machine_.recorder(); }
   bool lost() override { return machine_.lost(); }
 
  private:

@@ -25,10 +25,13 @@
 namespace tandem::testing {
 
 class FakeQueue;
+class FakeRecorder;
+class FakeRecording;
 
 class FakeMachine {
  public:
-  explicit FakeMachine(uint64_t seed) : seed_(seed) {}
+  explicit FakeMachine(uint64_t seed);
+  ~FakeMachine();
 
   static constexpr Nanos kItemTime{1000};
 
@@ -36,14 +39,25 @@ class FakeMachine {
   std::unique_ptr<Backend> MakeBackend(const BackendSetup& setup);
   std::unique_ptr<Device> MakeDevice(DeviceId id, Bytes capacity);
 
+  // Keeps what queues are asked for; replays it late, in any order that its waits allow.
+  QueueRecorder& recorder();
+  bool recording() const { return recording_ != nullptr; }
+  uint64_t replays() const { return replays_; }
+
   uint64_t items_run() const { return items_run_; }
   // The item that fails, counted down from here, and every one after it; negative: none.
   void FailIn(int64_t items) { fail_in_ = items; }
   bool lost() const { return failed_; }
+  // From here on attention asks its device for so many bytes for each position of the longest
+  // sequence so far, as ops do whose tables grow with it.
+  void HoldTables(uint64_t bytes_a_position) { table_bytes_ = bytes_a_position; }
+  uint64_t table_bytes() const { return table_bytes_; }
 
  private:
   friend class FakeQueue;
   friend class FakeEvent;
+  friend class FakeRecorder;
+  friend class FakeRecording;
   void Add(FakeQueue* queue);
   void Remove(FakeQueue* queue);
   // Runs queues by rank until `done` holds. Aborts when none can go on.
@@ -52,9 +66,13 @@ class FakeMachine {
 
   uint64_t seed_;
   std::vector<FakeQueue*> queues_;  // by rank
+  std::unique_ptr<FakeRecorder> recorder_;
+  FakeRecording* recording_ = nullptr;  // where what is asked goes
+  uint64_t replays_ = 0;
   uint64_t items_run_ = 0;
   int64_t fail_in_ = -1;
   bool failed_ = false;
+  uint64_t table_bytes_ = 0;
 };
 
 // A device's memory: without permission but while an Opening lives.

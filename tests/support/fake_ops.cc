@@ -1,8 +1,10 @@
 #include "tests/support/fake_ops.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
+#include "engine/base/check.h"
 #include "tests/support/fake_machine.h"
 
 namespace tandem::testing {
@@ -10,6 +12,7 @@ namespace {
 
 // Sequences with page tables of their own.
 struct OwnSequences {
+  OwnSequences() = default;
   explicit OwnSequences(std::span<const SequenceRows> sequences)
       : rows(sequences.begin(), sequences.end()) {
     for (const SequenceRows& s : sequences) {
@@ -25,9 +28,25 @@ struct OwnSequences {
   std::vector<std::vector<int32_t>> pages;
 };
 
-class FakeOps final : public Ops {
+// The rows that recorded work reads when it runs: as good as the device's memory.
+struct FakeRows final : RecordedRows {
+  struct Microbatch {
+    std::vector<int32_t> ids;
+    OwnSequences sequences;
+  };
+  uint32_t positions = 0;  // that no sequence is longer than
+  std::shared_ptr<std::vector<Microbatch>> tables = std::make_shared<std::vector<Microbatch>>();
+};
+
+class FakeOps final : public Ops, private OpsRecorder {
  public:
-  FakeOps(Ops& inner, DeviceQueue& queue) : inner_(inner), queue_(queue) {}
+  FakeOps(Ops& inner, FakeMachine& machine, Device& device)
+      : inner_(inner),
+        machine_(machine),
+        device_(device),
+        queue_(*device.queue(QueueRole::kCompute)) {}
+
+  OpsRecorder* recorder() override { return this; }
 
   std::string name() const override { return "fake/" + inner_.name(); }
   ActivationType activations() const override { return inner_.activations(); }
@@ -60,6 +79,13 @@ class FakeOps final : public Ops {
   }
   void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
              float* out) override {
+    if (recorded_ != nullptr) {
+      const size_t at = Find([&](const StepRows& rows) { return rows.ids.data() == ids.data(); });
+      Ask([=, this, tables = recorded_->tables] {
+        inner_.Embed(table, slice, tables->at(at).ids, out);
+      });
+      return;
+    }
     Ask([=, this, own = std::vector<int32_t>(ids.begin(), ids.end())] {
       inner_.Embed(table, slice, own, out);
     });
@@ -79,18 +105,17 @@ class FakeOps final : public Ops {
   }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override {
-    Ask([=, this, own = OwnSequences(sequences),
+    Ask([=, this, own = Rows(sequences),
          frequencies = std::vector<double>(rope.frequencies.begin(), rope.frequencies.end()),
          turn = rope]() mutable {
       turn.frequencies = frequencies;
-      inner_.RopeAndStore(q, k, v, q_heads, turn, own.Bind(), kv);
+      inner_.RopeAndStore(q, k, v, q_heads, turn, own(), kv);
     });
   }
   void Attention(const float* q, uint32_t q_heads, uint32_t window,
                  std::span<const SequenceRows> sequences, const KvView& kv, float* out) override {
-    Ask([=, this, own = OwnSequences(sequences)]() mutable {
-      inner_.Attention(q, q_heads, window, own.Bind(), kv, out);
-    });
+    GrowTable(sequences);
+    Ask([=, this, own = Rows(sequences)] { inner_.Attention(q, q_heads, window, own(), kv, out); });
   }
   uint64_t TopKBytes(uint64_t n, uint32_t width, uint32_t k) const override {
     return inner_.TopKBytes(n, width, k);
@@ -111,8 +136,61 @@ class FakeOps final : public Ops {
  private:
   void Ask(std::function<void()> work) { AskFake(queue_, std::move(work)); }
 
+  void GrowTable(std::span<const SequenceRows> sequences) {
+    uint64_t bytes = 0;
+    for (const SequenceRows& s : sequences) {
+      bytes = std::max(bytes, machine_.table_bytes() * (s.start + s.n_rows));
+    }
+    if (bytes <= table_.size() || machine_.recording()) return;
+    table_ = Buffer();
+    table_ = device_.Allocate(MemoryUse::kWorkspace, Bytes{bytes}, "attention's tables");
+  }
+
+  // The sequences as they will be when work runs: those of the call, or of the replay.
+  std::function<std::span<const SequenceRows>()> Rows(std::span<const SequenceRows> sequences) {
+    if (recorded_ == nullptr) {
+      return [own = std::make_shared<OwnSequences>(sequences)] { return own->Bind(); };
+    }
+    const size_t at =
+        Find([&](const StepRows& rows) { return rows.sequences.data() == sequences.data(); });
+    return [tables = recorded_->tables, at] { return tables->at(at).sequences.Bind(); };
+  }
+  template <typename Same>
+  size_t Find(Same same) const {
+    const auto found = std::find_if(known_.begin(), known_.end(), same);
+    Check(found != known_.end(), "fake ops: rows that the recording does not know");
+    return static_cast<size_t>(found - known_.begin());
+  }
+
+  void Begin(std::span<const StepRows> rows, uint32_t positions) override {
+    known_.assign(rows.begin(), rows.end());
+    recorded_ = std::make_unique<FakeRows>();
+    recorded_->tables->resize(rows.size());
+    recorded_->positions = positions;
+  }
+  std::unique_ptr<RecordedRows> End() override { return std::move(recorded_); }
+  // In the queue, as a copy to a device is.
+  void Fill(RecordedRows& recorded, std::span<const StepRows> rows) override {
+    std::vector<FakeRows::Microbatch> filled;
+    for (const StepRows& own : rows) {
+      for (const SequenceRows& sequence : own.sequences) {
+        Check(sequence.start + sequence.n_rows <= static_cast<FakeRows&>(recorded).positions,
+              "fake ops: a sequence longer than the recording was made for");
+      }
+      filled.push_back({{own.ids.begin(), own.ids.end()}, OwnSequences(own.sequences)});
+    }
+    Ask([tables = static_cast<FakeRows&>(recorded).tables, filled = std::move(filled)] {
+      *tables = filled;
+    });
+  }
+
   Ops& inner_;
+  FakeMachine& machine_;
+  Device& device_;
   DeviceQueue& queue_;
+  Buffer table_;
+  std::unique_ptr<FakeRows> recorded_;  // while recording
+  std::vector<StepRows> known_;
 };
 
 class FakeWire final : public WireOps {
@@ -142,8 +220,8 @@ class FakeWire final : public WireOps {
 
 }  // namespace
 
-std::unique_ptr<Ops> MakeFakeOps(Ops& inner, DeviceQueue& queue) {
-  return std::make_unique<FakeOps>(inner, queue);
+std::unique_ptr<Ops> MakeFakeOps(Ops& inner, FakeMachine& machine, Device& device) {
+  return std::make_unique<FakeOps>(inner, machine, device);
 }
 
 WireOps& FakeWireOps() {

@@ -3,14 +3,17 @@
 
 #include <memory>
 
-#include "engine/device/queue.h"
+#include "engine/device/device.h"
 #include "engine/link/wire_ops.h"
 #include "kernels/ops.h"
 
 namespace tandem::testing {
 
-// `inner` and `queue` outlive the result. What spans hold is copied before a call returns.
-std::unique_ptr<Ops> MakeFakeOps(Ops& inner, DeviceQueue& queue);
+class FakeMachine;
+
+// In the compute queue of `device`; all outlive the result. What spans hold is copied before a call
+// returns.
+std::unique_ptr<Ops> MakeFakeOps(Ops& inner, FakeMachine& machine, Device& device);
 
 WireOps& FakeWireOps();
 

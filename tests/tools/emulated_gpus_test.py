@@ -99,6 +99,34 @@ class Tokens(unittest.TestCase):
             self.assertEqual(got, want, kind)
 
 
+class Graphs(unittest.TestCase):
+    def test_recorded_and_not(self):
+        for path in paths():
+            args = ["--plugin", "tensor_split", "--devices", "cuda:0,cuda:1", "--path", path]
+            off = tokens(GPU, *args, "--graphs", "off")
+            self.assertEqual(tokens(GPU, *args, "--graphs", "on"), off, path)
+
+    def test_the_launch_mode_is_told(self):
+        for graphs, launch in [("auto", "graph"), ("off", "eager")]:
+            done = run(GPU, "bench", "-m", MODEL.format("q8_0"), "--devices", "cuda:0", "-p", 0, "-n", 4, "-r", 1, "-o", "json",
+                       "--graphs", graphs)
+            self.assertEqual({row["launch"] for row in json.loads(done.stdout)}, {launch})
+
+    def test_graphs_are_refused_where_there_are_none(self):
+        done = run(CPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--graphs", "on", status=3)
+        self.assertIn("--graphs", done.stderr)
+
+
+class LostGpus(unittest.TestCase):
+    def test_the_exit_code_says_so_and_the_error_is_told_once(self):
+        for graphs in ["on", "off"]:
+            done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2,3", "-n", 40, "--devices", "cuda:0", "--graphs",
+                       graphs, status=6, TANDEM_EMULATED_LOST_AFTER="900")
+            self.assertIn("the device is lost to this process", done.stderr)
+            self.assertEqual(done.stderr.count("error: "), 1, done.stderr)
+            self.assertRegex(done.stderr, "op [0-9]+|ops [0-9]+ to [0-9]+")
+
+
 class Refusals(unittest.TestCase):
     def test_no_access_between_the_two(self):
         done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--plugin", "tensor_split", "--devices",

@@ -10,6 +10,7 @@
 #include "engine/base/suggest.h"
 #include "engine/run/gpu_rig.h"
 #include "engine/run/gpu_share.h"
+#include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
 
 namespace tandem {
@@ -25,6 +26,13 @@ std::vector<std::string> SplitList(const std::string& text, char separator) {
   std::istringstream in(text);
   for (std::string part; std::getline(in, part, separator);) parts.push_back(part);
   return parts;
+}
+
+GraphUse GraphsFrom(const std::string& name) {
+  for (GraphUse use : {GraphUse::kAuto, GraphUse::kOn, GraphUse::kOff}) {
+    if (name == ToString(use)) return use;
+  }
+  BadFlag("--graphs", name, "auto, on or off");
 }
 
 }  // namespace
@@ -88,6 +96,9 @@ void EngineFlags::AddCompute(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--clock", clock, "wall, or virtual: rig time");
   app.add_option("--op-times", op_times, "On the virtual clock: measured, or modelled")
+      ->capture_default_str();
+  app.add_option("--graphs", graphs,
+                 "Record decode steps and replay them: auto (where the devices can), on or off")
       ->capture_default_str();
 }
 
@@ -210,6 +221,8 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   if (op_times == "modelled" && options.clock == ClockKind::kWall)
     BadFlag("--op-times", op_times, "measured on the wall clock, or --clock virtual beside it");
   options.op_times = op_times == "modelled" ? OpTimes::kModelled : OpTimes::kMeasured;
+  options.graphs = GraphsFrom(graphs);
+  options.on_device_lost = [](const std::string&) { DeviceLost() = true; };
   options.log = log;
   return options;
 }

@@ -29,6 +29,7 @@ struct EngineFlags {
   std::string cpu_tier = "auto";
   std::string clock;  // wall or virtual
   std::string op_times = "measured";
+  std::string graphs = "auto";
   int threads = 0;
   double pinned_gib = 0;       // --pinned-memory; 0: three quarters of the host's
   uint32_t context = 0;        // -c; 0: the command's default
@@ -38,7 +39,7 @@ struct EngineFlags {
 
   void AddModel(CLI::App& app);
   void AddPlan(CLI::App& app);     // plugin, devices, rig, link, path, wire, split, -c, -np
-  void AddCompute(CLI::App& app);  // threads, activations, tier, clock, op times
+  void AddCompute(CLI::App& app);  // threads, activations, tier, clock, op times, graphs
 
   // Values with their meaning; each throws Error(kInvalidArgument) naming the flag.
   std::string PluginOr(const std::string& fallback) const;

@@ -1,6 +1,8 @@
 // The exit codes of the tandem program: documented in --help, tested, stable for scripts.
 #pragma once
 
+#include <atomic>
+
 #include "engine/base/error.h"
 
 namespace tandem {
@@ -16,7 +18,15 @@ inline constexpr int kExitPortInUse = 7;
 inline constexpr int kExitIncomplete = 8;  // a run stopped early and can be resumed
 inline constexpr int kExitInterrupted = 130;
 
+// Whether an engine of this process has told that a device is lost: the exit code says so, whatever
+// failed because of it.
+inline std::atomic<bool>& DeviceLost() {
+  static std::atomic<bool> lost{false};
+  return lost;
+}
+
 inline int ExitCodeFor(ErrorCode code) {
+  if (DeviceLost()) return kExitDevice;
   switch (code) {
     case ErrorCode::kInvalidArgument:
       return kExitUsage;

@@ -199,6 +199,7 @@ int Run(const RunFlags& flags) {
   fs::path folder =
       flags.out.empty() ? fs::path("results") / MachineFolderName() : fs::path(flags.out);
   RunnerOptions options;
+  options.on_device_lost = [](const std::string&) { DeviceLost() = true; };
   options.planner = DefaultPlannerOptions();
   options.catalogue_roots = CatalogueRoots();
   options.load_model = OpenModel;

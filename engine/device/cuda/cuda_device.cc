@@ -10,27 +10,69 @@
 #include <mutex>
 #include <utility>
 
+#include "engine/base/check.h"
 #include "engine/device/cuda/handles.h"
 
 namespace tandem {
 namespace {
 
+// The capture that a stream takes part in; 0: none, its work is done.
+unsigned long long CaptureOf(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  CheckCuda(cudaStreamIsCapturing(stream, &status), "ask whether a stream is captured");
+  if (status == cudaStreamCaptureStatusNone) return 0;
+  unsigned long long id = 0;
+  CheckCuda(cudaStreamGetCaptureInfo(stream, &status, &id), "ask for a stream's capture");
+  return id;
+}
+
+// Within a capture a mark is an order between nodes (`captured_`), and, of an event that tells
+// time, a node that records `event_` whenever the graph runs.
 class Event final : public DeviceEvent {
  public:
-  explicit Event(int ordinal) : event_(MakeTimedEvent(ordinal)) {}
+  Event(int ordinal, bool timed)
+      : ordinal_(ordinal),
+        timed_(timed),
+        event_(timed ? MakeTimedEvent(ordinal) : MakeOrderEvent(ordinal)) {}
 
   Nanos Since(const DeviceEvent& earlier) const override {
     float millis = 0;
     const auto& other = static_cast<const Event&>(earlier);
-    CheckCuda(cudaEventElapsedTime(&millis, other.get(), get()), "time between two events");
+    CheckCuda(cudaEventElapsedTime(&millis, other.event_.get(), event_.get()),
+              "time between two events");
     return NanosFromSeconds(double{millis} * 1e-3);
   }
-  void Finish() override { CheckCuda(cudaEventSynchronize(get()), "wait for an event"); }
+  void Finish() override {
+    Check(capture_ == 0, "cuda: the host waits for a mark of a recording; wait for its queue");
+    CheckCuda(cudaEventSynchronize(event_.get()), "wait for an event");
+  }
 
-  cudaEvent_t get() const { return event_.get(); }
+  void MarkIn(cudaStream_t stream) {
+    capture_ = CaptureOf(stream);
+    if (capture_ == 0) {
+      CheckCuda(cudaEventRecord(event_.get(), stream), "mark a stream");
+      return;
+    }
+    if (timed_) {
+      CheckCuda(cudaEventRecordWithFlags(event_.get(), stream, cudaEventRecordExternal),
+                "keep a mark in a graph");
+    }
+    if (captured_ == nullptr) captured_ = MakeOrderEvent(ordinal_);
+    CheckCuda(cudaEventRecord(captured_.get(), stream), "keep a mark in a graph");
+  }
+
+  void LetWait(cudaStream_t stream) const {
+    // A replay comes after what was asked before it, and what is asked after it later.
+    if (CaptureOf(stream) != capture_) return;
+    const cudaEvent_t event = capture_ == 0 ? event_.get() : captured_.get();
+    CheckCuda(cudaStreamWaitEvent(stream, event, 0), "let a stream wait");
+  }
 
  private:
-  CudaEventHandle event_;
+  int ordinal_;
+  bool timed_;
+  CudaEventHandle event_, captured_;
+  unsigned long long capture_ = 0;  // in which it was marked last
 };
 
 class Queue final : public DeviceQueue {
@@ -43,13 +85,15 @@ class Queue final : public DeviceQueue {
   }
 
   void* native() const override { return stream_.get(); }
-  std::unique_ptr<DeviceEvent> MakeEvent() override { return std::make_unique<Event>(ordinal_); }
-  void Mark(DeviceEvent& event) override {
-    CheckCuda(cudaEventRecord(static_cast<Event&>(event).get(), stream_.get()), "mark a stream");
+  std::unique_ptr<DeviceEvent> MakeEvent() override {
+    return std::make_unique<Event>(ordinal_, true);
   }
+  std::unique_ptr<DeviceEvent> MakeOrderEvent() override {
+    return std::make_unique<Event>(ordinal_, false);
+  }
+  void Mark(DeviceEvent& event) override { static_cast<Event&>(event).MarkIn(stream_.get()); }
   void WaitFor(const DeviceEvent& event) override {
-    CheckCuda(cudaStreamWaitEvent(stream_.get(), static_cast<const Event&>(event).get(), 0),
-              "let a stream wait");
+    static_cast<const Event&>(event).LetWait(stream_.get());
   }
   void Copy(const QueueCopy& copy) override {
     OnDevice current(ordinal_);

@@ -73,11 +73,16 @@ CudaStream MakeStream(int ordinal, bool urgent) {
   return CudaStream(stream, StreamDeleter{ordinal});
 }
 
-CudaEventHandle MakeTimedEvent(int ordinal) {
+namespace {
+CudaEventHandle MakeEvent(int ordinal, unsigned flags) {
   OnDevice current(ordinal);
   cudaEvent_t event = nullptr;
-  CheckCuda(cudaEventCreateWithFlags(&event, cudaEventDefault), "make an event");
+  CheckCuda(cudaEventCreateWithFlags(&event, flags), "make an event");
   return CudaEventHandle(event, EventDeleter{ordinal});
 }
+}  // namespace
+
+CudaEventHandle MakeTimedEvent(int ordinal) { return MakeEvent(ordinal, cudaEventDefault); }
+CudaEventHandle MakeOrderEvent(int ordinal) { return MakeEvent(ordinal, cudaEventDisableTiming); }
 
 }  // namespace tandem

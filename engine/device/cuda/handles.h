@@ -52,5 +52,6 @@ struct EventDeleter {
 };
 using CudaEventHandle = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, EventDeleter>;
 CudaEventHandle MakeTimedEvent(int ordinal);
+CudaEventHandle MakeOrderEvent(int ordinal);  // keeps order alone
 
 }  // namespace tandem

@@ -2,12 +2,23 @@
 #include "kernels/cuda/runtime.h"
 
 #include <cstring>
+#include <utility>
 
 #include "tests/support/cuda_emulation/emulation.h"
+#include "tests/support/cuda_emulation/kept_launches.h"
 
 namespace tandem::cuda {
 
-void InStream(void*, const char*, std::function<void()> work) { work(); }
+namespace {
+thread_local std::vector<std::function<void()>>* kept_launches = nullptr;
+}  // namespace
+
+void KeepLaunches(std::vector<std::function<void()>>* kept) { kept_launches = kept; }
+
+void InStream(void*, const char*, std::function<void()> work) {
+  if (kept_launches == nullptr) return work();
+  kept_launches->push_back(std::move(work));
+}
 
 // Few multiprocessors, so that small tests meet both sides of the choices that depend on them.
 GpuFacts ReadGpuFacts(int) { return {.name = "cuda/emulated", .sm_count = 8, .compute = 80}; }
@@ -22,13 +33,17 @@ void Wait(const EventHandle&) {}
 
 void CopyToGpu(void* to, const void* from, size_t bytes, void*) { std::memcpy(to, from, bytes); }
 void CopyRowsOnGpu(void* to, size_t to_stride, const void* from, size_t from_stride, size_t width,
-                   size_t rows, void*) {
-  for (size_t row = 0; row < rows; ++row) {
-    std::memcpy(static_cast<std::byte*>(to) + row * to_stride,
-                static_cast<const std::byte*>(from) + row * from_stride, width);
-  }
+                   size_t rows, void* stream) {
+  InStream(stream, "copy of rows", [=] {
+    for (size_t row = 0; row < rows; ++row) {
+      std::memcpy(static_cast<std::byte*>(to) + row * to_stride,
+                  static_cast<const std::byte*>(from) + row * from_stride, width);
+    }
+  });
 }
-void ZeroOnGpu(void* to, size_t bytes, void*) { std::memset(to, 0, bytes); }
+void ZeroOnGpu(void* to, size_t bytes, void* stream) {
+  InStream(stream, "zero", [=] { std::memset(to, 0, bytes); });
+}
 void Finish(void*, const char*) {}
 
 }  // namespace tandem::cuda

@@ -4,17 +4,21 @@
 
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <utility>
 #include <vector>
 
+#include "tests/support/emulated_gpus/capture.h"
 #include "tests/support/emulated_gpus/machine.h"
 
+using tandem::emulated::Capture;
 using tandem::emulated::CurrentDevice;
 using tandem::emulated::Event;
 using tandem::emulated::EventState;
 using tandem::emulated::Machine;
 using tandem::emulated::Place;
 using tandem::emulated::Stream;
+using tandem::emulated::TheCapture;
 
 namespace {
 
@@ -24,6 +28,8 @@ constexpr int kMultiprocessors = 8;
 thread_local cudaError_t last_error = cudaSuccess;
 
 cudaError_t Say(cudaError_t status) {
+  // As every call does once a context is lost.
+  if (Machine::Get().lost()) status = cudaErrorIllegalAddress;
   if (status != cudaSuccess) last_error = status;
   return status;
 }
@@ -38,6 +44,24 @@ Stream* StreamOf(cudaStream_t handle) {
   return TheMachine().Knows(stream) ? stream : nullptr;
 }
 const Event& EventOf(cudaEvent_t handle) { return *reinterpret_cast<Event*>(handle); }
+
+// Of a stream that takes part in one; null: none.
+Capture* CaptureOf(const Stream* stream) {
+  Capture* capture = TheCapture();
+  return capture != nullptr && capture->Holds(stream) ? capture : nullptr;
+}
+
+// A call that no capture can keep, of the one thread that captures.
+bool SpoilsCapture() {
+  if (TheCapture() == nullptr) return false;
+  TheCapture()->Spoil();
+  return true;
+}
+
+void Ask(Stream* stream, std::function<void()> work) {
+  if (Capture* capture = CaptureOf(stream)) return capture->Work(stream, std::move(work));
+  stream->Put(std::move(work));
+}
 
 struct Rows {
   void* to;
@@ -67,6 +91,10 @@ cudaError_t CopyRows(Rows copy, Stream* stream) {
       !TheMachine().Locate(copy.from, reach(copy.from_stride), from)) {
     return Say(cudaErrorInvalidValue);
   }
+  if ((from == Place::kPageable || to == Place::kPageable) && CaptureOf(stream) != nullptr) {
+    SpoilsCapture();
+    return Say(cudaErrorStreamCaptureUnsupported);
+  }
   if (from == Place::kPageable) {
     // Read before the call returns.
     auto held = std::make_shared<std::vector<std::byte>>(copy.width * copy.rows);
@@ -75,7 +103,7 @@ cudaError_t CopyRows(Rows copy, Stream* stream) {
     copy.from_stride = copy.width;
     stream->Put([copy, held] { CopyNow(copy); });
   } else {
-    stream->Put([copy] { CopyNow(copy); });
+    Ask(stream, [copy] { CopyNow(copy); });
   }
   if (to == Place::kPageable) stream->Finish();
   return cudaSuccess;
@@ -110,8 +138,9 @@ cudaError_t cudaSetDevice(int device) {
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
+  if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   TheMachine().FinishDevice(CurrentDevice());
-  return cudaSuccess;
+  return Say(cudaSuccess);
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
@@ -169,14 +198,17 @@ cudaError_t cudaDeviceEnablePeerAccess(int to, unsigned) {
 }
 
 cudaError_t cudaMalloc(void** data, size_t size) {
+  if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   *data = TheMachine().Allocate(Place::kDevice, CurrentDevice(), size);
   return *data != nullptr ? cudaSuccess : Say(cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFree(void* data) {
+  if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   if (data == nullptr || TheMachine().Free(Place::kDevice, data)) return cudaSuccess;
   return Say(cudaErrorInvalidValue);
 }
 cudaError_t cudaHostAlloc(void** data, size_t size, unsigned) {
+  if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   *data = TheMachine().Allocate(Place::kPinned, -1, size);
   return *data != nullptr ? cudaSuccess : Say(cudaErrorMemoryAllocation);
 }
@@ -222,8 +254,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t handle) {
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
+  if (CaptureOf(stream) != nullptr && SpoilsCapture()) {
+    return Say(cudaErrorStreamCaptureUnsupported);
+  }
   stream->Finish();
-  return cudaSuccess;
+  return Say(cudaSuccess);
 }
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
   Stream* stream = StreamOf(handle);
@@ -233,13 +268,18 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
+  if (TheCapture() != nullptr && TheCapture()->Wait(stream, EventOf(event))) return cudaSuccess;
+  if (CaptureOf(stream) != nullptr && SpoilsCapture()) {
+    return Say(cudaErrorStreamCaptureIsolation);
+  }
+  if (EventOf(event)->capture != 0) return Say(cudaErrorCapturedEvent);
   tandem::emulated::WaitFor(*stream, EventOf(event));
-  return cudaSuccess;
+  return Say(cudaSuccess);
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void* data) {
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
-  stream->Put([=] { function(data); });
+  Ask(stream, [=] { function(data); });
   return cudaSuccess;
 }
 
@@ -259,18 +299,24 @@ cudaError_t cudaEventRecord(cudaEvent_t handle, cudaStream_t to) {
   if (stream == nullptr || stream->device() != EventOf(handle)->device) {
     return Say(cudaErrorInvalidResourceHandle);
   }
+  if (Capture* capture = CaptureOf(stream)) {
+    capture->Mark(stream, EventOf(handle));
+    return cudaSuccess;
+  }
+  EventOf(handle)->capture = 0;
   tandem::emulated::Mark(*stream, EventOf(handle));
-  return cudaSuccess;
+  return Say(cudaSuccess);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   const Event event = EventOf(handle);
+  if (event->capture != 0) return Say(cudaErrorCapturedEvent);
   uint64_t mark = 0;
   {
     const std::scoped_lock lock(event->mutex);
     mark = event->asked;
   }
   event->Wait(mark);
-  return cudaSuccess;
+  return Say(cudaSuccess);
 }
 cudaError_t cudaEventQuery(cudaEvent_t handle) {
   const Event event = EventOf(handle);
@@ -281,10 +327,11 @@ cudaError_t cudaEventElapsedTime(float* millis, cudaEvent_t from, cudaEvent_t to
   const Event a = EventOf(from), b = EventOf(to);
   if (!a->timed || !b->timed || a->device != b->device) return Say(cudaErrorInvalidResourceHandle);
   const std::scoped_lock lock(a->mutex, b->mutex);
+  if (a->capture != 0 || b->capture != 0) return Say(cudaErrorCapturedEvent);
   if (a->asked == 0 || b->asked == 0) return Say(cudaErrorInvalidResourceHandle);
   if (a->passed != a->asked || b->passed != b->asked) return Say(cudaErrorNotReady);
   *millis = std::chrono::duration<float, std::milli>(b->when - a->when).count();
-  return cudaSuccess;
+  return Say(cudaSuccess);
 }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind,
@@ -308,7 +355,7 @@ cudaError_t cudaMemsetAsync(void* data, int value, size_t size, cudaStream_t han
   if (!TheMachine().Locate(data, size, place) || place == Place::kPageable) {
     return Say(cudaErrorInvalidValue);
   }
-  stream->Put([=] { std::memset(data, value, size); });
+  Ask(stream, [=] { std::memset(data, value, size); });
   return cudaSuccess;
 }
 

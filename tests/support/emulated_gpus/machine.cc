@@ -9,6 +9,7 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "tests/support/cuda_emulation/emulation.h"
+#include "tests/support/emulated_gpus/capture.h"
 
 namespace tandem::emulated {
 namespace {
@@ -119,7 +120,13 @@ Machine& Machine::Get() {
 
 Machine::Machine()
     : devices_(Setting("TANDEM_EMULATED_GPUS", 2)),
-      peers_(Setting("TANDEM_EMULATED_PEERS", 1) != 0) {}
+      peers_(Setting("TANDEM_EMULATED_PEERS", 1) != 0),
+      kernels_left_(Setting("TANDEM_EMULATED_LOST_AFTER", -1)) {}
+
+bool Machine::CountKernel() {
+  if (kernels_left_ > 0 && --kernels_left_ == 0) lost_ = true;
+  return !lost_;
+}
 
 uint64_t Machine::used_bytes(int device) {
   const std::scoped_lock lock(mutex_);
@@ -236,6 +243,11 @@ void InStream(void* stream, const char* what, std::function<void()> work) {
         fmt::format("cuda:{}: {}: launched on a stream of cuda:{} (cudaErrorInvalidResourceHandle)",
                     emulated::CurrentDevice(), what, to->device()));
   }
+  work = [work = std::move(work)] {
+    if (emulated::Machine::Get().CountKernel()) work();
+  };
+  emulated::Capture* capture = emulated::TheCapture();
+  if (capture != nullptr && capture->Holds(to)) return capture->Work(to, std::move(work));
   to->Put(std::move(work));
 }
 

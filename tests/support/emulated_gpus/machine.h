@@ -9,9 +9,11 @@
 // it was freed; a copy from ordinary memory has read it on return, one to it is done on return.
 // What it cannot show: speed, and memory ordering between devices weaker than this processor's.
 //
+// TANDEM_EMULATED_LOST_AFTER=n: the n-th kernel from the start writes where it may not.
 // TANDEM_EMULATED_GPUS: how many (2). TANDEM_EMULATED_PEERS=0: none reaches another's memory.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
@@ -37,6 +39,7 @@ struct EventState {
   uint64_t asked = 0;   // marks put in streams
   uint64_t passed = 0;  // of these, the last that was reached
   std::chrono::steady_clock::time_point when;
+  uint64_t capture = 0;  // in which it was last marked, as an order within it; 0: none
 
   void Wait(uint64_t mark);
 };
@@ -97,6 +100,10 @@ class Machine {
   bool Knows(const Stream* stream);
   void FinishDevice(int device);  // -1: all of them
 
+  // A kernel starts. False when its device is lost, by this kernel or before.
+  bool CountKernel();
+  bool lost() const { return lost_; }
+
   bool EnablePeer(int from, int to);  // false when it is already
 
  private:
@@ -110,6 +117,8 @@ class Machine {
 
   int devices_;
   bool peers_;
+  std::atomic<int64_t> kernels_left_;
+  std::atomic<bool> lost_{false};
   std::mutex mutex_;
   std::map<uintptr_t, Allocation> allocations_;
   std::map<Stream*, std::unique_ptr<Stream>> streams_;
