@@ -22,6 +22,8 @@ struct CudaOpsOptions {
   int device = 0;          // CUDA's number of it
   void* stream = nullptr;  // a cudaStream_t of that device; outlives the ops
   ActivationType activations = ActivationType::kInt8;
+  // Kernels begin while the one before them ends, where the GPU can (sm_90 and later; launch.h).
+  bool overlap_kernels = true;
   Device* memory = nullptr;  // the same GPU; gives what ops need besides (some MiB); outlives them
 };
 
