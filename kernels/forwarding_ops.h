@@ -40,11 +40,19 @@ class ForwardingOps : public Ops {
   void Add(const float* x, const float* y, uint64_t n, float* out) override {
     Inner().Add(x, y, n, out);
   }
+  void AddNorm(const float* x, const float* y, const float* w, float eps, uint64_t n,
+               uint64_t hidden, float* sum, float* norm) override {
+    Inner().AddNorm(x, y, w, eps, n, hidden, sum, norm);
+  }
   void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) override {
     Inner().AddBias(bias, n, width, y);
   }
   void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
     Inner().SwiGlu(gate, up, n, out);
+  }
+  PreparedRows PrepareSwiGlu(float* gate, const float* up, uint64_t n, uint64_t cols,
+                             DType weight_type, Int8Parts parts, std::byte* scratch) override {
+    return Inner().PrepareSwiGlu(gate, up, n, cols, weight_type, parts, scratch);
   }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override {

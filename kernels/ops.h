@@ -179,10 +179,20 @@ class Ops {
                        float* y) = 0;
   // out = x + y elementwise, n elements; out may be x.
   virtual void Add(const float* x, const float* y, uint64_t n, float* out) = 0;
+  // sum = x + y, then norm = sum / rms(sum) * w: to the bit what Add and RmsNorm give one after the
+  // other, in one pass where a back end can. All (n, hidden); w (hidden). sum may be x or y, and so
+  // may norm, whole; they are not one.
+  virtual void AddNorm(const float* x, const float* y, const float* w, float eps, uint64_t n,
+                       uint64_t hidden, float* sum, float* norm);
   // Adds a bias (width) to each row of y (n, width), in place.
   virtual void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) = 0;
   // out = silu(gate) * up elementwise, n elements; out may be gate.
   virtual void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) = 0;
+  // gate = silu(gate) * up, (n, cols) each, prepared for products with weights of this type: to the
+  // bit what SwiGlu and PrepareRows give. A back end that does both in one pass may leave gate as
+  // it was where the result has a narrow form.
+  virtual PreparedRows PrepareSwiGlu(float* gate, const float* up, uint64_t n, uint64_t cols,
+                                     DType weight_type, Int8Parts parts, std::byte* scratch);
 
   // Rotates q (n, q_heads*hd) and k (n, kv_heads*hd) in place by each row's position, then stores k
   // and v (n, kv_heads*hd), rounded to f16, into the pages.

@@ -82,19 +82,29 @@ class CpuOps final : public Ops {
 
   PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
                            Int8Parts parts, std::byte* scratch) override {
-    PreparedRows rows{.f32 = x, .form = FormFor(activations_, weight_type), .n = n, .cols = cols};
-    switch (rows.form) {
-      case RowForm::kF32:
-        return rows;
-      case RowForm::kInt8:
-        rows.parts = parts;
-        QuantizeRows(rows, scratch);
-        break;
-      case RowForm::kBf16:
-        RoundRows(rows, scratch);
-        break;
+    const PreparedRows rows = Describe(x, n, cols, weight_type, parts, scratch);
+    if (rows.form == RowForm::kInt8 && parts == Int8Parts::kOne) {
+      auto* blocks = reinterpret_cast<PreparedBlock*>(scratch);
+      ForElems(n * cols, kInt8Block, [&](uint64_t begin, uint64_t end) {
+        tier_.quantize(x + begin, (end - begin) / kInt8Block, blocks + begin / kInt8Block);
+      });
+    } else if (rows.form != RowForm::kF32) {
+      ForRows(n, cols, [&](uint64_t begin, uint64_t end) {
+        for (uint64_t t = begin; t < end; ++t) PrepareRow(rows, t, scratch);
+      });
     }
-    rows.narrow = scratch;
+    return rows;
+  }
+
+  PreparedRows PrepareSwiGlu(float* gate, const float* up, uint64_t n, uint64_t cols,
+                             DType weight_type, Int8Parts parts, std::byte* scratch) override {
+    const PreparedRows rows = Describe(gate, n, cols, weight_type, parts, scratch);
+    ForRows(n, cols, [&](uint64_t begin, uint64_t end) {
+      for (uint64_t t = begin; t < end; ++t) {
+        tier_.swiglu(gate + t * cols, up + t * cols, cols, gate + t * cols);
+        PrepareRow(rows, t, scratch);
+      }
+    });
     return rows;
   }
 
@@ -129,6 +139,16 @@ class CpuOps final : public Ops {
   void Add(const float* x, const float* y, uint64_t n, float* out) override {
     ForElems(n, 16, [&](uint64_t begin, uint64_t end) {
       tier_.add(x + begin, y + begin, end - begin, out + begin);
+    });
+  }
+
+  void AddNorm(const float* x, const float* y, const float* w, float eps, uint64_t n,
+               uint64_t hidden, float* sum, float* norm) override {
+    ForRows(n, hidden, [&](uint64_t begin, uint64_t end) {
+      for (uint64_t at = begin * hidden; at < end * hidden; at += hidden) {
+        tier_.add(x + at, y + at, hidden, sum + at);
+        tier_.rms_norm(sum + at, w, eps, 1, hidden, norm + at);
+      }
     });
   }
 
@@ -179,38 +199,36 @@ class CpuOps final : public Ops {
     return PanelLayout{type, tier_.lanes, slice.cols(), tier_.bf16_pairs};
   }
 
-  void QuantizeRows(const PreparedRows& rows, std::byte* out) {
-    Check(rows.cols % kInt8Block == 0, "kernels: rows of quantised products are whole blocks");
-    auto* blocks = reinterpret_cast<PreparedBlock*>(out);
-    if (rows.parts == Int8Parts::kTwo) {
-      const uint64_t row_blocks = rows.cols / kInt8Block;
-      ForRows(rows.n, rows.cols, [&](uint64_t begin, uint64_t end) {
-        for (uint64_t t = begin; t < end; ++t) {
-          QuantizeTwoParts(tier_, rows.f32 + t * rows.cols, row_blocks,
-                           blocks + 2 * t * row_blocks);
-        }
-      });
-      return;
+  PreparedRows Describe(const float* x, uint64_t n, uint64_t cols, DType weight_type,
+                        Int8Parts parts, std::byte* scratch) const {
+    PreparedRows rows{.f32 = x, .form = FormFor(activations_, weight_type), .n = n, .cols = cols};
+    if (rows.form == RowForm::kF32) return rows;
+    if (rows.form == RowForm::kInt8) {
+      Check(cols % kInt8Block == 0, "kernels: rows of quantised products are whole blocks");
+      rows.parts = parts;
     }
-    ForElems(rows.n * rows.cols, kInt8Block, [&](uint64_t begin, uint64_t end) {
-      tier_.quantize(rows.f32 + begin, (end - begin) / kInt8Block, blocks + begin / kInt8Block);
-    });
+    rows.narrow = scratch;
+    return rows;
   }
-  // As BF16 for a tier that multiplies it, else as f32.
-  void RoundRows(const PreparedRows& rows, std::byte* out) {
-    const uint64_t padded = PaddedBf16Cols(rows.cols);
-    ForRows(rows.n, rows.cols, [&](uint64_t begin, uint64_t end) {
-      for (uint64_t t = begin; t < end; ++t) {
-        const float* x = rows.f32 + t * rows.cols;
-        if (tier_.to_bf16 == nullptr) {
-          RoundToBf16(x, rows.cols, reinterpret_cast<float*>(out) + t * rows.cols);
-          continue;
-        }
-        uint16_t* row = reinterpret_cast<uint16_t*>(out) + t * padded;
-        row[padded - 1] = 0;
-        tier_.to_bf16(x, rows.cols, row);
+  // Row t from its f32 values. BF16 as such for a tier that multiplies it, else as f32.
+  void PrepareRow(const PreparedRows& rows, uint64_t t, std::byte* out) const {
+    const float* x = rows.f32 + t * rows.cols;
+    if (rows.form == RowForm::kInt8) {
+      const uint64_t row_blocks = rows.cols / kInt8Block;
+      auto* blocks = reinterpret_cast<PreparedBlock*>(out);
+      if (rows.parts == Int8Parts::kTwo) {
+        QuantizeTwoParts(tier_, x, row_blocks, blocks + 2 * t * row_blocks);
+      } else {
+        tier_.quantize(x, row_blocks, blocks + t * row_blocks);
       }
-    });
+    } else if (rows.form == RowForm::kBf16 && tier_.to_bf16 == nullptr) {
+      RoundToBf16(x, rows.cols, reinterpret_cast<float*>(out) + t * rows.cols);
+    } else if (rows.form == RowForm::kBf16) {
+      const uint64_t padded = PaddedBf16Cols(rows.cols);
+      uint16_t* row = reinterpret_cast<uint16_t*>(out) + t * padded;
+      row[padded - 1] = 0;
+      tier_.to_bf16(x, rows.cols, row);
+    }
   }
 
   // body(begin, end) over [0, n) cut at multiples of grain, on the team when there is enough of it.

@@ -327,6 +327,7 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
   using P = Parts<kDim>;
   std::byte* shared = DynamicShared();
   auto* staged = reinterpret_cast<uint16_t*>(shared + P::kValues);
+  WaitForPrevious();
   const AttentionTile tile = call.tiles[blockIdx.x];
   if (tile.n == 0) return;  // a table may be longer than a step needs
   const uint32_t kv_head = blockIdx.y, warp = threadIdx.x / 32, g = threadIdx.x % 32 / 4;
@@ -389,6 +390,7 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
 // A thread takes one query and a column at a time.
 template <uint32_t kDim>
 __global__ void __launch_bounds__(kThreads) JoinFolds(const AttentionCall call) {
+  WaitForPrevious();
   const AttentionTile tile = call.tiles[blockIdx.x];
   const uint32_t kv_head = blockIdx.y;
   const uint32_t hd = call.kv.head_dim, group = call.q_heads / call.kv.kv_heads;
@@ -418,16 +420,16 @@ __global__ void __launch_bounds__(kThreads) JoinFolds(const AttentionCall call) 
 }
 
 template <uint32_t kDim>
-void LaunchFor(const AttentionCall& call, bool join, void* stream) {
+void LaunchFor(const AttentionCall& call, bool join, const GpuStream& stream) {
   const dim3 grid(call.n_tiles, call.kv.kv_heads);
   if (join) {
-    Launch("attention", JoinFolds<kDim>, grid, dim3(kThreads), 0, stream, call);
+    LaunchEarly("attention", JoinFolds<kDim>, grid, dim3(kThreads), 0, stream, call);
   } else {
-    Launch("attention", Attend<kDim>, grid, dim3(kThreads), Parts<kDim>::kBytes, stream, call);
+    LaunchEarly("attention", Attend<kDim>, grid, dim3(kThreads), Parts<kDim>::kBytes, stream, call);
   }
 }
 
-void LaunchEither(const AttentionCall& call, bool join, void* stream) {
+void LaunchEither(const AttentionCall& call, bool join, const GpuStream& stream) {
   switch (PaddedHeadDim(call.kv.head_dim)) {
     case 32:
       return LaunchFor<32>(call, join, stream);
@@ -449,7 +451,11 @@ uint32_t PaddedHeadDim(uint32_t head_dim) {
   return 0;
 }
 
-void LaunchAttention(const AttentionCall& call, void* stream) { LaunchEither(call, false, stream); }
-void LaunchJoinFolds(const AttentionCall& call, void* stream) { LaunchEither(call, true, stream); }
+void LaunchAttention(const AttentionCall& call, const GpuStream& stream) {
+  LaunchEither(call, false, stream);
+}
+void LaunchJoinFolds(const AttentionCall& call, const GpuStream& stream) {
+  LaunchEither(call, true, stream);
+}
 
 }  // namespace tandem::cuda

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/launch.h"
 #include "kernels/ops.h"
 
 namespace tandem::cuda {
@@ -43,8 +44,8 @@ constexpr uint64_t StateFloats(uint32_t padded_head_dim) {
 }
 
 // Tiles with partials leave each fold's state there; the others give outputs.
-void LaunchAttention(const AttentionCall& call, void* stream);
+void LaunchAttention(const AttentionCall& call, const GpuStream& stream);
 // Joins the states of each tile's folds in order, and gives outputs.
-void LaunchJoinFolds(const AttentionCall& call, void* stream);
+void LaunchJoinFolds(const AttentionCall& call, const GpuStream& stream);
 
 }  // namespace tandem::cuda

@@ -7,6 +7,7 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/fetch_ahead.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/rows.h"
@@ -24,6 +25,7 @@ constexpr size_t kRingHalfBytes = 1 << 20;
 constexpr uint64_t kMostPartialBytes = uint64_t{32} << 20;
 // Up to here the weights' bytes cost more than reading them for every 16 rows anew from the cache.
 constexpr uint64_t kFewRows = 32;
+constexpr int kLeastOverlap = 90;  // sm_90: programmatic dependent launch
 constexpr int kLeastCompute = 80;  // sm_80: int8 and BF16 tensor cores, asynchronous copies
 
 uint64_t DivideUp(uint64_t n, uint64_t by) { return (n + by - 1) / by; }
@@ -44,6 +46,7 @@ class CudaOps final : public Ops {
   CudaOps(const CudaOpsOptions& options, const GpuFacts& facts)
       : options_(options),
         facts_(facts),
+        early_(options.overlap_kernels && facts.compute >= kLeastOverlap),
         ring_(kRingHalfBytes, options.stream),
         ids_(*options.memory, options.stream, ring_, "ids of a step"),
         places_(*options.memory, options.stream, ring_, "rows of a step"),
@@ -68,14 +71,36 @@ class CudaOps final : public Ops {
                         DivideUp(cols, kBf16Cols) * kBf16Cols * sizeof(uint16_t));
   }
   PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
-                           Int8Parts parts, std::byte* scratch) override;
+                           Int8Parts parts, std::byte* scratch) override {
+    return PrepareCalled({.x = x, .n = Narrow(n), .cols = Narrow(cols)}, weight_type, parts,
+                         scratch);
+  }
+  PreparedRows PrepareSwiGlu(float* gate, const float* up, uint64_t n, uint64_t cols,
+                             DType weight_type, Int8Parts parts, std::byte* scratch) override {
+    if (FormFor(activations(), weight_type) == RowForm::kF32) {
+      SwiGlu(gate, up, n * cols, gate);
+      up = nullptr;
+    }
+    return PrepareCalled({.x = gate, .up = up, .n = Narrow(n), .cols = Narrow(cols)}, weight_type,
+                         parts, scratch);
+  }
   void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override;
 
   void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
              float* out) override;
   void RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint64_t hidden,
                float* y) override {
-    if (n > 0) LaunchRmsNorm(x, w, eps, n, Narrow(hidden), y, Asked("norm"));
+    if (n == 0) return;
+    LaunchNorm({.x = x, .w = w, .eps = eps, .n = n, .width = Narrow(hidden), .norm = y},
+               Asked("norm"));
+  }
+  void AddNorm(const float* x, const float* y, const float* w, float eps, uint64_t n,
+               uint64_t hidden, float* sum, float* norm) override {
+    if (n == 0) return;
+    NormCall call{.x = x, .y = y, .w = w, .eps = eps, .n = n, .width = Narrow(hidden)};
+    call.sum = sum;
+    call.norm = norm;
+    LaunchNorm(call, Asked("add and norm"));
   }
   void Add(const float* x, const float* y, uint64_t n, float* out) override {
     if (n > 0) LaunchAdd(x, y, n, out, Asked("add"));
@@ -115,20 +140,23 @@ class CudaOps final : public Ops {
 
  private:
   // The stream, with what it is asked for from here on.
-  void* Asked(const char* what) {
+  GpuStream Asked(const char* what) {
     last_ = what;
-    return options_.stream;
+    return {options_.stream, early_};
   }
+  PreparedRows PrepareCalled(const PrepareCall& call, DType weight_type, Int8Parts parts,
+                             std::byte* scratch);
   MatMulPart PartOf(const MatMulTask& task) const;
-  void LaunchCall(DType type, const MatMulCall& call);
+  void LaunchCall(DType type, MatMulCall call);
   bool recording() const { return recorder_ != nullptr && recorder_->active(); }
   uint32_t busy_blocks() const { return static_cast<uint32_t>(2 * facts_.sm_count); }
   void PlaceRowsOf(std::span<const SequenceRows> sequences, const RopeParams& rope, RopeCall& call);
   void AttendRecorded(AttentionCall& call, std::span<const SequenceRows> sequences,
-                      uint64_t state_bytes, void* stream);
+                      uint64_t state_bytes, const GpuStream& stream);
 
   CudaOpsOptions options_;
   GpuFacts facts_;
+  const bool early_;  // kernels may begin while the one before runs (launch.h)
   const char* last_ = "nothing";
   PinnedRing ring_;
   StepTable ids_, places_, frequencies_, tiles_, joins_, pages_;
@@ -152,21 +180,21 @@ void CudaOps::Pack(const TensorView& tensor, PackedMatrix& out) {
   }
 }
 
-PreparedRows CudaOps::PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
-                                  Int8Parts parts, std::byte* scratch) {
-  PreparedRows rows{.f32 = x, .form = FormFor(activations(), weight_type), .n = n, .cols = cols};
+PreparedRows CudaOps::PrepareCalled(const PrepareCall& call, DType weight_type, Int8Parts parts,
+                                    std::byte* scratch) {
+  PreparedRows rows{.f32 = call.x, .form = FormFor(activations(), weight_type), .n = call.n};
+  rows.cols = call.cols;
   if (rows.form == RowForm::kF32) return rows;
   rows.narrow = scratch;
-  if (n == 0) return rows;
+  if (rows.form == RowForm::kInt8) rows.parts = parts;
+  if (call.n == 0) return rows;
   Check(IsAligned(scratch), "kernels/cuda: scratch of prepared rows at a multiple of 16 bytes");
   if (rows.form == RowForm::kInt8) {
-    Check(cols % kBlockCols == 0, "kernels: rows of quantised products are whole blocks");
-    rows.parts = parts;
-    LaunchQuantize(x, Narrow(n), Narrow(cols), static_cast<uint32_t>(parts),
-                   reinterpret_cast<PreparedGroup*>(scratch), Asked("int8 rows"));
+    Check(call.cols % kBlockCols == 0, "kernels: rows of quantised products are whole blocks");
+    LaunchQuantize(call, static_cast<uint32_t>(parts), reinterpret_cast<PreparedGroup*>(scratch),
+                   Asked("int8 rows"));
   } else {
-    LaunchToBf16(x, Narrow(n), Narrow(cols), reinterpret_cast<uint16_t*>(scratch),
-                 Asked("BF16 rows"));
+    LaunchToBf16(call, reinterpret_cast<uint16_t*>(scratch), Asked("BF16 rows"));
   }
   return rows;
 }
@@ -182,10 +210,11 @@ MatMulPart CudaOps::PartOf(const MatMulTask& task) const {
   return part;
 }
 
-void CudaOps::LaunchCall(DType type, const MatMulCall& call) {
+void CudaOps::LaunchCall(DType type, MatMulCall call) {
   if (call.n_parts == 0) return;
+  call.ahead = GroupsAhead(type, call.panels, facts_);
   Check(call.panels <= 65535, "kernels/cuda: a product of more outputs than a grid has rows");
-  void* stream = Asked("product");
+  const GpuStream stream = Asked("product");
   switch (FormFor(activations(), type)) {
     case RowForm::kF32:
       return LaunchMatMulF32(type, call, stream);
@@ -280,7 +309,7 @@ void CudaOps::PlaceRowsOf(std::span<const SequenceRows> sequences, const RopePar
   auto* angles = reinterpret_cast<float*>(angles_.Reserve(n * rope.rope_dim * sizeof(float)));
   if (!turned_ && call.half > 0) {
     LaunchAngles(call.rows, call.n, frequencies, call.half, rope.magnitude, angles,
-                 options_.stream);
+                 Asked("rotary angles"));
   }
   turned_ = true;
   magnitude_ = rope.magnitude;
@@ -295,7 +324,7 @@ void CudaOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
   RopeCall call{.q = q, .k = k, .v = v, .q_heads = q_heads, .half = rope.rope_dim / 2};
   call.interleaved = rope.interleaved;
   call.kv = kv;
-  void* stream = Asked("rotation");
+  const GpuStream stream = Asked("rotation");
   PlaceRowsOf(sequences, rope, call);
   if (call.n > 0) LaunchRopeAndStore(call, stream);
 }
@@ -313,7 +342,7 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
   Check(kv.head_dim % 8 != 0 || (IsAligned(kv.base) && kv.stride % 16 == 0),
         "kernels/cuda: KV pages at multiples of 16 bytes");
   const uint64_t state_bytes = StateFloats(padded) * sizeof(float);
-  void* stream = Asked("attention");
+  const GpuStream stream = Asked("attention");
   AttentionCall call{.q = q, .out = out, .q_heads = q_heads, .window = window, .kv = kv};
   if (recording()) return AttendRecorded(call, sequences, state_bytes, stream);
   const AttentionPlan plan = PlanAttention(sequences, q_heads / kv.kv_heads, kv.kv_heads, window,
@@ -334,7 +363,7 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
 }
 
 void CudaOps::AttendRecorded(AttentionCall& call, std::span<const SequenceRows> sequences,
-                             uint64_t state_bytes, void* stream) {
+                             uint64_t state_bytes, const GpuStream& stream) {
   if (sequences.empty()) return;
   const StepRecorder::Tiles tiles = recorder_->Attention(
       sequences, {call.q_heads / call.kv.kv_heads, call.kv.kv_heads, call.window},

@@ -14,6 +14,9 @@ inline constexpr int32_t kMagicBits = 0x4b400000;
 inline constexpr float kMagic = 12582912.0f;
 
 // What a lane needs of the eight tokens of a tile in one block of 32 columns.
+//
+// Up to four tokens may take two columns each, kFew: column g is token g / 2, and of the lane's two
+// columns of sums only the first, of token t, is used: half the scaling.
 struct TokenBlock {
   uint32_t b[2];     // of token g: columns 4t.. and 16 + 4t..
   int32_t start[4];  // what a product's sums start from
@@ -35,23 +38,24 @@ __device__ __forceinline__ int32_t At(const int4& v, int i) {
 }
 
 // The same in a group of four blocks, as it is read at once.
-template <DType kType>
+template <DType kType, bool kFew = false>
 struct TokenGroup {
+  static constexpr uint32_t kColumns = kFew ? 1 : 2;  // of the lane's sums that are used
   uint4 low, high;
-  float4 scale[2];
-  int4 sum[2];
-  float4 scaled_sum[2];
+  float4 scale[kColumns];
+  int4 sum[kColumns];
+  float4 scaled_sum[kColumns];
 
   __device__ __forceinline__ void Load(const PreparedGroup* rows, uint64_t groups, uint32_t group,
                                        uint32_t first, uint32_t n, uint32_t lane) {
     const uint32_t g = lane / 4, t = lane % 4;
     // Tokens past the last one repeat it; their outputs are not stored.
-    const PreparedGroup& own = rows[Clamp(first + g, n) * groups + group];
+    const PreparedGroup& own = rows[Clamp(first + (kFew ? g / 2 : g), n) * groups + group];
     low = *reinterpret_cast<const uint4*>(own.low[t]);
     high = *reinterpret_cast<const uint4*>(own.high[t]);
 #pragma unroll
-    for (uint32_t i = 0; i < 2; ++i) {
-      const PreparedGroup& out = rows[Clamp(first + 2 * t + i, n) * groups + group];
+    for (uint32_t i = 0; i < kColumns; ++i) {
+      const PreparedGroup& out = rows[Clamp(first + kColumns * t + i, n) * groups + group];
       scale[i] = *reinterpret_cast<const float4*>(out.scale);
       sum[i] = int4{};
       scaled_sum[i] = float4{};
@@ -68,9 +72,9 @@ struct TokenGroup {
   __device__ __forceinline__ TokenBlock Block(int j) const {
     TokenBlock block{{At(low, j), At(high, j)},
                      {},
-                     {At(scale[0], j), At(scale[1], j)},
-                     {At(scaled_sum[0], j), At(scaled_sum[1], j)}};
-    SetStart<kType>(At(sum[0], j), At(sum[1], j), block);
+                     {At(scale[0], j), At(scale[kColumns - 1], j)},
+                     {At(scaled_sum[0], j), At(scaled_sum[kColumns - 1], j)}};
+    SetStart<kType>(At(sum[0], j), At(sum[kColumns - 1], j), block);
     return block;
   }
 };
@@ -104,11 +108,13 @@ __device__ __forceinline__ uint32_t LessOffset(uint32_t codes) {
 
 __device__ __forceinline__ float FromMagic(int32_t bits) { return __int_as_float(bits) - kMagic; }
 
-// acc: rows g, g + 8 by tokens 2t, 2t + 1, as the tensor core lays them out.
-template <DType kType>
+// acc: rows g, g + 8 by tokens 2t, 2t + 1, as the tensor core lays them out; kFew: by token t, in
+// acc[0] and acc[2].
+template <DType kType, bool kFew = false>
 __device__ __forceinline__ void AddBlock(const WeightBlock<kType>& w, const TokenBlock& x,
                                          float (&acc)[4]) {
   constexpr QuantFormat kFormat = FormatOf(kType);
+  constexpr int kStep = kFew ? 2 : 1;
   if constexpr (kType == DType::kQ6_K) {
     // The sums of the halves apart: the offset is taken from the codes, not from a common sum.
     int32_t c[2][4];
@@ -119,7 +125,7 @@ __device__ __forceinline__ void AddBlock(const WeightBlock<kType>& w, const Toke
       MmaS8Half(c[half], shifted, x.b[half], x.start);
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < 4; i += kStep) {
       // Every product and sum of the bracket is exact.
       const float bracket =
           fmaf(w.halves[i / 2][1], FromMagic(c[1][i]), w.halves[i / 2][0] * FromMagic(c[0][i]));
@@ -130,7 +136,7 @@ __device__ __forceinline__ void AddBlock(const WeightBlock<kType>& w, const Toke
   int32_t c[4];
   MmaS8(c, w.a, x.b, x.start);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 4; i += kStep) {
     acc[i] = fmaf(w.scale[i / 2] * x.scale[i % 2], FromMagic(c[i]), acc[i]);
     if constexpr (kFormat.minimum) {
       acc[i] = fmaf(w.added[i / 2], x.scaled_sum[i % 2], acc[i]);

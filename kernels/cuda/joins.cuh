@@ -46,4 +46,10 @@ __device__ __forceinline__ void StoreTile(const float (&acc)[4], uint32_t lane, 
   tile[(2 * t + 1) * kPanelRows + g + 8] = acc[3];
 }
 
+// The same of four tokens of two columns each: rows g and g + 8, token t.
+__device__ __forceinline__ void StoreFew(const float (&acc)[4], uint32_t lane, float* tile) {
+  tile[lane % 4 * kPanelRows + lane / 4] = acc[0];
+  tile[lane % 4 * kPanelRows + lane / 4 + 8] = acc[2];
+}
+
 }  // namespace tandem::cuda

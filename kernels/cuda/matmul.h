@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "engine/model/dtype.h"
+#include "kernels/cuda/launch.h"
 
 namespace tandem::cuda {
 
@@ -39,16 +40,17 @@ struct MatMulCall {
   uint32_t n = 0;          // rows that meet weights: rows of x times their parts
   uint32_t row_parts = 1;  // 2: an output is the sum of those of rows 2i and 2i + 1
   uint32_t cols = 0;
+  uint32_t ahead = 0;  // groups of a chain that few rows' products fetch ahead; fetch_ahead.h
   const std::byte* narrow = nullptr;  // PreparedGroup, or BF16
   const float* f32 = nullptr;         // (n, cols)
 };
 
 // Few rows, and many: the same bits.
-void LaunchMatMulInt8(DType type, const MatMulCall& call, void* stream);
-void LaunchMatMulBf16(const MatMulCall& call, void* stream);
-void LaunchPrefillInt8(DType type, const MatMulCall& call, void* stream);
-void LaunchPrefillBf16(const MatMulCall& call, void* stream);
+void LaunchMatMulInt8(DType type, const MatMulCall& call, const GpuStream& stream);
+void LaunchMatMulBf16(const MatMulCall& call, const GpuStream& stream);
+void LaunchPrefillInt8(DType type, const MatMulCall& call, const GpuStream& stream);
+void LaunchPrefillBf16(const MatMulCall& call, const GpuStream& stream);
 // Any number.
-void LaunchMatMulF32(DType type, const MatMulCall& call, void* stream);
+void LaunchMatMulF32(DType type, const MatMulCall& call, const GpuStream& stream);
 
 }  // namespace tandem::cuda

@@ -24,6 +24,13 @@ __global__ void __launch_bounds__(kThreads) StreamBf16(const __grid_constant__ M
   const uint32_t groups = (call.cols + kBf16Cols - 1) / kBf16Cols;
   const uint32_t end = part.col_begin + call.cols;
 
+  const auto fetch_ahead = [&](uint32_t group) {
+    if (group >= groups) return;
+    const uint64_t col = part.col_begin + group * kBf16Cols;
+    FetchAhead(w, col * (kPanelRows * 2), kPanelRows * kBf16Cols * 2, part.panel_bytes);
+  };
+  for (uint32_t i = 0; i < call.ahead; ++i) fetch_ahead(warp + i * kChains);
+  WaitForPrevious();
   float acc[kTiles][4] = {};
   Group next;
   if (warp < groups) {
@@ -31,6 +38,7 @@ __global__ void __launch_bounds__(kThreads) StreamBf16(const __grid_constant__ M
   }
   for (uint32_t group = warp; group < groups; group += kChains) {
     const Group weights = next;
+    if (call.ahead > 0) fetch_ahead(group + call.ahead * kChains);
     if (group + kChains < groups) {
       next.Load(w, part.col_begin + (group + kChains) * kBf16Cols, end, part.packed_cols, lane);
     }
@@ -65,13 +73,13 @@ __global__ void __launch_bounds__(kThreads) StreamBf16(const __grid_constant__ M
 
 }  // namespace
 
-void LaunchMatMulBf16(const MatMulCall& call, void* stream) {
+void LaunchMatMulBf16(const MatMulCall& call, const GpuStream& stream) {
   if (call.n <= 8) {
-    Launch("BF16 product", StreamBf16<1>, dim3(1, call.panels), dim3(kThreads),
-           JoinFloats(8) * sizeof(float), stream, call);
+    LaunchEarly("BF16 product", StreamBf16<1>, dim3(1, call.panels), dim3(kThreads),
+                JoinFloats(8) * sizeof(float), stream, call);
   } else {
-    Launch("BF16 product", StreamBf16<2>, dim3((call.n + 15) / 16, call.panels), dim3(kThreads),
-           JoinFloats(16) * sizeof(float), stream, call);
+    LaunchEarly("BF16 product", StreamBf16<2>, dim3((call.n + 15) / 16, call.panels),
+                dim3(kThreads), JoinFloats(16) * sizeof(float), stream, call);
   }
 }
 

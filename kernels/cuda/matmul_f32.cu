@@ -97,6 +97,7 @@ __global__ void __launch_bounds__(kThreads) StreamF32(const __grid_constant__ Ma
   const float* x = call.f32 + uint64_t{first_token} * call.cols;
   const bool vectors = call.cols % 4 == 0 && reinterpret_cast<uintptr_t>(x) % 16 == 0;
 
+  WaitForPrevious();
   float acc[2][kTokens] = {};
   for (uint32_t index = warp; index < groups; index += kChains) {
     Group group;
@@ -145,14 +146,14 @@ __global__ void __launch_bounds__(kThreads) StreamF32(const __grid_constant__ Ma
 }
 
 template <DType kType>
-void LaunchStream(const MatMulCall& call, void* stream) {
-  Launch("f32 product", StreamF32<kType>, dim3((call.n + kTokens - 1) / kTokens, call.panels),
-         dim3(kThreads), JoinFloats(kTokens) * sizeof(float), stream, call);
+void LaunchStream(const MatMulCall& call, const GpuStream& stream) {
+  LaunchEarly("f32 product", StreamF32<kType>, dim3((call.n + kTokens - 1) / kTokens, call.panels),
+              dim3(kThreads), JoinFloats(kTokens) * sizeof(float), stream, call);
 }
 
 }  // namespace
 
-void LaunchMatMulF32(DType type, const MatMulCall& call, void* stream) {
+void LaunchMatMulF32(DType type, const MatMulCall& call, const GpuStream& stream) {
   switch (type) {
     case DType::kF32:
       return LaunchStream<DType::kF32>(call, stream);

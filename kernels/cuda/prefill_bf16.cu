@@ -143,6 +143,7 @@ __device__ __forceinline__ void AddGroup(const Place& place, const ColumnRange& 
 __global__ void __launch_bounds__(kTileThreads, 1)
     TileBf16(const __grid_constant__ MatMulCall call) {
   const Place place(call);
+  WaitForPrevious();
   const ColumnRange range{place.part->col_begin, place.part->col_begin + call.cols,
                           place.part->packed_cols};
   const uint32_t groups = (call.cols + kBf16Cols - 1) / kBf16Cols;
@@ -176,11 +177,11 @@ __global__ void __launch_bounds__(kTileThreads, 1)
 
 }  // namespace
 
-void LaunchPrefillBf16(const MatMulCall& call, void* stream) {
+void LaunchPrefillBf16(const MatMulCall& call, const GpuStream& stream) {
   const MatMulCall tiled = InTiles(call);
-  Launch("BF16 product", TileBf16,
-         dim3((call.n + Place::kTokens - 1) / Place::kTokens, tiled.panels), dim3(kTileThreads),
-         2 * kStageBytes, stream, tiled);
+  LaunchEarly("BF16 product", TileBf16,
+              dim3((call.n + Place::kTokens - 1) / Place::kTokens, tiled.panels),
+              dim3(kTileThreads), 2 * kStageBytes, stream, tiled);
 }
 
 }  // namespace tandem::cuda

@@ -217,6 +217,7 @@ template <DType kType>
 __global__ void __launch_bounds__(kTileThreads, 1)
     TileInt8(const __grid_constant__ MatMulCall call) {
   const Place place(call);
+  WaitForPrevious();
   const uint32_t first_block = place.part->col_begin / kBlockCols;
   const BlockRange range{first_block, first_block + call.cols / kBlockCols,
                          place.part->packed_cols / kBlockCols};
@@ -254,16 +255,16 @@ __global__ void __launch_bounds__(kTileThreads, 1)
 }
 
 template <DType kType>
-void LaunchTiles(const MatMulCall& call, void* stream) {
+void LaunchTiles(const MatMulCall& call, const GpuStream& stream) {
   const MatMulCall tiled = InTiles(call);
-  Launch("int8 product", TileInt8<kType>,
-         dim3((call.n + Place::kTokens - 1) / Place::kTokens, tiled.panels), dim3(kTileThreads),
-         kTotalBytes + 2 * Stage<kType>::kBytes, stream, tiled);
+  LaunchEarly("int8 product", TileInt8<kType>,
+              dim3((call.n + Place::kTokens - 1) / Place::kTokens, tiled.panels),
+              dim3(kTileThreads), kTotalBytes + 2 * Stage<kType>::kBytes, stream, tiled);
 }
 
 }  // namespace
 
-void LaunchPrefillInt8(DType type, const MatMulCall& call, void* stream) {
+void LaunchPrefillInt8(DType type, const MatMulCall& call, const GpuStream& stream) {
   switch (type) {
     case DType::kQ8_0:
       return LaunchTiles<DType::kQ8_0>(call, stream);

@@ -15,6 +15,7 @@ __global__ void __launch_bounds__(kThreads)
     Angles(const RowPlace* rows, uint32_t n, const double* frequencies, uint32_t half,
            float magnitude, float2* angles) {
   const uint64_t i = uint64_t{blockIdx.x} * kThreads + threadIdx.x;
+  WaitForPrevious();
   if (i >= uint64_t{n} * half) return;
   const double angle = rows[i / half].position * frequencies[i % half];
   angles[i] = float2{static_cast<float>(cos(angle) * magnitude),
@@ -35,6 +36,7 @@ __device__ __forceinline__ void Rotate(float* heads, uint32_t i, uint32_t hd, co
 }
 
 __global__ void __launch_bounds__(kThreads) RopeAndStore(const RopeCall call) {
+  WaitForPrevious();
   const RowPlace place = call.rows[blockIdx.x];
   const auto* angles =
       reinterpret_cast<const float2*>(call.angles) + uint64_t{blockIdx.x} * call.half;
@@ -66,15 +68,15 @@ __global__ void __launch_bounds__(kThreads) RopeAndStore(const RopeCall call) {
 }  // namespace
 
 void LaunchAngles(const RowPlace* rows, uint32_t n, const double* frequencies, uint32_t half,
-                  float magnitude, float* angles, void* stream) {
+                  float magnitude, float* angles, const GpuStream& stream) {
   const uint64_t count = uint64_t{n} * half;
-  Launch("angles", Angles, dim3(static_cast<uint32_t>((count + kThreads - 1) / kThreads)),
-         dim3(kThreads), 0, stream, rows, n, frequencies, half, magnitude,
-         reinterpret_cast<float2*>(angles));
+  LaunchEarly("angles", Angles, dim3(static_cast<uint32_t>((count + kThreads - 1) / kThreads)),
+              dim3(kThreads), 0, stream, rows, n, frequencies, half, magnitude,
+              reinterpret_cast<float2*>(angles));
 }
 
-void LaunchRopeAndStore(const RopeCall& call, void* stream) {
-  Launch("rotation", RopeAndStore, dim3(call.n), dim3(kThreads), 0, stream, call);
+void LaunchRopeAndStore(const RopeCall& call, const GpuStream& stream) {
+  LaunchEarly("rotation", RopeAndStore, dim3(call.n), dim3(kThreads), 0, stream, call);
 }
 
 }  // namespace tandem::cuda

@@ -1,7 +1,5 @@
-// Norms, elementwise ops and the table lookup.
-//
-// RmsNorm: rows of up to 512 values take a warp each, longer ones a block; a thread adds the
-// squares of every 32nd (256th) value, lanes are joined as a butterfly, warps in order.
+// Elementwise ops and the table lookup.
+#include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/weights.cuh"
 
@@ -9,65 +7,34 @@ namespace tandem::cuda {
 namespace {
 
 constexpr uint32_t kThreads = 256;
-constexpr uint32_t kWarps = kThreads / 32;
-constexpr uint32_t kShortRow = 512;
-
-__device__ __forceinline__ float WarpSum(float value) {
-#pragma unroll
-  for (int mask = 1; mask < 32; mask *= 2) value += ShuffleXor(value, mask);
-  return value;
-}
-
-template <bool kShort>
-__global__ void __launch_bounds__(kThreads)
-    RmsNorm(const float* x, const float* w, float eps, uint64_t n, uint32_t hidden, float* y) {
-  constexpr uint32_t kStep = kShort ? 32 : kThreads;
-  const uint32_t warp = threadIdx.x / 32;
-  const uint32_t at = kShort ? threadIdx.x % 32 : threadIdx.x;
-  const uint64_t row = kShort ? uint64_t{blockIdx.x} * kWarps + warp : blockIdx.x;
-  if (row >= n) return;
-  const float* from = x + row * hidden;
-  float squares = 0.0f;
-  for (uint32_t i = at; i < hidden; i += kStep) squares = fmaf(from[i], from[i], squares);
-  squares = WarpSum(squares);
-  if constexpr (!kShort) {
-    auto* sums = reinterpret_cast<float*>(DynamicShared());
-    if (threadIdx.x % 32 == 0) sums[warp] = squares;
-    __syncthreads();  // every warp's sum is there
-    squares = 0.0f;
-    for (uint32_t i = 0; i < kWarps; ++i) squares += sums[i];
-  }
-  const float scale = 1.0f / sqrtf(squares / static_cast<float>(hidden) + eps);
-  float* to = y + row * hidden;  // may be `from`: a thread writes what it alone read
-  for (uint32_t i = at; i < hidden; i += kStep) to[i] = from[i] * scale * w[i];
-}
 
 __global__ void __launch_bounds__(kThreads)
     AddKernel(const float* x, const float* y, uint64_t n, float* out) {
   const uint64_t i = uint64_t{blockIdx.x} * kThreads + threadIdx.x;
+  WaitForPrevious();
   if (i < n) out[i] = x[i] + y[i];
 }
 
 __global__ void __launch_bounds__(kThreads)
     AddVectors(const float4* x, const float4* y, uint64_t n, float4* out) {
   const uint64_t i = uint64_t{blockIdx.x} * kThreads + threadIdx.x;
+  WaitForPrevious();
   if (i >= n) return;
-  const float4 a = x[i], b = y[i];
-  out[i] = float4{a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+  out[i] = AddQuads(x[i], y[i]);
 }
 
 __global__ void __launch_bounds__(kThreads)
     AddBiasKernel(const float* bias, uint64_t n, uint64_t width, float* y) {
   const uint64_t i = uint64_t{blockIdx.x} * kThreads + threadIdx.x;
+  WaitForPrevious();
   if (i < n * width) y[i] += bias[i % width];
 }
 
 __global__ void __launch_bounds__(kThreads)
     SwiGluKernel(const float* gate, const float* up, uint64_t n, float* out) {
   const uint64_t i = uint64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i >= n) return;
-  const float g = gate[i];
-  out[i] = g / (1.0f + expf(-g)) * up[i];
+  WaitForPrevious();
+  if (i < n) out[i] = GatedUp(gate[i], up[i]);
 }
 
 // One element of a packed matrix, exactly as DequantizeRow gives it.
@@ -123,6 +90,7 @@ __device__ float ElementOf(DType type, const std::byte* panel, uint32_t packed_c
 }
 
 __global__ void __launch_bounds__(kThreads) EmbedKernel(DType type, const EmbedCall call) {
+  WaitForPrevious();
   const int64_t id = call.ids[blockIdx.x];
   float* row = call.out + uint64_t{blockIdx.x} * call.hidden;
   const bool held = id >= call.id_begin && id < call.id_end;
@@ -141,38 +109,30 @@ bool IsAligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 
 }  // namespace
 
-void LaunchEmbed(DType type, const EmbedCall& call, void* stream) {
-  Launch("embedding", EmbedKernel, dim3(call.n), dim3(kThreads), 0, stream, type, call);
+void LaunchEmbed(DType type, const EmbedCall& call, const GpuStream& stream) {
+  LaunchEarly("embedding", EmbedKernel, dim3(call.n), dim3(kThreads), 0, stream, type, call);
 }
 
-void LaunchRmsNorm(const float* x, const float* w, float eps, uint64_t n, uint32_t hidden, float* y,
-                   void* stream) {
-  if (hidden <= kShortRow) {
-    Launch("norm", RmsNorm<true>, dim3(static_cast<uint32_t>((n + kWarps - 1) / kWarps)),
-           dim3(kThreads), 0, stream, x, w, eps, n, hidden, y);
-  } else {
-    Launch("norm", RmsNorm<false>, dim3(static_cast<uint32_t>(n)), dim3(kThreads),
-           kWarps * sizeof(float), stream, x, w, eps, n, hidden, y);
-  }
-}
-
-void LaunchAdd(const float* x, const float* y, uint64_t n, float* out, void* stream) {
+void LaunchAdd(const float* x, const float* y, uint64_t n, float* out, const GpuStream& stream) {
   if (n % 4 == 0 && IsAligned(x) && IsAligned(y) && IsAligned(out)) {
-    Launch("add", AddVectors, dim3(BlocksFor(n / 4)), dim3(kThreads), 0, stream,
-           reinterpret_cast<const float4*>(x), reinterpret_cast<const float4*>(y), n / 4,
-           reinterpret_cast<float4*>(out));
+    LaunchEarly("add", AddVectors, dim3(BlocksFor(n / 4)), dim3(kThreads), 0, stream,
+                reinterpret_cast<const float4*>(x), reinterpret_cast<const float4*>(y), n / 4,
+                reinterpret_cast<float4*>(out));
   } else {
-    Launch("add", AddKernel, dim3(BlocksFor(n)), dim3(kThreads), 0, stream, x, y, n, out);
+    LaunchEarly("add", AddKernel, dim3(BlocksFor(n)), dim3(kThreads), 0, stream, x, y, n, out);
   }
 }
 
-void LaunchAddBias(const float* bias, uint64_t n, uint64_t width, float* y, void* stream) {
-  Launch("bias", AddBiasKernel, dim3(BlocksFor(n * width)), dim3(kThreads), 0, stream, bias, n,
-         width, y);
+void LaunchAddBias(const float* bias, uint64_t n, uint64_t width, float* y,
+                   const GpuStream& stream) {
+  LaunchEarly("bias", AddBiasKernel, dim3(BlocksFor(n * width)), dim3(kThreads), 0, stream, bias, n,
+              width, y);
 }
 
-void LaunchSwiGlu(const float* gate, const float* up, uint64_t n, float* out, void* stream) {
-  Launch("SwiGLU", SwiGluKernel, dim3(BlocksFor(n)), dim3(kThreads), 0, stream, gate, up, n, out);
+void LaunchSwiGlu(const float* gate, const float* up, uint64_t n, float* out,
+                  const GpuStream& stream) {
+  LaunchEarly("SwiGLU", SwiGluKernel, dim3(BlocksFor(n)), dim3(kThreads), 0, stream, gate, up, n,
+              out);
 }
 
 }  // namespace tandem::cuda

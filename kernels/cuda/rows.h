@@ -8,16 +8,24 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/launch.h"
 #include "kernels/cuda/layout.h"
 #include "kernels/ops.h"
 
 namespace tandem::cuda {
 
-// (n, cols) -> (n, parts, groups of 128), the definition of kernels/int8_block.h.
-void LaunchQuantize(const float* x, uint32_t n, uint32_t cols, uint32_t parts, PreparedGroup* out,
-                    void* stream);
-// (n, cols) -> (n, cols rounded up to 64), rounded to nearest even.
-void LaunchToBf16(const float* x, uint32_t n, uint32_t cols, uint16_t* out, void* stream);
+// Rows (n, cols) to prepare for products; with `up`, silu(x) * up.
+struct PrepareCall {
+  const float* x = nullptr;
+  const float* up = nullptr;
+  uint32_t n = 0;
+  uint32_t cols = 0;
+};
+// -> (n, parts, groups of 128), the definition of kernels/int8_block.h.
+void LaunchQuantize(const PrepareCall& call, uint32_t parts, PreparedGroup* out,
+                    const GpuStream& stream);
+// -> (n, cols rounded up to 64), rounded to nearest even.
+void LaunchToBf16(const PrepareCall& call, uint16_t* out, const GpuStream& stream);
 
 struct EmbedCall {
   const std::byte* table = nullptr;
@@ -29,13 +37,25 @@ struct EmbedCall {
   uint32_t n = 0;
   float* out = nullptr;
 };
-void LaunchEmbed(DType type, const EmbedCall& call, void* stream);
+void LaunchEmbed(DType type, const EmbedCall& call, const GpuStream& stream);
 
-void LaunchRmsNorm(const float* x, const float* w, float eps, uint64_t n, uint32_t hidden, float* y,
-                   void* stream);
-void LaunchAdd(const float* x, const float* y, uint64_t n, float* out, void* stream);
-void LaunchAddBias(const float* bias, uint64_t n, uint64_t width, float* y, void* stream);
-void LaunchSwiGlu(const float* gate, const float* up, uint64_t n, float* out, void* stream);
+// Rows (n, width). With a sum, that is x + y, and norm is its norm; else norm is x's.
+struct NormCall {
+  const float* x = nullptr;
+  const float* y = nullptr;
+  const float* w = nullptr;  // (width)
+  float eps = 0.0f;
+  uint64_t n = 0;
+  uint32_t width = 0;
+  float* sum = nullptr;
+  float* norm = nullptr;
+};
+void LaunchNorm(const NormCall& call, const GpuStream& stream);
+void LaunchAdd(const float* x, const float* y, uint64_t n, float* out, const GpuStream& stream);
+void LaunchAddBias(const float* bias, uint64_t n, uint64_t width, float* y,
+                   const GpuStream& stream);
+void LaunchSwiGlu(const float* gate, const float* up, uint64_t n, float* out,
+                  const GpuStream& stream);
 
 // Where a row of a step stands.
 struct RowPlace {
@@ -46,7 +66,7 @@ struct RowPlace {
 
 // angles (rows, half): cosine and sine of position * frequency, times the magnitude.
 void LaunchAngles(const RowPlace* rows, uint32_t n, const double* frequencies, uint32_t half,
-                  float magnitude, float* angles, void* stream);
+                  float magnitude, float* angles, const GpuStream& stream);
 
 struct RopeCall {
   float* q = nullptr;
@@ -60,6 +80,6 @@ struct RopeCall {
   const float* angles = nullptr;
   KvView kv;
 };
-void LaunchRopeAndStore(const RopeCall& call, void* stream);
+void LaunchRopeAndStore(const RopeCall& call, const GpuStream& stream);
 
 }  // namespace tandem::cuda

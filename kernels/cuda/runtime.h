@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -14,6 +15,7 @@ struct GpuFacts {
   std::string name;  // of the back end, recorded with results: "cuda/sm_90"
   int sm_count = 0;
   int compute = 0;  // 10 * major + minor
+  uint64_t l2_bytes = 0;
 };
 GpuFacts ReadGpuFacts(int device);
 

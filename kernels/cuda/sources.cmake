@@ -6,6 +6,7 @@ set(cuda_kernel_sources
   matmul_bf16.cu
   matmul_f32.cu
   matmul_int8.cu
+  norms.cu
   pack.cc
   prefill_bf16.cu
   prefill_int8.cu

@@ -193,7 +193,8 @@ void StepRecorder::TurnAngles(const Rows& rows) {
   const double* frequencies = frequencies_.Put(std::span<const double>(rows.frequencies));
   LaunchAngles(reinterpret_cast<const RowPlace*>(memory_.data() + rows.places), rows.n, frequencies,
                rows.rope->rope_dim / 2, rows.rope->magnitude,
-               reinterpret_cast<float*>(memory_.data() + kTableBytes + rows.angles), stream_);
+               reinterpret_cast<float*>(memory_.data() + kTableBytes + rows.angles),
+               GpuStream{stream_});
 }
 
 }  // namespace tandem::cuda

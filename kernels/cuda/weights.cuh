@@ -2,8 +2,7 @@
 // of lane 4g + t.
 #pragma once
 
-#include <gpu_platform.h>
-
+#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/layout.h"
 #include "kernels/cuda/matmul.h"
 
@@ -198,6 +197,24 @@ struct QuantGroup {
     return static_cast<float>(static_cast<int8_t>(word >> (16 * (j % 2) + 8 * half)));
   }
 };
+
+// A warp brings [at, at + bytes) of a panel, at most 4 KiB, into L2.
+__device__ __forceinline__ void FetchAhead(const std::byte* panel, uint64_t at, uint32_t bytes,
+                                           uint64_t panel_bytes) {
+  const uint32_t mine = threadIdx.x % 32 * 128;
+  if (mine < bytes && at + mine < panel_bytes) PrefetchL2(panel + at + mine);
+}
+// The same of a packed group, with the header of its block of 256 where that comes before it.
+template <DType kType>
+__device__ __forceinline__ void FetchGroupAhead(const std::byte* panel, uint32_t group,
+                                                uint64_t panel_bytes) {
+  constexpr QuantFormat kFormat = FormatOf(kType);
+  const bool headed = kFormat.header != 0 && group % 2 == 0;
+  const uint64_t at = headed ? HeaderAt(FormatOf(kType), group) : GroupAt(FormatOf(kType), group);
+  FetchAhead(panel, at,
+             kFormat.GroupBytes(kGroupBlocks) + (headed ? kPanelRows * kFormat.header : 0),
+             panel_bytes);
+}
 
 // A lane's part of 16 bytes a unit and row of a plain type: units `first + t + 4i` of rows g and
 // g + 8. Columns from `end` on are zeros.

@@ -12,6 +12,7 @@
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/model/quant_block.h"
 #include "kernels/cuda/attention_tiles.h"
+#include "kernels/cuda/fetch_ahead.h"
 #include "kernels/cuda/step_tables.h"
 #include "tests/kernels/kernel_test_support.h"
 #include "tests/kernels/staged_ops.h"
@@ -96,6 +97,29 @@ TEST(AttentionPlanTest, GivesEachFoldThatRunsApartAPlaceOfItsOwn) {
   EXPECT_EQ(plan.tiles.size(), plan.partials + 1);  // the short sequence writes its output itself
   // Too many to be kept: nothing runs apart.
   EXPECT_EQ(PlanAttention(all.rows, 4, 2, 0, 1000, 2 * plan.partials - 1).partials, 0u);
+}
+
+TEST(FetchAheadTest, KeepsMemoryBusyWithinHalfOfTheCache) {
+  const GpuFacts h200{.name = "", .sm_count = 132, .compute = 90, .l2_bytes = 50 << 20};
+  const GpuFacts rtx3090{.name = "", .sm_count = 82, .compute = 86, .l2_bytes = 6 << 20};
+  for (const GpuFacts& facts : {h200, rtx3090}) {
+    for (DType type : kAllDTypes) {
+      for (uint32_t panels : {1u, 128u, 256u, 1792u}) {
+        const uint64_t sms = static_cast<uint64_t>(facts.sm_count);
+        const uint64_t blocks = std::min<uint64_t>(3, (panels + sms - 1) / sms);
+        const uint64_t round = blocks * 8 * GroupBytesOf(type);
+        const uint64_t ahead = GroupsAhead(type, panels, facts);
+        EXPECT_LE(ahead * round * sms, facts.l2_bytes / 2);
+        EXPECT_LT(ahead, 9u);
+        // Enough, or as much as fits.
+        EXPECT_TRUE(ahead * round >= kBytesUnderWay || ahead == kMostAhead ||
+                    (ahead + 1) * round * sms > facts.l2_bytes / 2)
+            << ToString(type) << " " << panels;
+      }
+    }
+  }
+  EXPECT_EQ(GroupsAhead(DType::kQ4_0, 1792, h200), 3u);
+  EXPECT_EQ(GroupsAhead(DType::kBF16, 1792, rtx3090), 0u);  // registers hold enough
 }
 
 class StepTableTest : public ::testing::Test {

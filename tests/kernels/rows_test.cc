@@ -74,6 +74,61 @@ TEST_P(RowsTest, NormsInPlace) {
   }
 }
 
+// Rows of a warp and of a block, of whole quads and not.
+constexpr uint64_t kNormWidths[] = {8, 33, 100, 576, 514, 4096, 5000};
+
+TEST_P(RowsTest, AddNormIsAddAndThenNormToTheBit) {
+  for (uint64_t hidden : kNormWidths) {
+    const uint64_t n = 5, size = n * hidden;
+    const std::vector<float> x = RandomFloats(size, 20, 3.0f), y = RandomFloats(size, 21);
+    const std::vector<float> w = RandomFloats(hidden, 22);
+    std::vector<float> want_sum = Poison(size), want_norm = Poison(size);
+    ops().Add(x.data(), y.data(), size, want_sum.data());
+    ops().RmsNorm(want_sum.data(), w.data(), 1e-5f, n, hidden, want_norm.data());
+    std::vector<float> sum = Poison(size), norm = Poison(size);
+    ops().AddNorm(x.data(), y.data(), w.data(), 1e-5f, n, hidden, sum.data(), norm.data());
+    EXPECT_TRUE(Same(sum, want_sum, hidden)) << hidden;
+    EXPECT_TRUE(Same(norm, want_norm, hidden)) << hidden;
+    // In place of either operand.
+    std::vector<float> a = x, b = y;
+    ops().AddNorm(a.data(), b.data(), w.data(), 1e-5f, n, hidden, a.data(), b.data());
+    EXPECT_TRUE(Same(a, want_sum, hidden)) << hidden;
+    EXPECT_TRUE(Same(b, want_norm, hidden)) << hidden;
+    a = x;
+    b = y;
+    ops().AddNorm(a.data(), b.data(), w.data(), 1e-5f, n, hidden, b.data(), a.data());
+    EXPECT_TRUE(Same(b, want_sum, hidden)) << hidden;
+    EXPECT_TRUE(Same(a, want_norm, hidden)) << hidden;
+  }
+}
+
+TEST_P(RowsTest, PrepareSwiGluIsSwiGluAndThenPrepareToTheBit) {
+  const uint64_t n = 5, rows = 17;
+  for (DType type : {DType::kQ4_1, DType::kBF16, DType::kF16}) {
+    for (Int8Parts parts : {Int8Parts::kOne, Int8Parts::kTwo}) {
+      for (uint64_t cols : {32, 160, 1536}) {
+        const TestTensor w = MakeTensor(type, rows, cols, 30);
+        const Packed packed = PackSlice(ops(), w, Whole(w.view));
+        const std::vector<float> gate = RandomFloats(n * cols, 31, 4.0f);
+        const std::vector<float> up = RandomFloats(n * cols, 32);
+        const auto product = [&](bool fused) {
+          std::vector<float> x = gate, y = Poison(n * rows);
+          std::vector<std::byte> scratch(ops().PreparedBytes(n, cols) + 64);
+          if (!fused) ops().SwiGlu(x.data(), up.data(), n * cols, x.data());
+          const PreparedRows prepared =
+              fused ? ops().PrepareSwiGlu(x.data(), up.data(), n, cols, type, parts, scratch.data())
+                    : ops().PrepareRows(x.data(), n, cols, type, parts, scratch.data());
+          const MatMulTask task{&packed.matrix, Whole(w.view), y.data(), rows};
+          ops().MatMul(prepared, {&task, 1});
+          ops().Finish();
+          return y;
+        };
+        EXPECT_TRUE(Same(product(true), product(false), rows)) << ToString(type) << " " << cols;
+      }
+    }
+  }
+}
+
 TEST_P(RowsTest, AddsABiasToEachRow) {
   for (uint64_t width : {1, 20, 64, 5000}) {
     const uint64_t n = 9;

@@ -88,6 +88,39 @@ class StagedOps final : public Ops {
   void Add(const float* x, const float* y, uint64_t n, float* out) override {
     Map(x, y, n, out, [&](const float* a, const float* b, float* to) { inner_->Add(a, b, n, to); });
   }
+  void AddNorm(const float* x, const float* y, const float* w, float eps, uint64_t n,
+               uint64_t hidden, float* sum, float* norm) override {
+    const uint64_t bytes = n * hidden * sizeof(float);
+    const Buffer weights = Bring(w, hidden * sizeof(float));
+    // Each place once, as in the call.
+    const Buffer first = Bring(x, bytes), second = Bring(y, bytes);
+    const Buffer apart_sum = Bring(sum, bytes), apart_norm = Bring(norm, bytes);
+    const auto place = [&](const float* at, const Buffer& apart) -> const Buffer& {
+      return at == x ? first : at == y ? second : apart;
+    };
+    const Buffer& to_sum = place(sum, apart_sum);
+    const Buffer& to_norm = place(norm, apart_norm);
+    inner_->AddNorm(first.as<const float>(), second.as<const float>(), weights.as<const float>(),
+                    eps, n, hidden, to_sum.as<float>(), to_norm.as<float>());
+    Take(to_sum, sum, bytes);
+    Take(to_norm, norm, bytes);
+  }
+  PreparedRows PrepareSwiGlu(float* gate, const float* up, uint64_t n, uint64_t cols,
+                             DType weight_type, Int8Parts parts, std::byte* scratch) override {
+    const Buffer first = Bring(gate, n * cols * sizeof(float));
+    const Buffer second = Bring(up, n * cols * sizeof(float));
+    const uint64_t bytes = PreparedBytes(n, cols);
+    const Buffer narrow = Bring(scratch, bytes);
+    PreparedRows prepared = inner_->PrepareSwiGlu(first.as<float>(), second.as<const float>(), n,
+                                                  cols, weight_type, parts, narrow.data());
+    Take(first, gate, n * cols * sizeof(float));
+    if (prepared.narrow != nullptr) {
+      Take(narrow, scratch, bytes);
+      prepared.narrow = scratch;
+    }
+    prepared.f32 = gate;
+    return prepared;
+  }
   void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) override {
     const Buffer own = Bring(bias, width * sizeof(float));
     Map(y, nullptr, n * width, y, [&](const float*, const float*, float* to) {

@@ -1,6 +1,7 @@
-// Products, and attention, of the CUDA back end on shapes of an 8B Llama: with few tokens as a
-// share of a read probe, with many and for a prompt's attention as a share of cuBLAS's BF16 peak,
-// each measured beside its probe in this process.
+// Products, attention and row kernels of the CUDA back end on shapes of an 8B Llama: with few
+// tokens as a share of a read probe, with many and for a prompt's attention as a share of cuBLAS's
+// BF16 peak, each measured beside its probe in this process; row kernels as a share of the read
+// probe too.
 //
 //   kernels_cuda_bench --benchmark_filter=FewTokens
 #include <benchmark/benchmark.h>
@@ -10,6 +11,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/base/check.h"
@@ -213,6 +215,46 @@ void Attention(benchmark::State& state) {
       rows > 1 ? ops / seconds / GemmPeak(rig) : bytes / seconds / ReadBytesPerSecond(rig);
 }
 
+// What is done row by row, over range(0) rows, beyond any cache where there are many: with one row
+// it is the time of a launch. `floats`: read and written an element.
+template <typename Body>
+void RowOps(benchmark::State& state, uint64_t cols, double floats, const Body& body) {
+  GpuRig rig(ActivationType::kInt8);
+  if (!rig.ops) return state.SkipWithError(rig.missing.c_str());
+  const auto n = static_cast<uint64_t>(state.range(0));
+  const Buffer x = rig.Bring(RandomRows(n * cols).data(), n * cols * sizeof(float));
+  const Buffer y = rig.Bring(RandomRows(n * cols).data(), n * cols * sizeof(float));
+  const Buffer sum = rig.Room(n * cols * sizeof(float)), norm = rig.Room(n * cols * sizeof(float));
+  const Buffer scratch = rig.Room(rig.ops->PreparedBytes(n, cols) + 64);
+  double seconds = 0.0;
+  for (auto _ : state) {
+    seconds = cuda::StreamSeconds(rig.stream, kRounds,
+                                  [&] { body(*rig.ops, x, y, sum, norm, scratch, n); });
+    state.SetIterationTime(seconds);
+  }
+  const double rate = static_cast<double>(n * cols) * floats * sizeof(float) / seconds;
+  state.counters["GB/s"] = rate * 1e-9;
+  state.counters["share"] = rate / ReadBytesPerSecond(rig);
+}
+
+void AddNorm(benchmark::State& state) {
+  RowOps(state, kCols, 4.0,
+         [](Ops& ops, const Buffer& x, const Buffer& y, const Buffer& sum, const Buffer& norm,
+            const Buffer&, uint64_t n) {
+           ops.AddNorm(x.as<const float>(), y.as<const float>(), x.as<const float>(), 1e-5f, n,
+                       kCols, sum.as<float>(), norm.as<float>());
+         });
+}
+void PrepareSwiGlu(benchmark::State& state) {
+  // Two f32 read, two int8 parts written.
+  RowOps(state, kRows, 2.5 + 6.0 / 32.0,
+         [](Ops& ops, const Buffer& x, const Buffer& y, const Buffer&, const Buffer&,
+            const Buffer& scratch, uint64_t n) {
+           ops.PrepareSwiGlu(x.as<float>(), y.as<const float>(), n, kRows, DType::kQ4_0,
+                             Int8Parts::kTwo, scratch.data());
+         });
+}
+
 const bool kRegistered = [] {
   for (DType type : {DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ4_K,
                      DType::kQ6_K, DType::kF16}) {
@@ -230,6 +272,15 @@ const bool kRegistered = [] {
         ->Arg(128)
         ->Arg(512)
         ->Arg(2048)
+        ->UseManualTime()
+        ->Iterations(1)
+        ->Unit(benchmark::kMicrosecond);
+  }
+  for (const auto& [name, body] :
+       {std::pair{"AddNorm", AddNorm}, std::pair{"PrepareSwiGlu", PrepareSwiGlu}}) {
+    benchmark::RegisterBenchmark(name, body)
+        ->Arg(1)
+        ->Arg(8192)
         ->UseManualTime()
         ->Iterations(1)
         ->Unit(benchmark::kMicrosecond);

@@ -22,6 +22,10 @@ GpuFacts ReadGpuFacts(int device) {
             "reading the GPU's compute capability");
   CheckCuda(cudaDeviceGetAttribute(&facts.sm_count, cudaDevAttrMultiProcessorCount, device),
             "reading the GPU's number of multiprocessors");
+  int l2_bytes = 0;
+  CheckLaunch(cudaDeviceGetAttribute(&l2_bytes, cudaDevAttrL2CacheSize, device),
+              "reading the size of the GPU's cache");
+  facts.l2_bytes = static_cast<uint64_t>(l2_bytes);
   facts.compute = 10 * major + minor;
   facts.name = fmt::format("cuda/sm_{}", facts.compute);
   return facts;

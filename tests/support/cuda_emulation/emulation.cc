@@ -47,6 +47,7 @@ struct Block {
   unsigned threads = 0;
   unsigned at_barrier = 0;
   unsigned done = 0;
+  unsigned waited = 0;  // threads that waited for the kernel before
   unsigned running = 0;
   bool yields = false;  // a thread did in this round
   void (*body)(void*) = nullptr;
@@ -95,6 +96,7 @@ void Start(Block& block, unsigned threads) {
   }
   block.at_barrier = 0;
   block.done = 0;
+  block.waited = 0;
   std::memset(block.shared.data(), kPoison, block.shared.size());
 }
 
@@ -121,7 +123,8 @@ void RunBlock(Block& block, bool backwards) {
 
 }  // namespace
 
-void RunGrid(dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void*), void* context) {
+void RunGrid(dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void*), void* context,
+             bool early) {
   Block& block = TheBlock();
   Check(block.body == nullptr, "cuda emulation: a launch within a launch");
   const unsigned threads = block_dim.x * block_dim.y * block_dim.z;
@@ -140,12 +143,17 @@ void RunGrid(dim3 grid, dim3 block_dim, size_t shared_bytes, void (*body)(void*)
         blockIdx = dim3(x, y, z);
         Start(block, threads);
         RunBlock(block, backwards);
+        Check(!early || block.waited == threads,
+              "cuda emulation: a kernel that may begin early has threads that never waited for the "
+              "one before it");
         backwards = !backwards;
       }
     }
   }
   block.body = nullptr;
 }
+
+void CountWait() { ++TheBlock().waited; }
 
 void BlockBarrier() {
   Block& block = TheBlock();

@@ -28,8 +28,11 @@ namespace tandem::cuda {
 // time where streams are emulated too (tests/support/emulated_gpus).
 void InStream(void* stream, const char* what, std::function<void()> work);
 
-// Calls body(context) once for every thread of the grid.
-void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context);
+// Calls body(context) once for every thread of the grid. early: the grid might begin before its
+// turn, so every thread must call CountWait.
+void RunGrid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context,
+             bool early = false);
+void CountWait();
 
 // Waits for every thread of the block that has not returned.
 void BlockBarrier();

@@ -145,6 +145,18 @@ TEST(CudaEmulationTest, SharedMemoryStartsPoisonedAndMissingBarriersShow) {
   EXPECT_GT(stale, 0);
 }
 
+__global__ void WaitSome(uint32_t waiting) {
+  if (threadIdx.x < waiting) WaitForPrevious();
+}
+
+TEST(CudaEmulationDeathTest, CatchesAnEarlyKernelWhoseThreadsDoNotWait) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  LaunchAs(true, "test", WaitSome, dim3(2), dim3(64), 0, nullptr, 64u);
+  LaunchAs(false, "test", WaitSome, dim3(2), dim3(64), 0, nullptr, 0u);
+  EXPECT_DEATH(LaunchAs(true, "test", WaitSome, dim3(2), dim3(64), 0, nullptr, 63u),
+               "never waited");
+}
+
 // Two groups of copies, of which `waited` are waited for.
 __global__ void CopyAhead(const float* from, int waited, float* to) {
   auto* shared = reinterpret_cast<float*>(DynamicShared());

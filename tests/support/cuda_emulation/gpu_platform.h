@@ -52,9 +52,10 @@ inline uint32_t __float_as_uint(float value) {
 
 namespace tandem::cuda {
 
+// early: every thread must wait for the kernel before.
 template <typename... P, typename... A>
-void Launch(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes,
-            void* stream, const A&... args) {
+void LaunchAs(bool early, const char* what, void (*kernel)(P...), dim3 grid, dim3 block,
+              uint32_t shared_bytes, void* stream, const A&... args) {
   // Arguments are copied when the launch is asked for.
   const std::tuple<P...> held(static_cast<P>(args)...);
   InStream(stream, what, [=] {
@@ -62,8 +63,19 @@ void Launch(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, uint3
     using Call = decltype(call);
     RunGrid(
         grid, block, shared_bytes, [](void* context) { (*static_cast<Call*>(context))(); },
-        const_cast<void*>(static_cast<const void*>(&call)));
+        const_cast<void*>(static_cast<const void*>(&call)), early);
   });
+}
+template <typename... P, typename... A>
+void Launch(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes,
+            void* stream, const A&... args) {
+  LaunchAs(false, what, kernel, grid, block, shared_bytes, stream, args...);
+}
+
+inline void WaitForPrevious() { CountWait(); }
+// Touches memory, so that a sanitizer sees what lies outside.
+inline void PrefetchL2(const void* at) {
+  static_cast<void>(*static_cast<const volatile std::byte*>(at));
 }
 
 inline std::byte* DynamicShared() { return SharedMemory(); }

@@ -1,7 +1,7 @@
 // What the kernels of all rooms ask of a GPU beyond C++: launches, conversions, warp operations,
-// tensor cores, asynchronous copies. This is the side for nvcc; tests/support/cuda_emulation/gpu_platform.h is
-// the side for a machine without a GPU, which runs the same kernel sources. The include path says
-// which.
+// tensor cores, asynchronous copies. This is the side for nvcc;
+// tests/support/cuda_emulation/gpu_platform.h is the side for a machine without a GPU, which runs
+// the same kernel sources. The include path says which.
 //
 // Tensor-core operations are warp-wide, with the fragments of the PTX ISA for mma.sync.m16n8k*:
 // lane 4g + t holds rows g and g + 8 of A, column g of B, columns 2t and 2t + 1 of C.
@@ -13,28 +13,51 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <nv/target>
 
 namespace tandem::cuda {
 
 // Throws Error(kDevice) that names the kernel. (handles.cc)
 void CheckLaunch(cudaError_t status, const char* what);
 
-// Starts kernel(args...) on the stream.
+// Starts kernel(args...) on the stream; early: while the kernel before it may still run (sm_90 and
+// later). Such a kernel calls WaitForPrevious in every thread.
 template <typename... P, typename... A>
-void Launch(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes,
-            void* stream, const A&... args) {
+void LaunchAs(bool early, const char* what, void (*kernel)(P...), dim3 grid, dim3 block,
+              uint32_t shared_bytes, void* stream, const A&... args) {
   if (shared_bytes > 48 * 1024) {
     CheckLaunch(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      static_cast<int>(shared_bytes)),
                 what);
   }
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = static_cast<cudaStream_t>(stream);
+  config.attrs = &overlap;
+  config.numAttrs = early ? 1 : 0;
   CheckLaunch(cudaLaunchKernelEx(&config, kernel, static_cast<P>(args)...), what);
+}
+template <typename... P, typename... A>
+void Launch(const char* what, void (*kernel)(P...), dim3 grid, dim3 block, uint32_t shared_bytes,
+            void* stream, const A&... args) {
+  LaunchAs(false, what, kernel, grid, block, shared_bytes, stream, args...);
+}
+
+// Waits until the kernel before it in the stream has ended, with all that it wrote, where this one
+// was started early; then lets the next one be started. Nothing before sm_90.
+__device__ __forceinline__ void WaitForPrevious() {
+  NV_IF_TARGET(NV_PROVIDES_SM_90, (asm volatile("griddepcontrol.wait;" :: : "memory"); asm volatile(
+                                       "griddepcontrol.launch_dependents;" :: : "memory");))
+}
+// Brings 128 bytes of global memory into the L2 cache; nothing is read.
+__device__ __forceinline__ void PrefetchL2(const void* at) {
+  asm volatile("prefetch.global.L2 [%0];" : : "l"(at));
 }
 
 __device__ __forceinline__ std::byte* DynamicShared() {
