@@ -144,8 +144,11 @@ void EngineImpl::RunBatch(Lane& lane) {
   } catch (const std::exception& error) {
     // The requests of this step fail; the engine goes on.
     lane.error = error.what();
-    options_.log->Write(LogLevel::kError, "engine: a step failed: " + lane.error);
-    if (!backend_->lost()) return;
+    if (!backend_->lost()) {
+      options_.log->Write(LogLevel::kError, "engine: a step failed: " + lane.error);
+      return;
+    }
+    // Told once: by whom it ends.
     lost_ = lane.error;
     if (options_.on_device_lost) options_.on_device_lost(lost_);
   }
