@@ -165,9 +165,10 @@ class OneGpuAsTwo(unittest.TestCase):
         for devices, fidelity in [("cuda:0,cuda:0", "emulated"), ("cuda:0,cuda:1", "measured")]:
             with tempfile.TemporaryDirectory() as folder:
                 sets = {"model": MODEL.format("q8_0"), "rig": devices, "plugin": "tensor_split", "repetitions": 1, "phases.prefill.tokens": 16,
-                        "phases.decode.context": 8, "phases.decode.tokens": 4}
-                run(GPU, "run", f"{SCENARIOS}/gpu_check.yaml", "--out", folder, *(word for k, v in sets.items() for word in ("--set", f"{k}={v}")))
-                record = json.loads((pathlib.Path(folder) / "gpu_check.jsonl").read_text().splitlines()[0])
+                        "phases.decode.context": 8, "phases.decode.tokens": 4, "phases.decode.sequences": 1, "context": 256, "slots": 2,
+                        "step_tokens": 32}
+                run(GPU, "run", f"{SCENARIOS}/gpu_splits.yaml", "--out", folder, *(word for k, v in sets.items() for word in ("--set", f"{k}={v}")))
+                record = json.loads((pathlib.Path(folder) / "gpu_splits.jsonl").read_text().splitlines()[0])
             self.assertEqual((record["fidelity"], record["clock"]), (fidelity, "wall"))
             self.assertEqual([share["sms"] for share in record["rig"].get("gpu_shares", [])], [2, 2] if fidelity == "emulated" else [])
             self.assertEqual([check["gpu"] for check in record["memory_check"]], [0] if fidelity == "emulated" else [0, 1])

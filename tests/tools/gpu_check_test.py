@@ -13,7 +13,7 @@ EMULATED = sys.argv.pop() if len(sys.argv) > 1 and sys.argv[-1].endswith("bin") 
 FAKE = r"""#!/bin/bash
 echo "$*" >> "$(dirname "$0")/asked"
 case "$1 $2" in
-  "version "*) echo "tandem 0" ;;
+  "--version "*) echo "tandem 0" ;;
   "rig show") [ -e "$(dirname "$0")/no-share" ] && case "$*" in *--devices*) echo "cannot cut" >&2; exit 6 ;; esac
     case "$*" in *--devices*) echo '{"gpu_shares": [{"gpu_sms": 132, "sms": 48}]}' ;; *) echo "CUDA: driver"; echo "  cuda:0 card" ;; esac ;;
   "rig test") echo "path  what      result"; echo "copy  d0 to d1  right"; echo "copy  d1 to d0  right"
@@ -72,7 +72,8 @@ class Made(unittest.TestCase):
         self.assertEqual(rows["test-good_gpu_test"][0], "passed")
         self.assertEqual(rows["probe"][0], "not here")
         self.assertEqual(rows["plugin-offload"], ("FAILED", "4", "no room"))
-        for name in ["share", "plugin-tensor_split", "shape-tiny-one", "shape-tiny-both", "link-copy-1", "link-copy-2", "records", "report"]:
+        for name in ["share", "plugin-tensor_split", "shape-tiny-one", "shape-tiny-both", "link-copy-1", "link-copy-2", "records-gpu_splits",
+                     "records-gpu_paths", "report"]:
             self.assertEqual(rows[name][0], "passed", name)
         both = [line for line in self.asked() if "tensor_split" in line]
         self.assertTrue(all("--gpu-share 48" in line for line in both), "cut once as measured")
@@ -121,9 +122,9 @@ class Made(unittest.TestCase):
 class EmulatedGpus(unittest.TestCase):
     def run_on(self, devices):
         with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run([CHECK, "--bin", EMULATED, "--out", folder + "/out", "--devices", devices, "--shapes",
-                                   "synthetic:h=64,l=2,heads=4,kv=2,ffn=128,vocab=256,tied=0,type=q8_0,seed=3", "--prompt", "16",
-                                   "--parts", "machine,share,paths,greedy,shapes,links"], capture_output=True, text=True, timeout=280)
+            model = "synthetic:h=64,l=2,heads=4,kv=2,ffn=128,vocab=256,tied=0,type=q8_0,seed=3"
+            done = subprocess.run([CHECK, "--bin", EMULATED, "--out", folder + "/out", "--devices", devices, "--model", model, "--shapes",
+                                   model, "--prompt", "16", "--parts", "machine,share,paths,greedy,shapes,links"], capture_output=True, text=True, timeout=280)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             return done.stdout
 
