@@ -4,6 +4,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "engine/plan/dependencies.h"
 #include "engine/plan/text.h"
 
 namespace tandem {
@@ -42,6 +43,21 @@ std::vector<RunPiece> PiecesOf(const Op& run, std::span<const WeightSource> sour
   return pieces;
 }
 
+// The NORM of an ADD's sum that is the next op of its device, where nothing but other devices'
+// compute ops lies between in the list: it then waits for nothing that comes after the ADD. HEAD's
+// norm is not of all rows.
+uint32_t NextNorm(const Program& program, uint32_t add, const BlockGraph& graph) {
+  const Op& op = program.ops[add];
+  for (uint32_t i = add + 1; i < program.ops.size(); ++i) {
+    const Op& next = program.ops[i];
+    if (IsCompute(next.kind) && next.devices[0] != op.devices[0]) continue;
+    const bool is_norm = next.kind == OpKind::kNorm && next.devices[0] == op.devices[0] &&
+                         next.in[0] == op.out[0] && next.block != graph.head();
+    return is_norm ? i : kNoOp;
+  }
+  return kNoOp;
+}
+
 }  // namespace
 
 CompiledProgram CompileWeights(const Program& program, const ProgramInfo& info,
@@ -57,6 +73,9 @@ CompiledProgram CompileWeights(const Program& program, const ProgramInfo& info,
       case OpKind::kRun:
         c.pieces = PiecesOf(op, info.weights[i], program, graph, weights);
         c.head_norms = weights.NormsOfHeads(op.devices[0], op.block);
+        break;
+      case OpKind::kAdd:
+        c.next_norm = NextNorm(program, static_cast<uint32_t>(i), graph);
         break;
       case OpKind::kNorm:
         c.norm = weights.Norm(op.devices[0], op.block);

@@ -65,6 +65,7 @@ void Executor::Run(const StepBatch& batch, LogitsSink& sink) {
   const size_t n_ops = compiled.ops.size();
   trace_.op_start.assign(n_ops, Nanos{0});
   trace_.op_time.assign(n_ops, Nanos{0});
+  PairNorms();
   ledger_.BeginStep(compiled.program->kind);
   if (order_ != nullptr) {
     RunQueued(index, batch, laid_anew, sink);
@@ -73,11 +74,19 @@ void Executor::Run(const StepBatch& batch, LogitsSink& sink) {
   const int64_t origin = SteadyNow();
   int64_t now = 0;
   for (uint32_t i = 0; i < n_ops; ++i) {
+    if (run_with_[i] != kNoOp) continue;
     trace_.op_start[i] = Nanos{now};
     if (!DoesWork(graph_, *compiled.ops[i].op, *compiled.info, trace_.shape)) continue;
-    Dispatch(i, sink);
+    const uint32_t norm = NormOf(i);
+    norm == kNoOp ? Dispatch(i, sink) : RunAddNorm(i, norm);
     const int64_t end = SteadyNow() - origin;
     trace_.op_time[i] = Nanos{end - now};
+    if (norm != kNoOp) {
+      const auto part = static_cast<int64_t>(static_cast<double>(end - now) * NormShare(i, norm));
+      trace_.op_time[i] = Nanos{end - now - part};
+      trace_.op_time[norm] = Nanos{part};
+      trace_.op_start[norm] = Nanos{end - part};
+    }
     now = end;
   }
   trace_.length = Nanos{now};

@@ -175,6 +175,18 @@ class Executor {
   void RunNorm(const CompiledOp& op);
   void RunAdd(const CompiledOp& op);
   void RunSample(const CompiledOp& op, LogitsSink& sink);
+
+  // ADD and the NORM of its sum as one (executor_fused.cc).
+  void PairNorms();
+  bool MayRunWith(const CompiledOp& add, const CompiledOp& norm) const;
+  // The NORM that an ADD runs in this step, or kNoOp.
+  uint32_t NormOf(uint32_t op) const {
+    const uint32_t norm = programs_[trace_.program_index].ops[op].next_norm;
+    return norm != kNoOp && run_with_[norm] == op ? norm : kNoOp;
+  }
+  void RunAddNorm(uint32_t add, uint32_t norm);
+  double NormShare(uint32_t add, uint32_t norm) const;
+  void ShareOverlap();
   void Product(Ops& ops, const float* x, uint64_t rows, std::span<MatMulTask> tasks,
                Int8Parts parts, Scratch& scratch);
 
@@ -250,8 +262,9 @@ class Executor {
   std::vector<PendingLogits> pending_;
   StepGraphKey graph_key_;
   std::vector<StepRows> step_rows_;
-  uint32_t top_k_ = 0;        // largest logits a row that cross to the host; 0: all logits do
-  uint64_t landing_row_ = 0;  // bytes of host_logits_ that a row takes
+  uint32_t top_k_ = 0;              // largest logits a row that cross to the host; 0: all logits do
+  uint64_t landing_row_ = 0;        // bytes of host_logits_ that a row takes
+  std::vector<uint32_t> run_with_;  // by op: the ADD that a NORM runs with, else kNoOp
   std::vector<std::pair<uint32_t, Nanos>> sampled_;  // SAMPLE ops, and when their ids were chosen
   StepTrace trace_;
 };

@@ -230,10 +230,10 @@ void Executor::RunMlp(const CompiledOp& op, const RunPiece& piece, const Microba
     std::array<MatMulTask, 2> in{MatMulTask{&w[0], RowsOf(w[0], begin, end), gate, columns},
                                  MatMulTask{&w[1], RowsOf(w[1], begin, end), up, columns}};
     Product(ops, n + first * hidden, rows, in, Int8Parts::kOne, scratch);
-    ops.SwiGlu(gate, up, rows * columns, gate);
-    std::array<MatMulTask, 1> out{
-        MatMulTask{&w[2], ColsOf(w[2], begin, end), y + first * hidden, hidden}};
-    Product(ops, gate, rows, out, kDownInputParts, scratch);
+    const MatMulTask out{&w[2], ColsOf(w[2], begin, end), y + first * hidden, hidden};
+    auto* prepared = scratch.Take<std::byte>(ops.PreparedBytes(rows, columns));
+    ops.MatMul(ops.PrepareSwiGlu(gate, up, rows, columns, w[2].type, kDownInputParts, prepared),
+               {&out, 1});
   }
 }
 

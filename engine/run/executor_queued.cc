@@ -81,11 +81,21 @@ void Executor::AskForOps(uint32_t begin, uint32_t end, LogitsSink& sink) {
   const CompiledProgram& compiled = programs_[trace_.program_index];
   for (uint32_t i = begin; i < end; ++i) {
     const Op& op = *compiled.ops[i].op;
+    if (run_with_[i] != kNoOp) continue;
     try {
       // An op without work keeps its place in the order.
       order_->BeginOp(i);
-      if (DoesWork(graph_, op, *compiled.info, trace_.shape)) Dispatch(i, sink);
+      const bool works = DoesWork(graph_, op, *compiled.info, trace_.shape);
+      const uint32_t norm = NormOf(i);
+      if (norm != kNoOp) {
+        Check(norm < end, "executor: an ADD and its NORM are asked for together");
+        order_->BeginOp(norm);
+        RunAddNorm(i, norm);
+      } else if (works) {
+        Dispatch(i, sink);
+      }
       order_->EndOp(i);
+      if (norm != kNoOp) order_->EndOp(norm);
     } catch (const Error& error) {
       Fail(error.code(),
            fmt::format("{} (asked for op {} of the step: {})", error.what(), i, FormatOp(op)));
@@ -188,6 +198,7 @@ void Executor::ReadOverlap() {
   OverlapTrace& overlap = trace_.overlap;
   order_->ReadTimes(overlap);
   ahead_->ReadTimes(trace_.program_index, *order_, overlap);
+  ShareOverlap();
   // The time that the host takes to choose ids is the op's.
   for (const auto& [op, chosen] : sampled_) {
     OpSpan& times = overlap.ops[op];
