@@ -19,6 +19,7 @@
 #include "engine/link/transport.h"
 #include "engine/link/wire_ops.h"
 #include "engine/rig/rig.h"
+#include "kernels/device_probe.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -36,6 +37,8 @@ class Backend {
   virtual std::unique_ptr<Transport> MakeTransport(PathKind path) = 0;
   // Between the host and devices; `path` is what it books.
   virtual std::unique_ptr<Transport> MakeHostTransport(PathKind path) = 0;
+  // What measures a device's roofs; null where the back end has nothing to measure with.
+  virtual std::unique_ptr<DeviceProbe> MakeProbe(size_t) { return nullptr; }
   // Whether a device has failed for good: nothing will run on it again in this process.
   virtual bool lost() { return false; }
 };

@@ -15,6 +15,7 @@
 #include "engine/run/backend.h"
 #include "engine/run/on_gpu.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/probe.h"
 
 namespace tandem {
 namespace {
@@ -69,6 +70,12 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<Transport> MakeHostTransport(PathKind path) override {
     return MakeQueuedTransport(PathKind::kCopy, path, devices_, *host_);
+  }
+
+  std::unique_ptr<DeviceProbe> MakeProbe(size_t device) override {
+    return cuda::MakeCudaProbe({.device = gpus_[device],
+                                .stream = devices_[device]->queue(QueueRole::kCompute)->native(),
+                                .memory = devices_[device].get()});
   }
 
   bool lost() override {

@@ -26,6 +26,27 @@ std::vector<std::string> SplitList(const std::string& text, char separator) {
   return parts;
 }
 
+// A rig that was measured here, with its GPUs as they are now: real devices, priced by what was
+// measured.
+Rig OnTheseGpus(Rig rig, const DeviceList& list) {
+  if (rig.measured == nullptr) {
+    BadFlag("--devices", "GPUs beside rig " + rig.name,
+            "a rig file of this machine (tandem rig probe) beside them; a rig of the catalogue is "
+            "emulated on CPU devices: give their number, or none");
+  }
+  if (list.gpus.size() > rig.size()) {
+    BadFlag("--devices", fmt::format("{} GPUs", list.gpus.size()),
+            fmt::format("at most the {} devices of rig {}", rig.size(), rig.name));
+  }
+  const Rig now = GpuRig(list.gpus, FindGpus(), ReadGpuMemory);
+  rig.devices.resize(now.size());
+  for (size_t d = 0; d < now.size(); ++d) rig.devices[d].memory = now.devices[d].memory;
+  rig.host_memory = now.host_memory;
+  rig.gpus = now.gpus;
+  rig.is_this_machine = true;
+  return rig;
+}
+
 }  // namespace
 
 void EngineFlags::AddModel(CLI::App& app) {
@@ -119,7 +140,9 @@ Rig EngineFlags::MakeRig(uint32_t default_devices) const {
   Rig result = catalogue.LoadRig(rig);
   if (!link.empty()) result.link = catalogue.LoadLink(link);
   if (!devices.empty()) {
-    const uint32_t count = ParseDeviceList(devices).count;
+    const DeviceList list = ParseDeviceList(devices);
+    if (!list.gpus.empty()) return OnTheseGpus(std::move(result), list);
+    const uint32_t count = list.count;
     if (count > result.size()) {
       Fail(ErrorCode::kInvalidArgument, fmt::format("--devices: rig {} has {} devices, not {}",
                                                     result.name, result.size(), count));
