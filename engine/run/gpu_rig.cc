@@ -225,6 +225,7 @@ Rig RigOnGpus(const Rig& described, std::span<const int> gpus, const GpuInventor
   rig.description = described.description;
   rig.link = described.link;
   rig.host_link = described.host_link;
+  rig.measured = described.measured;
   return rig;
 }
 

@@ -19,6 +19,8 @@
 #include "engine/model/quant_block.h"
 #include "kernels/cuda/bench/probes.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/probe_kernels.h"
+#include "kernels/cuda/runtime.h"
 
 namespace tandem {
 namespace {
@@ -115,8 +117,9 @@ std::vector<float> RandomRows(uint64_t n) {
 double ReadBytesPerSecond(GpuRig& rig) {
   const Buffer memory = rig.Room(kStreamBytes);
   const Buffer sink = rig.Room(64);
+  const int sms = cuda::ReadGpuFacts(0).sm_count;
   return static_cast<double>(kStreamBytes) / cuda::StreamSeconds(rig.stream, kRounds, [&] {
-           cuda::LaunchReadProbe(memory.data(), kStreamBytes, sink.as<uint32_t>(), rig.stream);
+           cuda::LaunchReadProbe(memory.data(), kStreamBytes, sink.as<uint32_t>(), sms, rig.stream);
          });
 }
 

@@ -13,21 +13,6 @@
 namespace tandem::cuda {
 namespace {
 
-__global__ void __launch_bounds__(256) ReadAll(const uint4* from, size_t n, uint32_t* sink) {
-  const size_t step = size_t{gridDim.x} * blockDim.x;
-  uint32_t sum = 0;
-  size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  for (; i + 3 * step < n; i += 4 * step) {
-    uint4 values[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) values[j] = LoadOnce(from + i + j * step);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) sum ^= values[j].x ^ values[j].y ^ values[j].z ^ values[j].w;
-  }
-  for (; i < n; i += step) sum ^= from[i].x ^ from[i].y ^ from[i].z ^ from[i].w;
-  if (sum == 0x9e3779b9u) *sink = sum;  // keeps the loads; hardly ever written
-}
-
 // cuBLAS, loaded when the peak is asked for, so that the program starts without it.
 struct Cublas {
   decltype(&cublasCreate_v2) create = nullptr;
@@ -72,14 +57,6 @@ double StreamSeconds(void* stream, int rounds, const std::function<void()>& body
   CheckLaunch(cudaEventDestroy(end), "bench event");
   std::nth_element(times.begin(), times.begin() + rounds / 2, times.end());
   return times[rounds / 2] * 1e-3;
-}
-
-void LaunchReadProbe(const void* from, size_t bytes, uint32_t* sink, void* stream) {
-  int device = 0, sms = 0;
-  CheckLaunch(cudaGetDevice(&device), "read probe");
-  CheckLaunch(cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device), "read probe");
-  Launch("read probe", ReadAll, dim3(static_cast<unsigned>(8 * sms)), dim3(256), 0, stream,
-         static_cast<const uint4*>(from), bytes / 16, sink);
 }
 
 double GemmOpsPerSecond(const void* a, const void* b, void* c, int n, void* stream) {

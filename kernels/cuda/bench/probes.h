@@ -1,5 +1,6 @@
-// What a GPU does at its best at the moment, as the measure of kernels: reading memory, and BF16
-// products by cuBLAS. And the time that work on a stream takes, by events.
+// What a GPU does at its best at the moment, as the measure of kernels: BF16 products by cuBLAS
+// (reading memory is in kernels/cuda/probe_kernels.h). And the time that work on a stream takes, by
+// events.
 //
 // Thread rule: one host thread, with the GPU current.
 #pragma once
@@ -12,9 +13,6 @@ namespace tandem::cuda {
 
 // Median seconds of `body`, which asks the stream for work, over `rounds`.
 double StreamSeconds(void* stream, int rounds, const std::function<void()>& body);
-
-// Reads `bytes` once, 16 bytes a thread at a time; `sink` gets a word that depends on all.
-void LaunchReadProbe(const void* from, size_t bytes, uint32_t* sink, void* stream);
 
 // Operations a second of a BF16 product of n x n matrices with f32 sums (random values: zeros are
 // multiplied faster). a, b (n, n) BF16, c (n, n) f32.
