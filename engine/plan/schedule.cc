@@ -34,8 +34,12 @@ class Links {
   }
 
  private:
+  // What is on the host shares the cards' links to it.
   Link Key(DeviceId src, DeviceId dst) const {
-    bool full = src.IsHost() || dst.IsHost() ? rig_.host_link.full_duplex : rig_.link.full_duplex;
+    const bool host = rig_.OnHost(src) || rig_.OnHost(dst);
+    if (rig_.OnHost(src)) src = kHost;
+    if (rig_.OnHost(dst)) dst = kHost;
+    const bool full = host ? rig_.host_link.full_duplex : rig_.link.full_duplex;
     return full || src < dst ? Link{src, dst} : Link{dst, src};
   }
 

@@ -246,6 +246,32 @@ TEST_F(ScheduleTest, FetchesBeginBeforeTheirStepWhereAllProgramsBeginAlike) {
   EXPECT_EQ(Lay(b, shape, rig, Times(b, 0)).ops[0].start, Nanos{0});
 }
 
+// What goes to the host's processor goes over the card's link to the host, after what is there.
+TEST_F(ScheduleTest, TheHostsProcessorSharesTheCardsLink) {
+  PlanBuilder b(graph, 2);
+  b.plan.slots = {Slot{kD0, Bytes{1u << 20}}};
+  Rig rig = SmallRig(2);
+  rig.devices[1].on_host = true;
+  const ValueId x = b.Transfer(b.Run(0, b.All(0), 1, 0, std::nullopt), 0);
+  b.Fetch(1, b.All(1), kHost, 0, 0);
+  b.Norm(1, 0, 0, x);
+  const StepShape shape = PrefillShape(b.program, 4);
+  const Timeline t = Lay(b, shape, rig, Times(b, 1000));
+  const Bytes sent{4 * graph.config.hidden * 4};
+  const Nanos hop = rig.HopTime(kHost, kD0, sent);
+  const Nanos fetch = rig.HopTime(kHost, kD0, graph.blocks[1].UnitBytes(b.All(1)));
+  EXPECT_EQ(t.ops[2].end, fetch) << "the fetch waits for nothing";
+  EXPECT_EQ(t.ops[1].end, fetch + hop) << "one direction of one link";
+  const std::vector<Hop> hops =
+      HopsOf(graph, b.program.ops[1], b.info, shape.microbatches[0], WireType::kF32, rig);
+  ASSERT_EQ(hops.size(), 1u);
+  EXPECT_EQ(hops[0].path, rig.HostPath());
+  EXPECT_EQ(rig.HopTime(kHost, kD1, sent).value,
+            static_cast<int64_t>(
+                2e9 * static_cast<double>(sent.value) / rig.devices[1].memory_bytes_per_s + 0.5))
+      << "one memory";
+}
+
 TEST_F(ScheduleTest, AFetchWaitsForTheReadersOfItsSlot) {
   PlanBuilder b = Offload(graph);
   Rig rig = SmallRig(1);
