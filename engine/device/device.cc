@@ -51,7 +51,7 @@ void Device::Download(std::byte* to, const std::byte* from, size_t size) {
 Buffer Device::Allocate(MemoryUse use, Bytes bytes, std::string_view what) {
   if (bytes.value == 0) return Buffer();
   ledger_.Book(use, bytes, what);
-  std::byte* data = AllocateRaw(bytes.value);
+  std::byte* data = AllocateFor(use, bytes.value);
   if (data == nullptr) {
     ledger_.Release(use, bytes);
     Fail(ErrorCode::kDevice,
@@ -66,7 +66,7 @@ std::optional<Buffer> Device::TryAllocate(MemoryUse use, Bytes bytes, std::strin
   if (bytes.value == 0) return Buffer();
   if (!ledger_.Fits(bytes)) return std::nullopt;
   ledger_.Book(use, bytes, what);
-  std::byte* data = AllocateRaw(bytes.value);
+  std::byte* data = AllocateFor(use, bytes.value);
   if (data != nullptr) return Buffer(this, data, bytes.value, use);
   ledger_.Release(use, bytes);
   return std::nullopt;

@@ -78,6 +78,8 @@ class Device {
 
  protected:
   virtual std::byte* AllocateRaw(size_t size) = 0;
+  // For devices whose memory is of several kinds.
+  virtual std::byte* AllocateFor(MemoryUse, size_t size) { return AllocateRaw(size); }
   virtual void FreeRaw(std::byte* data, size_t size) noexcept = 0;
 
  private:

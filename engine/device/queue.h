@@ -26,7 +26,10 @@ class DeviceEvent {
   // From one mark to the next. Both have been passed, and are of one device.
   virtual Nanos Since(const DeviceEvent& earlier) const = 0;
   // The host waits until the mark is passed. Throws Error(kDevice).
-  virtual void Finish() = 0;
+  virtual void Finish() const = 0;
+  // `tell` is called, on some thread, once the last mark asked for so far is passed; at once where
+  // it has been. Under the rules of DeviceQueue::Call.
+  virtual void WhenPassed(std::function<void()> tell) const = 0;
 };
 
 // `rows` runs of `row_bytes`, strides in bytes, between any two memories that the device can reach:
@@ -45,11 +48,14 @@ class DeviceQueue {
   virtual ~DeviceQueue() = default;
   // The stream that kernels are launched on; null where there are none.
   virtual void* native() const = 0;
+  // Whether the host's processor does the work, which reaches no card's memory.
+  virtual bool on_host() const { return false; }
   virtual std::unique_ptr<DeviceEvent> MakeEvent() = 0;
   // One that keeps order and tells no time, which is cheaper.
   virtual std::unique_ptr<DeviceEvent> MakeOrderEvent() { return MakeEvent(); }
   virtual void Mark(DeviceEvent& event) = 0;
   // Work asked for later comes after the event's last mark so far; an event never marked is passed.
+  // Where the event is of a device of another kind, the call may itself wait for the mark.
   virtual void WaitFor(const DeviceEvent& event) = 0;
   virtual void Copy(const QueueCopy& copy) = 0;
   // Work of the host's in the queue's order, on a thread that is not the caller's: it begins when

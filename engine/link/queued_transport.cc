@@ -45,7 +45,8 @@ void QueuedTransport::CopyAll(std::span<const CopyTask> tasks, TrafficLedger& le
 
 namespace {
 
-// One copy in the queue of the receiver, or of the sender where the host receives.
+// One copy in the queue of the receiver, or of the sender where the host receives or its processor
+// does, which reaches no card.
 class CopyEngine final : public QueuedTransport {
  public:
   using QueuedTransport::QueuedTransport;
@@ -53,9 +54,14 @@ class CopyEngine final : public QueuedTransport {
 
  private:
   static DeviceQueue* Carrier(const CopyTask& task) {
-    return task.dst_queue != nullptr ? task.dst_queue : task.src_queue;
+    const bool receiver =
+        task.dst_queue != nullptr && (task.src_queue == nullptr || !task.dst_queue->on_host());
+    return receiver ? task.dst_queue : task.src_queue;
   }
-  void Begin(const CopyTask& task) override { chain_.Follow(task.src_queue, Carrier(task)); }
+  void Begin(const CopyTask& task) override {
+    chain_.Follow(task.src_queue, Carrier(task));
+    chain_.Follow(task.dst_queue, Carrier(task));
+  }
   void Move(const CopyTask& task, TrafficLedger& ledger) override {
     Carrier(task)->Copy(QueueCopy{.to = task.to,
                                   .to_stride = task.dst_stride,
@@ -65,7 +71,10 @@ class CopyEngine final : public QueuedTransport {
                                   .rows = task.rows});
     ledger.Book(task.src, task.dst, stands_for_, Bytes{task.bytes() - task.padding_bytes});
   }
-  void End(const CopyTask& task) override { chain_.Follow(Carrier(task), task.src_queue); }
+  void End(const CopyTask& task) override {
+    chain_.Follow(Carrier(task), task.src_queue);
+    chain_.Follow(Carrier(task), task.dst_queue);
+  }
 };
 
 // Up in the sender's copy-out queue, down in the receiver's copy-in queue, so that a device sends

@@ -30,5 +30,7 @@ class WireOps {
 
 // For memory of the host, and of CPU devices. No state.
 WireOps& HostWireOps();
+// The same in the queues of the host's processor.
+WireOps& QueuedHostWireOps();
 
 }  // namespace tandem

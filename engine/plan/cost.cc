@@ -38,11 +38,11 @@ class HopList {
   // Between two devices, or a device and the host.
   void Add(DeviceId src, DeviceId dst, Bytes bytes) {
     if (bytes.value == 0) return;
-    if (src.IsHost() || dst.IsHost()) {
-      hops_.push_back(Hop{src, dst, rig_.HostPath(), bytes});
+    const PathKind path = rig_.HopPath(src, dst, requested_);
+    if (rig_.OnHost(src) || rig_.OnHost(dst)) {
+      hops_.push_back(Hop{src, dst, path, bytes});
       return;
     }
-    PathKind path = rig_.ResolvePath(requested_);
     if (path == PathKind::kHostStaged) {
       hops_.push_back(Hop{src, kHost, path, bytes});
       hops_.push_back(Hop{kHost, dst, path, bytes});

@@ -15,12 +15,17 @@ const Op* FirstInto(const Program& program, SlotId slot) {
 
 // Whether every program of the lane begins with this fetch into its slot.
 bool LeadsAll(const Plan& plan, uint32_t lane, const Op& fetch) {
-  return std::all_of(plan.programs.begin(), plan.programs.end(), [&](const Program& program) {
-    if (program.lane != lane) return true;
+  bool any = false;
+  for (const Program& program : plan.programs) {
+    if (program.lane != lane) continue;
     const Op* first = FirstInto(program, *fetch.slot);
-    return first != nullptr && first->block == fetch.block && first->units == fetch.units &&
-           first->devices == fetch.devices;
-  });
+    if (first == nullptr || first->block != fetch.block || first->units != fetch.units ||
+        first->devices != fetch.devices) {
+      return false;
+    }
+    any = true;
+  }
+  return any;
 }
 
 uint32_t LastUse(const Program& program, const ProgramInfo& info, SlotId slot) {
@@ -36,8 +41,8 @@ uint32_t LastUse(const Program& program, const ProgramInfo& info, SlotId slot) {
 
 }  // namespace
 
-std::vector<LeadFetch> LeadFetchesOf(const Plan& plan, size_t index, const ProgramInfo& info) {
-  const Program& program = plan.programs[index];
+std::vector<LeadFetch> LeadFetchesOf(const Plan& plan, const Program& program,
+                                     const ProgramInfo& info) {
   std::vector<LeadFetch> leads;
   std::vector<bool> seen(plan.slots.size());
   for (uint32_t i = 0; i < program.ops.size(); ++i) {

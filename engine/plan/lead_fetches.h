@@ -4,7 +4,7 @@
 // they can cross while the tail of the step before still computes. Plans, and what they mean, stay
 // as they are.
 //
-//   for (const LeadFetch& lead : LeadFetchesOf(plan, 0, info)) ...
+//   for (const LeadFetch& lead : LeadFetchesOf(plan, program, info)) ...
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ struct LeadFetch {
                           // next step's may begin
 };
 
-// Of one program, in list order.
-std::vector<LeadFetch> LeadFetchesOf(const Plan& plan, size_t program, const ProgramInfo& info);
+// Of one of the plan's programs, in list order.
+std::vector<LeadFetch> LeadFetchesOf(const Plan& plan, const Program& program,
+                                     const ProgramInfo& info);
 
 }  // namespace tandem

@@ -15,13 +15,15 @@ namespace {
 
 using Link = std::pair<DeviceId, DeviceId>;
 
+constexpr Nanos kLongAgo{INT64_MIN / 4};
+
 // Until when each directed link is taken, and by which op.
 class Links {
  public:
   explicit Links(const Rig& rig) : rig_(rig) {}
 
   struct Use {
-    Nanos until;
+    Nanos until = kLongAgo;
     std::optional<uint32_t> by;
   };
 
@@ -32,8 +34,12 @@ class Links {
   }
 
  private:
+  // What is on the host shares the cards' links to it.
   Link Key(DeviceId src, DeviceId dst) const {
-    bool full = src.IsHost() || dst.IsHost() ? rig_.host_link.full_duplex : rig_.link.full_duplex;
+    const bool host = rig_.OnHost(src) || rig_.OnHost(dst);
+    if (rig_.OnHost(src)) src = kHost;
+    if (rig_.OnHost(dst)) dst = kHost;
+    const bool full = host ? rig_.host_link.full_duplex : rig_.link.full_duplex;
     return full || src < dst ? Link{src, dst} : Link{dst, src};
   }
 
@@ -66,13 +72,20 @@ bool MovesBetweenDevices(const Op& op) {
   return std::none_of(op.devices.begin(), op.devices.end(), [](DeviceId d) { return d.IsHost(); });
 }
 
+// A FETCH of the step, and when it began: before the step's start.
+struct HeadStart {
+  uint32_t op = 0;
+  Nanos begin;
+};
+
 // One step being laid.
 class Simulation {
  public:
   Simulation(const BlockGraph& graph, const Plan& plan, const Program& program,
              const ProgramInfo& info, const StepShape& shape, const Rig& rig,
              std::span<const Nanos> compute_times,
-             const std::vector<std::vector<Dependency>>& dependencies)
+             const std::vector<std::vector<Dependency>>& dependencies,
+             std::span<const HeadStart> head_starts)
       : graph_(graph),
         plan_(plan),
         program_(program),
@@ -84,15 +97,31 @@ class Simulation {
         links_(rig),
         ready_(program.ops.size()) {
     timeline_.ops.resize(program.ops.size());
+    for (const HeadStart& head : head_starts) ready_[head.op] = head.begin;
   }
 
   Timeline Run() {
     Simulate();
-    for (const OpTiming& op : timeline_.ops) {
-      timeline_.length = std::max(timeline_.length, op.end);
-    }
     AttributeDevices();
     return std::move(timeline_);
+  }
+
+  // How long before the end of a step like this one the next one's first fetches can begin: when
+  // the slot, the queue and the link are free.
+  std::vector<HeadStart> RunForHeadStarts(std::span<const LeadFetch> leads) {
+    Simulate();
+    std::vector<HeadStart> heads;
+    for (const LeadFetch& lead : leads) {
+      const Op& op = program_.ops[lead.op];
+      const DeviceId device = op.devices[1];
+      Nanos begin = std::max(timeline_.ops[lead.last_use].end, links_.Of(kHost, device).until);
+      begin = std::max(begin, QueueFree(device, QueueOn(op, 1)));
+      if (begin >= timeline_.length) continue;
+      heads.push_back(HeadStart{lead.op, begin - timeline_.length});
+      const Bytes bytes = graph_.at(op.block).UnitBytes(op.units);
+      links_.Take(kHost, device, begin + rig_.HopTime(kHost, device, bytes), lead.op);
+    }
+    return heads;
   }
 
  private:
@@ -112,13 +141,14 @@ class Simulation {
     for (uint32_t i = 0; i < n; ++i) {
       missing[i] = static_cast<uint32_t>(dependencies_[i].size());
       for (const Dependency& d : dependencies_[i]) followers[d.op].push_back(i);
-      if (missing[i] == 0) queue.emplace(Nanos{0}, i);
+      if (missing[i] == 0) queue.emplace(ready_[i], i);
     }
     size_t done = 0;
     while (!queue.empty()) {
       auto [ready, i] = queue.top();
       queue.pop();
       Place(i, ready);
+      timeline_.length = std::max(timeline_.length, timeline_.ops[i].end);
       ++done;
       for (uint32_t follower : followers[i]) {
         if (--missing[follower] > 0) continue;
@@ -129,7 +159,7 @@ class Simulation {
   }
 
   Nanos ReadyTime(uint32_t i) {
-    Nanos ready;
+    Nanos ready = ready_[i];
     for (const Dependency& d : dependencies_[i]) {
       Nanos release = ReleaseOf(d);
       if (release < ready || (release == ready && timeline_.ops[i].after)) continue;
@@ -162,6 +192,19 @@ class Simulation {
       timing.start = timing.wire;
       timing.release = timing.end;
     }
+  }
+
+  // When the last op of a queue lets go of it.
+  Nanos QueueFree(DeviceId device, QueueKind queue) const {
+    Nanos free;
+    for (uint32_t i = 0; i < program_.ops.size(); ++i) {
+      const Op& op = program_.ops[i];
+      for (size_t d = 0; d < op.devices.size(); ++d) {
+        if (op.devices[d] != device || QueueOn(op, d) != queue) continue;
+        free = std::max(free, timeline_.ops[i].release);
+      }
+    }
+    return free;
   }
 
   // `timing.wire` moves to when the link is free.
@@ -227,7 +270,8 @@ class Simulation {
         // The sampled ids' way to the host is the step's own round trip, the same under every
         // split: it counts with the launches, so that link shares speak of links that a split uses.
         bool ids = op.kind == OpKind::kSample;
-        (ids ? own.launch : own.wire).push_back(Interval{timing.wire, timing.end});
+        (ids ? own.launch : own.wire)
+            .push_back(Interval{std::max(timing.wire, Nanos{0}), timing.end});
         if (!IsCompute(op.kind)) continue;
         own.launch.push_back(Interval{timing.start, timing.start + timing.launch});
         own.compute.push_back(Interval{timing.start + timing.launch, timing.release});
@@ -275,7 +319,7 @@ class Simulation {
   std::span<const Nanos> compute_times_;
   const std::vector<std::vector<Dependency>>& dependencies_;
   Links links_;
-  std::vector<Nanos> ready_;  // when an op's dependencies were met
+  std::vector<Nanos> ready_;  // when an op's dependencies were met; before that, no sooner than
   Timeline timeline_;
 };
 
@@ -287,13 +331,20 @@ ProgramSchedule::ProgramSchedule(const BlockGraph& graph, const Plan& plan, cons
       plan_(plan),
       program_(program),
       info_(info),
-      dependencies_(DependenciesOf(graph, program, info)) {}
+      dependencies_(DependenciesOf(graph, program, info)),
+      leads_(LeadFetchesOf(plan, program, info)) {}
 
 Timeline ProgramSchedule::Lay(const StepShape& shape, const Rig& rig,
                               std::span<const Nanos> compute_times) const {
   Check(compute_times.size() == program_.ops.size(), "schedule: one time an op");
   Check(rig.size() >= plan_.n_devices, "schedule: a rig with fewer devices than the plan");
-  return Simulation(graph_, plan_, program_, info_, shape, rig, compute_times, dependencies_).Run();
+  const auto simulation = [&](std::span<const HeadStart> heads) {
+    return Simulation(graph_, plan_, program_, info_, shape, rig, compute_times, dependencies_,
+                      heads);
+  };
+  if (leads_.empty() || shape.rows() == 0) return simulation({}).Run();
+  const std::vector<HeadStart> heads = simulation({}).RunForHeadStarts(leads_);
+  return simulation(heads).Run();
 }
 
 Timeline LaySchedule(const BlockGraph& graph, const Plan& plan, const Program& program,

@@ -10,6 +10,9 @@
 // duplex is one link for both directions. A collective holds all links between its ranks from start
 // to end. A message over the host holds (src, host) and (host, dst) as Rig::StagedHopTime says.
 //
+// A step is laid as if one like it had gone before: its lead fetches (lead_fetches.h) begin while
+// the tail of that one computes, which is before this one's start.
+//
 //   ProgramSchedule schedule(graph, plan, program, info);   // once
 //   Timeline t = schedule.Lay(shape, rig, op_times);        // for every step, and every link
 #pragma once
@@ -21,6 +24,7 @@
 
 #include "engine/plan/cost.h"
 #include "engine/plan/dependencies.h"
+#include "engine/plan/lead_fetches.h"
 #include "engine/plan/plan.h"
 #include "engine/plan/verifier.h"
 
@@ -78,6 +82,7 @@ class ProgramSchedule {
   const Program& program_;
   const ProgramInfo& info_;
   std::vector<std::vector<Dependency>> dependencies_;  // by op
+  std::vector<LeadFetch> leads_;
 };
 
 // ProgramSchedule::Lay for one step.

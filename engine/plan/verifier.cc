@@ -108,9 +108,29 @@ class Verifier {
     return std::nullopt;
   }
 
+  // The host's processor has its values and KV moved one to one. Its weights are its own: packed
+  // otherwise than a card's, so none are fetched to it or from it.
+  Verdict CheckHostsProcessor(const Op& op) {
+    const auto on_host = [&](DeviceId d) { return !d.IsHost() && rig_.OnHost(d); };
+    const auto n = std::count_if(op.devices.begin(), op.devices.end(), on_host);
+    if (n == 0) return std::nullopt;
+    const char* want = nullptr;
+    if (op.kind == OpKind::kFetch) want = "place the weights on it";
+    const bool collective = op.kind == OpKind::kAllReduce || op.kind == OpKind::kReduceScatter ||
+                            op.kind == OpKind::kAllGather;
+    if (collective) want = "whole values, transferred";
+    if (want == nullptr) return std::nullopt;
+    return Broken(
+        "rig", fmt::format("{} with the host's own processor (want {})", ToString(op.kind), want));
+  }
+
   Verdict CheckPath(const Op& op) {
     // The host's own link has one path.
-    if (!IsMovement(op.kind) || op.devices[0].IsHost()) return std::nullopt;
+    if (!IsMovement(op.kind) || op.devices[0].IsHost()) return CheckHostsProcessor(op);
+    if (Verdict broken = CheckHostsProcessor(op)) return broken;
+    if (op.devices.size() == 2 && (rig_.OnHost(op.devices[0]) || rig_.OnHost(op.devices[1]))) {
+      return std::nullopt;
+    }
     auto& verdict = paths_[static_cast<size_t>(op.path)];
     if (!verdict) {
       verdict.emplace();

@@ -374,6 +374,9 @@ tandem_status PluginHost::Price(tandem_price* out) noexcept {
     const StepPrices prices = PriceFirstLane(problem_, draft_, verified);
     out->prefill_seconds = prices.prefill.Seconds();
     out->decode_seconds = prices.decode.Seconds();
+    if (out->struct_size >= sizeof(tandem_price)) {
+      out->full_decode_seconds = prices.full_decode.Seconds();
+    }
     return TANDEM_OK;
   } catch (const std::exception& error) {
     last_error_ = error.what();

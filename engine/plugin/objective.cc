@@ -52,6 +52,12 @@ StepPrices PriceFirstLane(const PlanProblem& problem, const Plan& plan,
       PriceProgram(problem, plan, verified, prefill, PrefillShape(prefill, prices.prompt_tokens));
   prices.decode = PriceProgram(problem, plan, verified, decode,
                                DecodeShape(decode, 1, std::max(1u, problem.limits.context / 2)));
+  const uint32_t slots = std::max(1u, problem.limits.max_sequences);
+  prices.full_decode =
+      slots == 1 ? prices.decode
+                 : PriceProgram(problem, plan, verified, decode,
+                                DecodeShape(decode, slots,
+                                            std::max(1u, problem.limits.context / slots / 2)));
   return prices;
 }
 

@@ -9,6 +9,7 @@ namespace tandem {
 struct StepPrices {
   Nanos prefill;  // a prompt of min(512, max_step_tokens, context) tokens, one row sampled
   Nanos decode;   // one step of one sequence at half the context
+  Nanos full_decode;  // one step of every slot at half its part of the context
   uint32_t prompt_tokens = 0;  // of the priced prefill
 };
 

@@ -130,7 +130,7 @@ Json RigJson(const Rig& rig) {
   Json devices = Json::array();
   for (const DeviceSpec& d : rig.devices) {
     devices.push_back({d.name, d.memory.value, d.memory_bytes_per_s, d.flops, d.memory_efficiency,
-                       d.compute_efficiency, d.launch_gap.value});
+                       d.compute_efficiency, d.launch_gap.value, d.on_host});
   }
   return {{"name", rig.name},
           {"devices", devices},
@@ -153,6 +153,7 @@ Rig RigFrom(const Json& j) {
     d.memory_efficiency = from.at(4);
     d.compute_efficiency = from.at(5);
     d.launch_gap.value = from.at(6);
+    d.on_host = from.at(7);
     rig.devices.push_back(d);
   }
   rig.link = LinkFrom(j.at("link"));

@@ -59,6 +59,7 @@ void ProblemView::AddDevices(const PlanProblem& problem) {
     device.launch_gap_s = spec.launch_gap.Seconds();
     device.share = problem.tensor_split.empty() ? 1.0 : problem.tensor_split[i];
     device.name = names_[i].c_str();
+    device.on_host = spec.on_host ? 1 : 0;
     devices_.push_back(device);
   }
 }
@@ -77,7 +78,9 @@ void ProblemView::AddLinks(const Rig& rig) {
   const auto n = static_cast<tandem_device_id>(rig.size());
   for (tandem_device_id src = 0; src < n; ++src) {
     for (tandem_device_id dst = 0; dst < n; ++dst) {
-      if (src != dst) AddLink(rig.link, link_curve_, src, dst);
+      if (src == dst) continue;
+      const bool on_host = rig.OnHost(DeviceId{src}) || rig.OnHost(DeviceId{dst});
+      AddLink(on_host ? rig.host_link : rig.link, on_host ? host_curve_ : link_curve_, src, dst);
     }
   }
   for (tandem_device_id device = 0; device < n; ++device) {

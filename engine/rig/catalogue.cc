@@ -200,6 +200,7 @@ void ReadDevice(YamlMap& map, DeviceSpec& device, bool complete) {
   if (std::optional<YamlValue> gap = map.Get("launch_gap_us")) {
     device.launch_gap = FromMicros(Bounded(*gap, 0, 1e5));
   }
+  device.on_host = map.Bool("on_host", device.on_host);
 }
 
 DeviceSpec LoadDevice(const std::vector<std::string>& roots, const YamlValue& name,

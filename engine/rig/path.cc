@@ -95,6 +95,7 @@ PathKind Rig::ResolvePath(PathKind requested) const {
 
 bool Rig::SharesAGpu() const {
   std::vector<int> sorted = gpus;
+  std::erase(sorted, kNotAGpu);
   std::sort(sorted.begin(), sorted.end());
   return std::adjacent_find(sorted.begin(), sorted.end()) != sorted.end();
 }

@@ -43,7 +43,14 @@ Nanos TimeCurve::At(Bytes bytes) const {
 
 Nanos Rig::HopTime(DeviceId src, DeviceId dst, Bytes bytes) const {
   if (bytes.value == 0 || src == dst) return Nanos{0};
-  if (src.IsHost() || dst.IsHost()) return host_link.send.At(bytes);
+  if (OnHost(src) && OnHost(dst) && src != dst) {
+    // One memory: read once and written once, by the processor that is there.
+    const DeviceSpec& cpu = devices[static_cast<size_t>(src.IsHost() ? dst.value : src.value)];
+    if (cpu.on_host) {
+      return NanosFromSeconds(2 * static_cast<double>(bytes.value) / cpu.memory_bytes_per_s);
+    }
+  }
+  if (OnHost(src) || OnHost(dst)) return host_link.send.At(bytes);
   return link.kind == LinkKind::kIdeal ? Nanos{0} : link.send.At(bytes);
 }
 

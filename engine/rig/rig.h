@@ -36,7 +36,10 @@ struct DeviceSpec {
   double memory_efficiency = 0.8;   // share of the peak a decode product reaches
   double compute_efficiency = 0.6;  // share of the peak a prefill product reaches
   Nanos launch_gap;                 // fixed cost of each op
-  std::string source;               // where the numbers come from
+  // The host's own processor, beside cards: its memory is the host's, so the host link joins it to
+  // every card, and nothing is in the way to the host.
+  bool on_host = false;
+  std::string source;  // where the numbers come from
 };
 
 // One point of a measured curve.
@@ -99,9 +102,10 @@ struct Rig {
   LinkProfile host_link;  // between the host's memory and each device, either direction
   Bytes host_memory;
   bool is_this_machine = false;  // its devices are here: nothing is emulated
-  // This machine's GPUs by device, in CUDA's numbering; empty where devices are the CPU's or only
-  // described. One GPU may stand for several devices.
+  // This machine's GPUs by device, in CUDA's numbering, kNotAGpu for its CPU beside them; empty
+  // where all devices are the CPU's or only described. One GPU may stand for several devices.
   std::vector<int> gpus;
+  static constexpr int kNotAGpu = -1;
   // What `tandem rig probe` measured, of a rig that it wrote; else null.
   std::shared_ptr<const RigMeasurements> measured;
   // By device, where one GPU stands for several; else empty.
@@ -110,12 +114,21 @@ struct Rig {
   // Whether a GPU stands for several devices: what is measured then is no rig's own.
   bool SharesAGpu() const;
   uint32_t size() const { return static_cast<uint32_t>(devices.size()); }
+  // The host, or its processor.
+  bool OnHost(DeviceId id) const {
+    return id.IsHost() || devices[static_cast<size_t>(id.value)].on_host;
+  }
   // Which transport carries a hop of this rig: what the plan asked for, or for kAuto the link's own
   // (host_staged for a host-staged link, else p2p on GPUs and local on CPU devices).
   // Throws Error(kDevice) naming the path when the rig does not have it.
   PathKind ResolvePath(PathKind requested) const;
   // Which transport carries weights and ids between the host and a device: local or copy.
   PathKind HostPath() const;
+  // What a hop is booked as: the host's path where either end is on the host, else the path asked
+  // for, resolved.
+  PathKind HopPath(DeviceId src, DeviceId dst, PathKind requested) const {
+    return OnHost(src) || OnHost(dst) ? HostPath() : ResolvePath(requested);
+  }
   // Time of `bytes` between two devices (end to end, whatever the link), or between a device and
   // the host. No bytes take no time; so does any distance between two devices on an ideal link.
   Nanos HopTime(DeviceId src, DeviceId dst, Bytes bytes) const;

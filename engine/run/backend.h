@@ -3,7 +3,8 @@
 // (cpu_backend.cc), CUDA's (cuda_backend.cc, or no_cuda_backend.cc where CMake found no toolkit),
 // and the tests' fake devices.
 //
-// Devices either all have queues or none has. One thread.
+// Devices either all have queues or none has: the host's processor has some where it is beside
+// cards (cpu_beside.h). One thread.
 //
 //   std::unique_ptr<Backend> backend = MakeCpuBackend(setup);
 #pragma once

@@ -1,5 +1,5 @@
-// GPUs as the devices of a plan. One thread asks all of them in turn; each keeps its order in its
-// own streams.
+// GPUs as the devices of a plan, and the host's processor beside them where the rig has it. One
+// thread asks all of them in turn; each keeps its order in its own streams.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -20,6 +20,7 @@
 #include "engine/link/p2p_transport.h"
 #include "engine/link/queued_transport.h"
 #include "engine/run/backend.h"
+#include "engine/run/cpu_beside.h"
 #include "engine/run/gpu_rig.h"
 #include "engine/run/host_weights.h"
 #include "engine/run/on_gpu.h"
@@ -58,50 +59,44 @@ std::vector<std::shared_ptr<GpuPart>> CutSharedGpus(const Rig& rig) {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const BackendSetup& setup)
-      : rig_(*setup.rig),
-        gpus_(setup.rig->gpus.begin(), setup.rig->gpus.begin() + setup.n_devices) {
-    Check(setup.rig->gpus.size() >= setup.n_devices, "cuda backend: the rig names its GPUs");
+  explicit CudaBackend(const BackendSetup& setup) : rig_(*setup.rig), gpus_(GpusOf(setup)) {
     for (int gpu : gpus_) before_.emplace(gpu, Before{ReadGpuMemory(gpu).free, LedgerBytes(gpu)});
     const std::vector<std::shared_ptr<GpuPart>> parts = CutSharedGpus(*setup.rig);
-    for (uint32_t d = 0; d < setup.n_devices; ++d) {
-      const int gpu = gpus_[d];
-      devices_.push_back(MakeCudaDevice(DeviceId{static_cast<int32_t>(d)}, gpu,
-                                        setup.rig->devices[d].memory + kGpuOpsRoom, parts[d]));
-      MakeGpuCurrent(gpu);
-      std::unique_ptr<Ops> ops = MakeCudaOps(
-          CudaOpsOptions{.device = gpu,
-                         .stream = devices_[d]->queue(QueueRole::kCompute)->native(),
-                         .sm_count = parts[d] ? static_cast<int>(parts[d]->sm_count()) : 0,
-                         .activations = setup.ops.activations,
-                         .memory = devices_[d].get()});
-      ops = std::make_unique<OnGpu>(std::move(ops), [gpu] { MakeGpuCurrent(gpu); });
-      ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));
-      wire_ops_.push_back(MakeCudaWireOps(gpu));
-    }
-    recorder_ = MakeCudaRecorder(devices_);
     const Bytes memory = setup.rig->host_memory;
     host_ = MakePinnedHost(setup.pinned_limit.value > 0 ? setup.pinned_limit
                                                         : DefaultPinnedLimit(memory));
     pageable_host_ = std::make_unique<CpuDevice>(kHost, memory, setup.pool);
+    for (uint32_t d = 0; d < setup.n_devices; ++d) {
+      const DeviceId id{static_cast<int32_t>(d)};
+      if (d < gpus_.size()) {
+        AddGpu(setup, id, gpus_[d], parts[d]);
+      } else {
+        CpuBeside cpu = MakeCpuBeside(setup, id, *host_);
+        devices_.push_back(std::move(cpu.device));
+        ops_.push_back(std::move(cpu.ops));
+      }
+    }
+    recorder_ = MakeCudaRecorder(Cards());
   }
 
   std::span<const std::unique_ptr<Device>> devices() const override { return devices_; }
   Device& host() override { return *host_; }
   Device* pageable_host() override { return pageable_host_.get(); }
   Ops& ops(size_t device) override { return *ops_[device]; }
-  WireOps& wire_ops(size_t device) override { return *wire_ops_[device]; }
+  WireOps& wire_ops(size_t device) override {
+    return device < gpus_.size() ? *wire_ops_[device] : QueuedHostWireOps();
+  }
 
   std::unique_ptr<Transport> MakeTransport(PathKind path) override {
     switch (path) {
       case PathKind::kNccl:
         return MakeNcclTransport(gpus_);
       case PathKind::kHostStaged:
-        return MakeQueuedTransport(path, path, devices_, *host_,
+        return MakeQueuedTransport(path, path, Cards(), *host_,
                                    SmallByKernel{.kernels = MakeCudaPeerKernels(gpus_)});
       case PathKind::kP2p:
         GrantEachOther(path);
-        return MakeP2pTransport(P2pOptions{.shape = PlaysItsLink(rig_) ? &rig_ : nullptr}, devices_,
+        return MakeP2pTransport(P2pOptions{.shape = PlaysItsLink(rig_) ? &rig_ : nullptr}, Cards(),
                                 *host_, MakeCudaPeerKernels(gpus_));
       case PathKind::kCopy:
         GrantEachOther(path);
@@ -124,7 +119,7 @@ class CudaBackend final : public Backend {
     Check(path == PathKind::kP2p, "cuda backend: a path with one way");
     GrantEachOther(path);
     const PeerPlace place = way == ToString(PeerPlace::kPull) ? PeerPlace::kPull : PeerPlace::kPush;
-    return MakeP2pTransport(P2pOptions{.place = place}, devices_, *host_,
+    return MakeP2pTransport(P2pOptions{.place = place}, Cards(), *host_,
                             MakeCudaPeerKernels(gpus_));
   }
   bool TestOrderOf(PathKind path, size_t a, size_t b) override {
@@ -161,6 +156,37 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  std::span<const std::unique_ptr<Device>> Cards() const {
+    return std::span(devices_).first(gpus_.size());
+  }
+
+  // The host's processor comes after them, where it is among the devices.
+  static std::vector<int> GpusOf(const BackendSetup& setup) {
+    const std::vector<int>& named = setup.rig->gpus;
+    Check(named.size() >= setup.n_devices, "cuda backend: the rig names its GPUs");
+    std::vector<int> gpus(named.begin(), named.begin() + setup.n_devices);
+    const auto cpu = std::find(gpus.begin(), gpus.end(), Rig::kNotAGpu);
+    Check(gpus.end() - cpu <= 1, "cuda backend: the host's processor is the last device");
+    gpus.erase(cpu, gpus.end());
+    return gpus;
+  }
+
+  void AddGpu(const BackendSetup& setup, DeviceId id, int gpu,
+              const std::shared_ptr<GpuPart>& part) {
+    const DeviceSpec& spec = setup.rig->devices[static_cast<size_t>(id.value)];
+    devices_.push_back(MakeCudaDevice(id, gpu, spec.memory + kGpuOpsRoom, part));
+    MakeGpuCurrent(gpu);
+    std::unique_ptr<Ops> ops =
+        MakeCudaOps(CudaOpsOptions{.device = gpu,
+                                   .stream = devices_.back()->queue(QueueRole::kCompute)->native(),
+                                   .sm_count = part ? static_cast<int>(part->sm_count()) : 0,
+                                   .activations = setup.ops.activations,
+                                   .memory = devices_.back().get()});
+    ops = std::make_unique<OnGpu>(std::move(ops), [gpu] { MakeGpuCurrent(gpu); });
+    ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));
+    wire_ops_.push_back(MakeCudaWireOps(gpu));
+  }
+
   // Without it the driver would copy by way of the host and the path would not be what it says.
   void GrantEachOther(PathKind path) {
     for (int from : gpus_) {
@@ -183,8 +209,8 @@ class CudaBackend final : public Backend {
 
   const std::vector<int> gpus_;  // by DeviceId
   std::map<int, Before> before_;
-  std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<Device> host_, pageable_host_;
+  std::vector<std::unique_ptr<Device>> devices_;
   std::unique_ptr<QueueRecorder> recorder_;
   std::vector<std::unique_ptr<WireOps>> wire_ops_;
   // Last: they go before the devices whose memory they hold.

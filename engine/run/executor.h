@@ -117,7 +117,9 @@ class Executor {
 
   // Construction (executor_setup.cc).
   void MakeTransports();
+  Bytes PageLockedForSteps() const;
   Transport* TransportFor(PathKind path);
+  Transport* TransportOf(const Op& op);
   void CompilePrograms();
   void MakeRings();
   void MakeKv();

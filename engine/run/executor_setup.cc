@@ -45,7 +45,7 @@ Executor::Executor(const ExecutorSetup& setup)
   for (size_t d = 0; d < devices_.size(); ++d) ops_.push_back(&setup.backend->ops(d));
   MakeTransports();
   weights_ = std::make_unique<WeightStore>(*setup.model, *setup.plan, *setup.backend,
-                                           setup.verified->memory.rows.back().workspace);
+                                           PageLockedForSteps());
   CompilePrograms();
   MakeRings();
   MakeKv();
@@ -55,6 +55,15 @@ Executor::Executor(const ExecutorSetup& setup)
   MakeGraphs();
   SizeScoring();
   SumStepWeights();
+}
+
+// What steps take of the host's page-locked memory; its processor's values are there too.
+Bytes Executor::PageLockedForSteps() const {
+  Bytes bytes;
+  for (const MemoryRow& row : setup_.verified->memory.rows) {
+    if (setup_.rig->OnHost(row.device)) bytes += row.activations + row.workspace;
+  }
+  return bytes;
 }
 
 Transport* Executor::TransportFor(PathKind requested) {
@@ -68,6 +77,14 @@ Transport* Executor::TransportFor(PathKind requested) {
   return transports_.back().get();
 }
 
+// The host's own, where the host or its processor is an end.
+Transport* Executor::TransportOf(const Op& op) {
+  const bool on_host =
+      op.kind == OpKind::kSample || std::any_of(op.devices.begin(), op.devices.end(),
+                                                [&](DeviceId d) { return setup_.rig->OnHost(d); });
+  return on_host ? host_transport_.get() : TransportFor(op.path);
+}
+
 void Executor::MakeTransports() {
   host_transport_ = setup_.backend->MakeHostTransport(setup_.rig->HostPath());
   if (setup_.wrap_transport) host_transport_ = setup_.wrap_transport(std::move(host_transport_));
@@ -79,7 +96,7 @@ void Executor::MakeTransports() {
       for (DeviceId a : op.devices) {
         for (DeviceId b : op.devices) {
           if (a == b || b.IsHost()) continue;
-          Transport* transport = a.IsHost() ? host_transport_.get() : TransportFor(op.path);
+          Transport* transport = TransportOf(op);
           directions[{a, b, transport->path()}] = transport;
         }
       }
@@ -112,11 +129,7 @@ void Executor::CompilePrograms() {
     for (CompiledOp& c : compiled.ops) {
       const Op& op = *c.op;
       c.moves_block = MovedBlock(op, info);
-      if (op.kind == OpKind::kSample || (op.kind == OpKind::kFetch && op.devices[0].IsHost())) {
-        c.transport = host_transport_.get();
-      } else if (Moves(op.kind)) {
-        c.transport = TransportFor(op.path);
-      }
+      if (op.kind == OpKind::kSample || Moves(op.kind)) c.transport = TransportOf(op);
     }
     programs_.push_back(std::move(compiled));
   }

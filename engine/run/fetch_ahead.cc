@@ -8,7 +8,7 @@ FetchAhead::FetchAhead(const Plan& plan, std::span<const CompiledProgram> progra
                        const StepOrder& order)
     : programs_(programs), slots_(plan.slots.size()) {
   for (size_t p = 0; p < programs.size(); ++p) {
-    leads_.push_back(LeadFetchesOf(plan, p, *programs[p].info));
+    leads_.push_back(LeadFetchesOf(plan, *programs[p].program, *programs[p].info));
     for (const LeadFetch& lead : leads_.back()) {
       for (auto& begin : slots_[lead.slot].begin) {
         if (begin == nullptr) begin = order.QueueOf(*programs[p].ops[lead.op].op, 1)->MakeEvent();

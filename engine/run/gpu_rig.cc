@@ -7,6 +7,7 @@
 #include <optional>
 #include <sstream>
 #include <string_view>
+#include <thread>
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
@@ -109,6 +110,21 @@ LinkProfile NominalLink(const std::string& name, LinkKind kind, double bytes_per
   return link;
 }
 
+// The host's processor beside GPUs, with half of the memory. Rates of a desktop with two channels
+// of DDR5, for what is not probed has to be something: a plan's choice between streaming and it
+// hangs on them.
+DeviceSpec CpuBesideGpus(Bytes host_memory) {
+  DeviceSpec spec;
+  spec.name = "CPU";
+  spec.memory = Bytes{host_memory.value / 2};
+  spec.memory_bytes_per_s = 80e9;
+  spec.flops = 30e9 * std::max(1u, std::thread::hardware_concurrency());
+  spec.launch_gap = Nanos{2000};
+  spec.on_host = true;
+  spec.source = "nominal, not probed";
+  return spec;
+}
+
 // By what the driver grants for every ordered pair, and what NVML says joins them. Where it says
 // nothing the link is taken for PCIe's, and the source tells.
 LinkProfile LinkOf(std::span<const int> gpus, const GpuInventory& found) {
@@ -145,24 +161,26 @@ DeviceList ParseDeviceList(const std::string& text) {
       BadList(text, fmt::format("1 to {} devices", kMaxDevices));
     return DeviceList{*count, {}};
   }
-  const std::string want = "a count, or a list such as cpu:0,cpu:1 or cuda:0,cuda:1";
+  const std::string want = "a count, or a list such as cpu:0,cpu:1, cuda:0,cuda:1 or cuda:0,cpu";
   DeviceList list;
-  bool cpu = false;
+  uint32_t cpus = 0;
   std::istringstream in(text);
   for (std::string name; std::getline(in, name, ',');) {
     ++list.count;
     if (name == "cpu" || (name.starts_with("cpu:") && ParseNumber(name.substr(4)))) {
-      cpu = true;
+      ++cpus;
       continue;
     }
     const std::optional<uint32_t> index =
         name.starts_with("cuda:") ? ParseNumber(name.substr(5)) : std::nullopt;
     if (!index || *index > 255) BadList(text, want);
+    if (cpus > 0) BadList(text, "the CPU after all CUDA devices, such as cuda:0,cpu");
     list.gpus.push_back(static_cast<int>(*index));
   }
   if (list.count < 1 || list.count > kMaxDevices) BadList(text, want);
-  if (cpu && !list.gpus.empty()) {
-    BadList(text, "devices of one kind: CPU and CUDA devices do not share a plan");
+  if (cpus > 0 && !list.gpus.empty()) {
+    if (cpus > 1) BadList(text, "the CPU once beside CUDA devices: it is one processor");
+    list.gpus.push_back(Rig::kNotAGpu);
   }
   return list;
 }
@@ -175,7 +193,9 @@ Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
   rig.devices.clear();
   rig.gpus.assign(gpus.begin(), gpus.end());
   rig.name = "this-machine-gpus";
-  for (int index : gpus) {
+  const std::vector<int> cards(gpus.begin(), std::find(gpus.begin(), gpus.end(), Rig::kNotAGpu));
+  Check(!cards.empty(), "gpu rig: a card before the CPU");
+  for (int index : cards) {
     const GpuInfo& gpu = Find(index, found);
     const auto sharers = static_cast<uint64_t>(std::count(gpus.begin(), gpus.end(), index));
     const uint64_t free = memory_of(index).free.value;
@@ -192,7 +212,11 @@ Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
     spec.source = "nominal, from the driver's attributes, not probed";
     rig.devices.push_back(spec);
   }
-  rig.link = LinkOf(gpus, found);
+  if (cards.size() < gpus.size()) {
+    rig.devices.push_back(CpuBesideGpus(rig.host_memory));
+    rig.host_memory = rig.host_memory - rig.devices.back().memory;
+  }
+  rig.link = LinkOf(cards, found);
   rig.host_link = NominalLink("pcie", LinkKind::kHost, 20e9, 10e-6);
   rig.description = fmt::format("{} of this machine{}", rig.devices[0].name,
                                 rig.SharesAGpu() ? ", one GPU standing for several devices" : "");

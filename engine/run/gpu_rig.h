@@ -23,7 +23,7 @@ inline constexpr uint32_t kMaxDevices = 16;
 
 struct DeviceList {
   uint32_t count = 0;
-  std::vector<int> gpus;  // by device; empty: CPU devices
+  std::vector<int> gpus;  // by device, Rig::kNotAGpu for the CPU beside them; empty: CPU devices
 };
 // Throws Error(kInvalidArgument) naming --devices.
 DeviceList ParseDeviceList(const std::string& text);

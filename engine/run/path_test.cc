@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -115,6 +116,8 @@ PathVerdict Try(PathKind path, std::string what, const Check& check) {
 
 std::vector<PathKind> PathsToTest(const Rig& rig) {
   if (rig.gpus.empty()) return {PathKind::kLocal, PathKind::kHostStaged};
+  const bool cpu = std::find(rig.gpus.begin(), rig.gpus.end(), Rig::kNotAGpu) != rig.gpus.end();
+  if (cpu) return {PathKind::kCopy};
   return {PathKind::kP2p, PathKind::kCopy, PathKind::kHostStaged, PathKind::kNccl};
 }
 

@@ -70,9 +70,24 @@ std::vector<BiasPart> BiasesOf(const Model& model, BlockId id, uint32_t begin, u
   return {{&layer.bq, kv0 * group, kv1 * group}, {&layer.bk, kv0, kv1}, {&layer.bv, kv0, kv1}};
 }
 
+namespace {
+
+DeviceId FetcherFromHost(const Plan& plan) {
+  for (const Op* fetch : FetchesOf(plan)) {
+    if (fetch->devices[0].IsHost()) return fetch->devices[1];
+  }
+  return DeviceId{0};
+}
+
+}  // namespace
+
 WeightStore::WeightStore(const Model& model, const Plan& plan, Backend& backend,
                          Bytes host_workspace)
-    : model_(model), graph_(model.blocks()), backend_(backend), host_(backend, host_workspace) {
+    : model_(model),
+      graph_(model.blocks()),
+      backend_(backend),
+      host_(backend, host_workspace),
+      fetcher_(FetcherFromHost(plan)) {
   for (const WeightShard& shard : ShardsOf(plan, graph_)) PackShard(shard);
   PrepareSlots(plan);
   CopyNorms(plan);

@@ -66,7 +66,8 @@ std::vector<BiasPart> BiasesOf(const Model& model, BlockId block, uint32_t begin
 
 class WeightStore {
  public:
-  // All outlive the store. Weights in the host's memory are packed as d0 packs its own.
+  // All outlive the store. Weights in the host's memory are packed as the device that fetches them
+  // packs its own.
   // `host_workspace` is what the plan needs of the host's memory beside weights.
   WeightStore(const Model& model, const Plan& plan, Backend& backend, Bytes host_workspace);
 
@@ -105,7 +106,7 @@ class WeightStore {
 
   Device& DeviceOf(DeviceId id) const;
   Ops& OpsOf(DeviceId id) const {
-    return backend_.ops(id.IsHost() ? 0 : static_cast<size_t>(id.value));
+    return backend_.ops(static_cast<size_t>(id.IsHost() ? fetcher_.value : id.value));
   }
   BlockShard Shape(DeviceId device, BlockId block, uint32_t begin, uint32_t end) const;
   void Fill(const BlockShard& shard, DeviceId device);
@@ -120,6 +121,7 @@ class WeightStore {
   const BlockGraph& graph_;
   Backend& backend_;
   HostWeights host_;
+  const DeviceId fetcher_;  // one of those that fetch from the host
   std::vector<std::unique_ptr<Owned>> shards_;
   std::vector<Buffer> slot_buffers_;
   std::vector<std::unique_ptr<SlotView>> slot_views_;

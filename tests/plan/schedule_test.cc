@@ -71,7 +71,11 @@ void ExpectSound(const BlockGraph& graph, const PlanBuilder& b, const StepShape&
     }
     for (size_t d = 0; d < ops[i].devices.size(); ++d) {
       if (ops[i].devices[d].IsHost()) continue;
-      Nanos& free = queues[{ops[i].devices[d], QueueOn(ops[i], d)}];
+      // Weights may begin to cross before the step does.
+      const bool ahead = ops[i].kind == OpKind::kFetch;
+      const Nanos earliest = ahead ? Nanos{INT64_MIN} : Nanos{0};
+      const std::pair key{ops[i].devices[d], QueueOn(ops[i], d)};
+      Nanos& free = queues.try_emplace(key, earliest).first->second;
       EXPECT_GE(op.start, free) << "op " << i << " before its queue was free";
       free = std::max(free, op.release);
     }
@@ -209,6 +213,63 @@ TEST_F(ScheduleTest, OffloadHidesFetchesBehindLongCompute) {
   }
   EXPECT_EQ(fast.length, all + ids);
   ExpectSound(graph, b, shape, rig, fast);
+}
+
+// Where every program begins with the same fetches, a step's first ones run under the tail of a
+// step like it: compute hides them all, and without compute the link never rests.
+TEST_F(ScheduleTest, FetchesBeginBeforeTheirStepWhereAllProgramsBeginAlike) {
+  PlanBuilder b = Offload(graph);
+  Rig rig = SmallRig(1);
+  StepShape shape = DecodeShape(b.program, 1, 10);
+  const Timeline alone = Lay(b, shape, rig, Times(b, 1000000));
+  b.plan.programs = {b.program, b.program};
+  const Timeline steady = Lay(b, shape, rig, Times(b, 1000000));
+  EXPECT_EQ(steady.devices[0].exposed_comm, Nanos{0});
+  EXPECT_EQ(steady.length, alone.length - alone.devices[0].exposed_comm);
+  EXPECT_LT(steady.ops[0].start, Nanos{0});
+  EXPECT_EQ(steady.ops[0].end - steady.ops[0].start, alone.ops[0].end);
+  ExpectSound(graph, b, shape, rig, steady);
+
+  rig.devices[0].launch_gap = Nanos{0};
+  Nanos all;
+  for (const Block& block : graph.blocks) {
+    all += rig.HopTime(kHost, kD0, block.UnitBytes(block.AllUnits()));
+  }
+  const Timeline streaming = Lay(b, shape, rig, Times(b, 0));
+  EXPECT_EQ(streaming.length, all) << "from step to step the link is busy";
+  ExpectSound(graph, b, shape, rig, streaming);
+
+  // A decode step that begins with another block: nobody knows what comes next.
+  Program other = b.program;
+  other.ops[0].block = BlockId{1};
+  b.plan.programs = {b.program, other};
+  EXPECT_EQ(Lay(b, shape, rig, Times(b, 0)).ops[0].start, Nanos{0});
+}
+
+// What goes to the host's processor goes over the card's link to the host, after what is there.
+TEST_F(ScheduleTest, TheHostsProcessorSharesTheCardsLink) {
+  PlanBuilder b(graph, 2);
+  b.plan.slots = {Slot{kD0, Bytes{1u << 20}}};
+  Rig rig = SmallRig(2);
+  rig.devices[1].on_host = true;
+  const ValueId x = b.Transfer(b.Run(0, b.All(0), 1, 0, std::nullopt), 0);
+  b.Fetch(1, b.All(1), kHost, 0, 0);
+  b.Norm(1, 0, 0, x);
+  const StepShape shape = PrefillShape(b.program, 4);
+  const Timeline t = Lay(b, shape, rig, Times(b, 1000));
+  const Bytes sent{4 * graph.config.hidden * 4};
+  const Nanos hop = rig.HopTime(kHost, kD0, sent);
+  const Nanos fetch = rig.HopTime(kHost, kD0, graph.blocks[1].UnitBytes(b.All(1)));
+  EXPECT_EQ(t.ops[2].end, fetch) << "the fetch waits for nothing";
+  EXPECT_EQ(t.ops[1].end, fetch + hop) << "one direction of one link";
+  const std::vector<Hop> hops =
+      HopsOf(graph, b.program.ops[1], b.info, shape.microbatches[0], WireType::kF32, rig);
+  ASSERT_EQ(hops.size(), 1u);
+  EXPECT_EQ(hops[0].path, rig.HostPath());
+  EXPECT_EQ(rig.HopTime(kHost, kD1, sent).value,
+            static_cast<int64_t>(
+                2e9 * static_cast<double>(sent.value) / rig.devices[1].memory_bytes_per_s + 0.5))
+      << "one memory";
 }
 
 TEST_F(ScheduleTest, AFetchWaitsForTheReadersOfItsSlot) {

@@ -50,6 +50,8 @@ inline GoldenCase ReadGoldenCase(const std::filesystem::path& path) {
       c.shape.kv_heads = static_cast<uint32_t>(std::stoul(value));
     } else if (key == "devices") {
       c.shape.devices = static_cast<uint32_t>(std::stoul(value));
+    } else if (key == "cpu") {  // the last device is the host's processor
+      c.shape.cpu = value == "1";
     } else if (key == "tensor_split") {
       std::istringstream shares(value);
       for (std::string share; std::getline(shares, share, ',');) {

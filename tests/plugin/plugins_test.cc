@@ -199,6 +199,45 @@ TEST(PluginsTest, OffloadMovesTheWeightsThatStayInTheHost) {
   EXPECT_EQ(TrafficOfStep(run, test, ProgramKind::kDecode, 48), want);
 }
 
+bool Fetches(const Plan& plan, ProgramKind kind) {
+  const std::vector<Op>& ops = plan.program(kind, 0).ops;
+  return std::any_of(ops.begin(), ops.end(),
+                     [](const Op& op) { return op.kind == OpKind::kFetch; });
+}
+
+// Three layers of 98 KB stay outside. Streaming costs their bytes over the link whatever the step;
+// the processor costs them over its memory, or their products at its FLOP rate.
+TEST(PluginsTest, OffloadChoosesBetweenStreamingAndTheProcessorByPrice) {
+  struct Choice {
+    int64_t ns_per_mib;  // of the host's link
+    double flops;        // of the processor
+    bool prefill_fetches, decode_fetches;
+  };
+  const Choice choices[] = {{1000, 1e12, true, true},     // 1 TB/s: whatever it can do
+                            {100000, 1e11, true, false},  // 10 GB/s: decode there, prefill here
+                            {100000000, 1e11, false, false}};
+  for (const Choice& choice : choices) {
+    TestProblem test({.layers = 4, .cpu = true});
+    test.rig.host_link.send.points = {{Bytes{0}, Nanos{0}},
+                                      {Bytes{1u << 20}, Nanos{choice.ns_per_mib}}};
+    DeviceSpec& cpu = test.rig.devices.back();
+    cpu.launch_gap = Nanos{0};
+    cpu.flops = choice.flops;
+    const std::vector<Knob> one{{"resident_layers", "1"}};
+    const Plan plan = MakePlan("offload", test, one).plan;
+    EXPECT_EQ(Fetches(plan, ProgramKind::kPrefill), choice.prefill_fetches) << choice.ns_per_mib;
+    EXPECT_EQ(Fetches(plan, ProgramKind::kDecode), choice.decode_fetches) << choice.ns_per_mib;
+    // Whoever knows better says so.
+    for (const char* beyond : {"stream", "cpu", "prefill_streams"}) {
+      const PlannedRun asked =
+          MakePlan("offload", test, {{"resident_layers", "1"}, {"beyond", beyond}});
+      EXPECT_EQ(Fetches(asked.plan, ProgramKind::kDecode), std::string(beyond) == "stream");
+      EXPECT_EQ(Fetches(asked.plan, ProgramKind::kPrefill), std::string(beyond) != "cpu");
+      EXPECT_THAT(asked.verified.warnings, testing::IsEmpty()) << beyond;
+    }
+  }
+}
+
 TEST(PluginsTest, OffloadKeepsAsManyLayersAsFit) {
   const TestProblem roomy({.layers = 8, .devices = 1});
   const uint64_t all = MakePlan("single", roomy).verified.memory.rows[0].total().value;

@@ -41,6 +41,11 @@ Rig MakeRig(const ProblemShape& shape) {
     device.launch_gap = Nanos{3000};
     rig.devices.push_back(device);
   }
+  if (shape.cpu) {
+    DeviceSpec& cpu = rig.devices.back();
+    cpu = DeviceSpec{.name = "cpu", .memory_bytes_per_s = 8e10, .flops = 1e12, .on_host = true};
+    cpu.launch_gap = Nanos{1000};
+  }
   rig.link = Link("bridge", LinkKind::kNvlink, 5000, 20000);
   rig.host_link = Link("pcie", LinkKind::kPcieP2p, 9000, 80000);
   return rig;

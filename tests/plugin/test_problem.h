@@ -14,7 +14,8 @@ struct ProblemShape {
   uint32_t kv_heads = 3;
   uint32_t devices = 2;
   bool tied = false;
-  Bytes memory;  // of each device; 0: unlimited
+  Bytes memory;      // of each device; 0: unlimited
+  bool cpu = false;  // the last device is the host's processor
   std::vector<double> tensor_split;
 };
 

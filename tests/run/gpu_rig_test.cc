@@ -71,6 +71,8 @@ TEST(DeviceListTest, ReadsCountsAndNames) {
   EXPECT_THAT(ParseDeviceList("cuda:0,cuda:1").gpus, ElementsAre(0, 1));
   EXPECT_THAT(ParseDeviceList("cuda:0,cuda:0").gpus, ElementsAre(0, 0));
   EXPECT_EQ(ParseDeviceList("cuda:0,cuda:0").count, 2u);
+  EXPECT_THAT(ParseDeviceList("cuda:1,cpu").gpus, ElementsAre(1, Rig::kNotAGpu));
+  EXPECT_EQ(ParseDeviceList("cuda:1,cpu").count, 2u);
 }
 
 TEST(DeviceListTest, RefusesWhatIsNoList) {
@@ -78,8 +80,10 @@ TEST(DeviceListTest, RefusesWhatIsNoList) {
                            "cuda:0,,cuda:1", "cpu:x", "cuda:999", "cuda:0;cuda:1"}) {
     EXPECT_THROW(ParseDeviceList(text), Error) << text;
   }
-  ExpectRefusal(ErrorCode::kInvalidArgument, "of one kind",
+  ExpectRefusal(ErrorCode::kInvalidArgument, "the CPU after all CUDA devices",
                 [] { ParseDeviceList("cpu:0,cuda:0"); });
+  ExpectRefusal(ErrorCode::kInvalidArgument, "the CPU once",
+                [] { ParseDeviceList("cuda:0,cpu:0,cpu:1"); });
 }
 
 TEST(GpuRigTest, RefusesWithWhatToDo) {
@@ -101,6 +105,20 @@ TEST(GpuRigTest, RefusesWithWhatToDo) {
   old_gpu.gpus[1] = Gpu(1, 7, 5);
   ExpectRefusal(ErrorCode::kUnsupported, "compute capability 7.5 (want 8.0",
                 [&] { GpuRig(both, old_gpu, TwentyFree); });
+}
+
+TEST(GpuRigTest, TheCpuBesideGpusHasHalfOfTheHostsMemoryAndItsLink) {
+  const std::vector<int> mixed{0, Rig::kNotAGpu};
+  const Rig rig = GpuRig(mixed, Two(true, true), TwentyFree);
+  ASSERT_EQ(rig.size(), 2u);
+  EXPECT_FALSE(rig.devices[0].on_host);
+  EXPECT_TRUE(rig.devices[1].on_host);
+  EXPECT_EQ(rig.devices[1].memory + rig.host_memory, ThisMachineRig(1).host_memory);
+  EXPECT_THAT(rig.gpus, ElementsAre(0, Rig::kNotAGpu));
+  EXPECT_FALSE(rig.SharesAGpu());
+  EXPECT_EQ(rig.HopTime(DeviceId{0}, DeviceId{1}, Bytes{1000}),
+            rig.HopTime(DeviceId{0}, kHost, Bytes{1000}));
+  EXPECT_EQ(rig.HopPath(DeviceId{1}, DeviceId{0}, PathKind::kNccl), PathKind::kCopy);
 }
 
 TEST(GpuRigTest, AnOlderDriverOfTheSameMajorVersionWillDo) {

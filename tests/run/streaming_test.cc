@@ -212,7 +212,7 @@ TEST(LeadFetchesTest, AreThoseThatWhateverStepComesNextBeginsWith) {
   Plan plan = testing::OffloadPlan(graph);
   const auto leads = [&](size_t program) {
     const VerifyResult verified = VerifyOrFail(plan, graph, testing::TestRig(1), PlanLimits{});
-    return LeadFetchesOf(plan, program, verified.programs[program]);
+    return LeadFetchesOf(plan, plan.programs[program], verified.programs[program]);
   };
   for (size_t program : {size_t{0}, size_t{1}}) {
     const std::vector<LeadFetch> both = leads(program);

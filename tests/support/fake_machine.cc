@@ -88,6 +88,7 @@ struct EventState {
   uint64_t passed = 0;
   bool in_recording = false;  // the last mark asked for was
   Nanos when;
+  bool on_host = false;
 };
 
 // What a queue is asked for: work, a mark or a wait.
@@ -125,16 +126,20 @@ class FakeRecording final : public Recording {
 
 class FakeEvent final : public DeviceEvent {
  public:
-  explicit FakeEvent(FakeMachine& machine) : machine_(machine) {}
+  FakeEvent(FakeMachine& machine, bool on_host) : machine_(machine) { state_->on_host = on_host; }
   Nanos Since(const DeviceEvent& earlier) const override {
     const EventState& other = *static_cast<const FakeEvent&>(earlier).state_;
     Check(state_->passed == state_->marked && other.passed == other.marked,
           "fake event: times are asked for before the mark was passed");
     return state_->when - other.when;
   }
-  void Finish() override {
+  void Finish() const override {
     Check(!state_->in_recording, "fake event: the host waits for a mark of a recording");
     machine_.RunUntil([this] { return state_->passed == state_->marked; });
+  }
+  void WhenPassed(std::function<void()> tell) const override {
+    Finish();
+    tell();
   }
 
   FakeMachine& machine_;
@@ -143,25 +148,33 @@ class FakeEvent final : public DeviceEvent {
 
 class FakeQueue final : public DeviceQueue {
  public:
-  FakeQueue(FakeMachine& machine, GuardedMemory& memory) : machine_(machine), memory_(memory) {
+  FakeQueue(FakeMachine& machine, GuardedMemory& memory, bool on_host)
+      : machine_(machine), memory_(memory), on_host_(on_host) {
     machine_.Add(this);
   }
   ~FakeQueue() override { machine_.Remove(this); }
 
   void* native() const override { return nullptr; }
+  bool on_host() const override { return on_host_; }
   std::unique_ptr<DeviceEvent> MakeEvent() override {
-    return std::make_unique<FakeEvent>(machine_);
+    return std::make_unique<FakeEvent>(machine_, on_host_);
   }
   void Mark(DeviceEvent& event) override {
     Put(FakeItem{.marks = static_cast<FakeEvent&>(event).state_});
   }
   void WaitFor(const DeviceEvent& event) override {
-    Put(FakeItem{.waits = static_cast<const FakeEvent&>(event).state_});
+    const auto& state = static_cast<const FakeEvent&>(event).state_;
+    // As a card's queue does for the host's processor.
+    if (state->on_host && !on_host_ && state->marked > 0) return event.Finish();
+    Put(FakeItem{.waits = state});
   }
   void Copy(const QueueCopy& copy) override {
     std::vector<GuardedMemory*> ends;
     for (GuardedMemory* memory : AllMemory()) {
       if (memory->Contains(copy.to) || memory->Contains(copy.from)) ends.push_back(memory);
+    }
+    for (const GuardedMemory* end : ends) {
+      Check(!on_host_ || end == &memory_, "fake machine: the host's processor reaches no card");
     }
     Ask(std::move(ends), [copy] {
       for (uint64_t row = 0; row < copy.rows; ++row) {
@@ -221,6 +234,7 @@ class FakeQueue final : public DeviceQueue {
 
   FakeMachine& machine_;
   GuardedMemory& memory_;
+  const bool on_host_;
   std::deque<FakeItem> items_;
   Nanos now_;
 };
@@ -275,11 +289,11 @@ namespace {
 
 class FakeDevice final : public Device {
  public:
-  FakeDevice(FakeMachine& machine, DeviceId id, Bytes capacity)
+  FakeDevice(FakeMachine& machine, DeviceId id, Bytes capacity, bool on_host)
       : Device(id, fmt::format("fake:{}", id.value), capacity),
         machine_(machine),
         memory_(kDeviceMemory) {
-    for (auto& queue : queues_) queue = std::make_unique<FakeQueue>(machine, memory_);
+    for (auto& queue : queues_) queue = std::make_unique<FakeQueue>(machine, memory_, on_host);
   }
   DeviceQueue* queue(QueueRole role) override { return queues_[static_cast<size_t>(role)].get(); }
   void Upload(std::byte* to, const std::byte* from, size_t size) override { Now(to, from, size); }
@@ -308,9 +322,11 @@ class FakeBackend final : public Backend {
       : machine_(machine), cpu_(MakeCpuBackend(setup)) {
     pinned_ = std::make_unique<CpuDevice>(kHost, setup.pinned_limit, setup.pool);
     for (uint32_t d = 0; d < setup.n_devices; ++d) {
-      devices_.push_back(
-          machine.MakeDevice(DeviceId{static_cast<int32_t>(d)}, setup.rig->devices[d].memory));
+      devices_.push_back(machine.MakeDevice(DeviceId{static_cast<int32_t>(d)},
+                                            setup.rig->devices[d].memory,
+                                            setup.rig->devices[d].on_host));
       ops_.push_back(MakeFakeOps(cpu_->ops(d), machine, *devices_[d]));
+      recorded_ = recorded_ && !setup.rig->devices[d].on_host;
     }
   }
   std::span<const std::unique_ptr<Device>> devices() const override { return devices_; }
@@ -325,13 +341,15 @@ class FakeBackend final : public Backend {
   std::unique_ptr<Transport> MakeHostTransport(PathKind path) override {
     return MakeQueuedTransport(PathKind::kCopy, path, devices_, host());
   }
-  QueueRecorder* recorder() override { return &machine_.recorder(); }
+  // As on GPUs, whose host's processor is never recorded.
+  QueueRecorder* recorder() override { return recorded_ ? &machine_.recorder() : nullptr; }
   bool lost() override { return machine_.lost(); }
 
  private:
   FakeMachine& machine_;
   std::unique_ptr<Backend> cpu_;
   std::unique_ptr<Device> pinned_;
+  bool recorded_ = true;
   std::vector<std::unique_ptr<Device>> devices_;
   std::vector<std::unique_ptr<Ops>> ops_;
 };
@@ -342,8 +360,8 @@ std::unique_ptr<Backend> FakeMachine::MakeBackend(const BackendSetup& setup) {
   return std::make_unique<FakeBackend>(*this, setup);
 }
 
-std::unique_ptr<Device> FakeMachine::MakeDevice(DeviceId id, Bytes capacity) {
-  return std::make_unique<FakeDevice>(*this, id, capacity);
+std::unique_ptr<Device> FakeMachine::MakeDevice(DeviceId id, Bytes capacity, bool on_host) {
+  return std::make_unique<FakeDevice>(*this, id, capacity, on_host);
 }
 
 void FakeMachine::Add(FakeQueue* queue) {

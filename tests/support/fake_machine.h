@@ -37,7 +37,9 @@ class FakeMachine {
 
   // Devices, kernels and transports over this machine, in place of the CPU's.
   std::unique_ptr<Backend> MakeBackend(const BackendSetup& setup);
-  std::unique_ptr<Device> MakeDevice(DeviceId id, Bytes capacity);
+  // `on_host`: with the manners of the host's processor beside cards
+  // (engine/device/cpu/cpu_queue.h).
+  std::unique_ptr<Device> MakeDevice(DeviceId id, Bytes capacity, bool on_host = false);
 
   // Keeps what queues are asked for; replays it late, in any order that its waits allow.
   QueueRecorder& recorder();

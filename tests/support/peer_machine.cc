@@ -22,7 +22,11 @@ class PeerEvent final : public DeviceEvent {
         std::chrono::duration_cast<std::chrono::nanoseconds>(state->when - other.state->when)
             .count()};
   }
-  void Finish() override { state->Wait(state->asked); }
+  void Finish() const override { state->Wait(state->asked); }
+  void WhenPassed(std::function<void()> tell) const override {
+    Finish();
+    tell();
+  }
 
   const emulated::Event state = std::make_shared<emulated::EventState>();
 };

@@ -91,6 +91,17 @@ class Tokens(unittest.TestCase):
         done = run(GPU, "generate", "-m", model, "--prompt-ids", "1", "-n", 1, *flags, "--pinned-memory", 1 / 1024, status=6)
         self.assertRegex(done.stderr, "page-locked memory.*--pinned-memory to 0.01")
 
+    def test_the_cpu_beside_gpus(self):
+        """Layers on the host's processor, whose threads and the streams wait for each other."""
+        for devices in ["cuda:0,cpu", "cuda:0,cuda:1,cpu"]:
+            self.assertEqual(tokens(GPU, "--plugin", "layer_split", "--devices", devices), self.want, devices)
+            for beyond in ["stream", "cpu", "prefill_streams", "auto"]:
+                got = tokens(GPU, "--plugin", "offload", "--devices", devices, "--knob", "resident_layers=1", "--knob", f"beyond={beyond}")
+                self.assertEqual(got, self.want, f"{beyond} on {devices}")
+        done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1", "-n", 1, "--plugin", "tensor_split", "--devices",
+                   "cuda:0,cpu", status=4)
+        self.assertIn("the host's own processor", done.stderr)
+
     def test_weight_types_on_tensor_cores(self):
         for kind in ["bf16", "q4_0", "q4_1", "q5_1", "q8_0"]:
             model = MODEL.format(kind)

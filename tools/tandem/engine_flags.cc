@@ -56,8 +56,8 @@ void EngineFlags::AddPlan(CLI::App& app) {
   app.add_option("--knob", knobs, "A plugin's knob, key=value; repeatable");
   app.add_option("--plan", plan_file, "Plan file, with --plugin file");
   app.add_option("--devices,--device", devices,
-                 "Number of CPU devices, or a list: cpu:0,cpu:1, cuda:0,cuda:1, or one GPU as two, "
-                 "cuda:0,cuda:0");
+                 "Number of CPU devices, or a list: cpu:0,cpu:1, cuda:0,cuda:1, one GPU as two, "
+                 "cuda:0,cuda:0, or a GPU and the CPU beside it, cuda:0,cpu");
   app.add_option(
          "--gpu-share", gpu_share,
          "A GPU named several times: auto cuts it into parts of equal bandwidth, a number is "

@@ -26,14 +26,30 @@ unsigned long long CaptureOf(cudaStream_t stream) {
   return id;
 }
 
+void CallIn(cudaStream_t stream, std::function<void()> work) {
+  auto own = std::make_unique<std::function<void()>>(std::move(work));
+  const auto call = [](void* data) {
+    const std::unique_ptr<std::function<void()>> todo(static_cast<std::function<void()>*>(data));
+    (*todo)();
+  };
+  CheckCuda(cudaLaunchHostFunc(stream, call, own.get()), "put host work in a stream");
+  own.release();  // the call's; lost with the device, whose streams then run nothing more
+}
+
+// A stream with no work of its own, from which marks are told of; made when first used.
+struct Teller {
+  CudaStream stream;
+};
+
 // Within a capture a mark is an order between nodes (`captured_`), and, of an event that tells
 // time, a node that records `event_` whenever the graph runs.
 class Event final : public DeviceEvent {
  public:
-  Event(int ordinal, bool timed)
+  Event(int ordinal, bool timed, std::shared_ptr<Teller> teller)
       : ordinal_(ordinal),
         timed_(timed),
-        event_(timed ? MakeTimedEvent(ordinal) : MakeOrderEvent(ordinal)) {}
+        event_(timed ? MakeTimedEvent(ordinal) : MakeOrderEvent(ordinal)),
+        teller_(std::move(teller)) {}
 
   Nanos Since(const DeviceEvent& earlier) const override {
     float millis = 0;
@@ -42,9 +58,17 @@ class Event final : public DeviceEvent {
               "time between two events");
     return NanosFromSeconds(double{millis} * 1e-3);
   }
-  void Finish() override {
+  void Finish() const override {
     Check(capture_ == 0, "cuda: the host waits for a mark of a recording; wait for its queue");
     CheckCuda(cudaEventSynchronize(event_.get()), "wait for an event");
+  }
+  // The wait takes the event as it is marked now, whatever is marked later.
+  void WhenPassed(std::function<void()> tell) const override {
+    Check(capture_ == 0, "cuda: a mark of a recording tells nobody");
+    OnDevice current(ordinal_);
+    if (teller_->stream == nullptr) teller_->stream = MakeStream(ordinal_, true);
+    CheckCuda(cudaStreamWaitEvent(teller_->stream.get(), event_.get(), 0), "let a stream wait");
+    CallIn(teller_->stream.get(), std::move(tell));
   }
 
   void MarkIn(cudaStream_t stream) {
@@ -73,11 +97,13 @@ class Event final : public DeviceEvent {
   bool timed_;
   CudaEventHandle event_, captured_;
   unsigned long long capture_ = 0;  // in which it was marked last
+  std::shared_ptr<Teller> teller_;
 };
 
 class Queue final : public DeviceQueue {
  public:
-  Queue(int ordinal, QueueRole role, GpuPart* part) : ordinal_(ordinal) {
+  Queue(int ordinal, QueueRole role, GpuPart* part, std::shared_ptr<Teller> teller)
+      : ordinal_(ordinal), teller_(std::move(teller)) {
     const bool urgent = role != QueueRole::kCompute;
     stream_ = part == nullptr ? MakeStream(ordinal, urgent)
                               : CudaStream(static_cast<cudaStream_t>(part->MakeStream(urgent)),
@@ -86,14 +112,18 @@ class Queue final : public DeviceQueue {
 
   void* native() const override { return stream_.get(); }
   std::unique_ptr<DeviceEvent> MakeEvent() override {
-    return std::make_unique<Event>(ordinal_, true);
+    return std::make_unique<Event>(ordinal_, true, teller_);
   }
   std::unique_ptr<DeviceEvent> MakeOrderEvent() override {
-    return std::make_unique<Event>(ordinal_, false);
+    return std::make_unique<Event>(ordinal_, false, teller_);
   }
   void Mark(DeviceEvent& event) override { static_cast<Event&>(event).MarkIn(stream_.get()); }
+  // For what the host's processor does the asking thread waits: a call that waits within a stream
+  // could hold up another stream's, and with it what it waits for.
   void WaitFor(const DeviceEvent& event) override {
-    static_cast<const Event&>(event).LetWait(stream_.get());
+    const auto* own = dynamic_cast<const Event*>(&event);
+    if (own == nullptr) return event.Finish();
+    own->LetWait(stream_.get());
   }
   void Copy(const QueueCopy& copy) override {
     OnDevice current(ordinal_);
@@ -110,13 +140,7 @@ class Queue final : public DeviceQueue {
   }
   void Call(std::function<void()> work) override {
     OnDevice current(ordinal_);
-    auto own = std::make_unique<std::function<void()>>(std::move(work));
-    const auto call = [](void* data) {
-      const std::unique_ptr<std::function<void()>> todo(static_cast<std::function<void()>*>(data));
-      (*todo)();
-    };
-    CheckCuda(cudaLaunchHostFunc(stream_.get(), call, own.get()), "put host work in a stream");
-    own.release();  // the call's; lost with the device, whose streams then run nothing more
+    CallIn(stream_.get(), std::move(work));
   }
   void Finish() override {
     OnDevice current(ordinal_);
@@ -126,6 +150,7 @@ class Queue final : public DeviceQueue {
  private:
   int ordinal_;
   CudaStream stream_;
+  std::shared_ptr<Teller> teller_;
 };
 
 // The devices that are alive, by GPU.
@@ -165,8 +190,10 @@ class CudaDevice final : public Device {
       : Device(id, fmt::format("cuda:{}", ordinal), capacity),
         ordinal_(ordinal),
         part_(std::move(part)) {
+    const auto teller = std::make_shared<Teller>();
     for (size_t role = 0; role < kQueueRoles; ++role) {
-      queues_[role] = std::make_unique<Queue>(ordinal, static_cast<QueueRole>(role), part_.get());
+      queues_[role] =
+          std::make_unique<Queue>(ordinal, static_cast<QueueRole>(role), part_.get(), teller);
     }
     Registry::Get().Add(ordinal_, this);
   }

@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #define TANDEM_ABI_MAJOR 1u
-#define TANDEM_ABI_MINOR 0u
+#define TANDEM_ABI_MINOR 1u
 
 #if defined(__GNUC__)
 #define TANDEM_EXPORT __attribute__((visibility("default")))
@@ -158,6 +158,11 @@ typedef struct tandem_device {
   double launch_gap_s;        // fixed cost of an op
   double share;               // relative share asked for (--tensor-split); 1 each when none was
   const char* name;
+  // Since 1.1: 1 for the host's own processor beside cards. Its links are the host's, its memory
+  // is beside host_memory_bytes; it is fetched neither to nor from and takes no part in
+  // collectives.
+  uint32_t on_host;
+  uint32_t reserved;
 } tandem_device;
 
 // One direction between two devices, or a device and the host.
@@ -271,6 +276,8 @@ typedef struct tandem_price {
   uint32_t reserved;
   double prefill_seconds;  // a prompt of min(512, max_step_tokens, context) tokens on lane 0
   double decode_seconds;   // one step of one sequence at half the context, on lane 0
+  // Since 1.1: one step of max_sequences sequences, each at half its part of the context, on lane 0
+  double full_decode_seconds;
 } tandem_price;
 
 // ---- The host's callbacks.

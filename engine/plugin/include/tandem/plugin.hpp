@@ -18,6 +18,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -91,6 +92,14 @@ class Draft {
   static uint32_t mlp(uint32_t layer) { return 2 + 2 * layer; }
   const tandem_block& block(uint32_t b) const { return *problem_.blocks[b]; }
   const tandem_device& device(int32_t d) const { return *problem_.devices[d]; }
+  // The host's own processor beside cards; -1 where no device is that.
+  tandem_device_id HostsProcessor() const {
+    for (int32_t d = 0; d < n_devices(); ++d) {
+      const tandem_device& at = device(d);
+      if (at.struct_size > offsetof(tandem_device, on_host) && at.on_host == 1) return d;
+    }
+    return -1;
+  }
 
   Units all(uint32_t b) const { return {0, block(b).units}; }
   // The units of block b that device d gets when they are shared out by the devices' shares: cuts
