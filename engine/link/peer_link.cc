@@ -159,6 +159,9 @@ void PeerLink::Send(WireType wire, const DirectEnd& src, const DirectEnd& dst, u
   args.peer = static_cast<uint32_t>(to);
   args.generations = lane.sent.as<uint32_t>();
   args.bound = BoundOf(from, ledger.op());
+  // The receiver begins when the sender gets there, and does not spin through all that the sender
+  // has to do before.
+  chain_.Follow(src.queue, dst.queue);
   kernels_.Send(from, *src.queue, wire, way, ChannelsFor(way, n), args);
   args.in = nullptr;
   args.out = dst.out;

@@ -24,6 +24,7 @@
 #include "engine/device/device.h"
 #include "engine/link/direct_collectives.h"
 #include "engine/link/peer_kernels.h"
+#include "engine/link/queued_transport.h"
 #include "engine/link/transport.h"
 #include "engine/rig/rig.h"
 
@@ -41,7 +42,7 @@ struct PeerLinkOptions {
   uint64_t most_words = 16384;
   uint64_t most = UINT64_MAX;
   // How long a kernel waits for another device.
-  Nanos bound{int64_t{10'000'000'000}};
+  Nanos bound{int64_t{20'000'000'000}};
   // Where given, messages take no less than they would on its link: for one GPU that stands for
   // several. Outlives the link.
   const Rig* shape = nullptr;
@@ -101,6 +102,7 @@ class PeerLink final : public DirectCollectives {
   const std::span<const std::unique_ptr<Device>> devices_;
   Device& host_;
   PeerKernels& kernels_;
+  QueueChain chain_;
   std::vector<Rank> ranks_;
   std::vector<Pair> pairs_;  // by writer and reader
   Buffer failures_;          // (devices) of 8 bytes, in the host's memory

@@ -74,4 +74,6 @@ void LaunchLitmus(uint32_t blocks, uint32_t threads, void* stream, const LitmusA
   cuda::LaunchPeer("litmus", Litmus, blocks, threads, stream, args);
 }
 
+const void* LitmusKernel() { return reinterpret_cast<const void*>(&Litmus); }
+
 }  // namespace tandem::peer

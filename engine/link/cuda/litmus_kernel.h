@@ -9,5 +9,7 @@
 namespace tandem::peer {
 
 void LaunchLitmus(uint32_t blocks, uint32_t threads, void* stream, const LitmusArgs& args);
+// To be loaded before it is launched, see VisitKernels.
+const void* LitmusKernel();
 
 }  // namespace tandem::peer

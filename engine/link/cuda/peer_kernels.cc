@@ -11,15 +11,19 @@
 namespace tandem {
 namespace {
 
+// On the current device.
+void Load(const void* kernel) {
+  cudaFuncAttributes attributes{};
+  CheckCuda(cudaFuncGetAttributes(&attributes, kernel), "link: load a kernel");
+}
+
 class CudaPeerKernels final : public PeerKernels {
  public:
   explicit CudaPeerKernels(std::span<const int> gpus) : gpus_(gpus.begin(), gpus.end()) {
     for (int gpu : gpus_) {
       OnDevice current(gpu);
-      peer::VisitKernels([](const void* kernel) {
-        cudaFuncAttributes attributes{};
-        CheckCuda(cudaFuncGetAttributes(&attributes, kernel), "link: load a kernel");
-      });
+      peer::VisitKernels(Load);
+      Load(peer::LitmusKernel());
     }
   }
 

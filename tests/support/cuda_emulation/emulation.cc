@@ -1,5 +1,6 @@
 #include "tests/support/cuda_emulation/emulation.h"
 
+#include <chrono>
 #include <cstring>
 #include <memory>
 #include <thread>
@@ -100,7 +101,17 @@ void Start(Block& block, unsigned threads) {
   std::memset(block.shared.data(), kPoison, block.shared.size());
 }
 
+// A thread that only looks should not keep the one that it waits for from a busy processor.
+void LetOthersRun(unsigned rounds_waited) {
+  if (rounds_waited < 8) {
+    std::this_thread::yield();
+  } else {
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+}
+
 void RunBlock(Block& block, bool backwards) {
+  unsigned rounds_waited = 0;
   while (block.done < block.threads) {
     bool moved = false;
     for (unsigned i = 0; i < block.threads; ++i) {
@@ -111,7 +122,8 @@ void RunBlock(Block& block, bool backwards) {
       threadIdx = ThreadIndex(thread);
       block.fibers[thread]->Enter();
     }
-    if (std::exchange(block.yields, false)) std::this_thread::yield();
+    rounds_waited = std::exchange(block.yields, false) ? rounds_waited + 1 : 0;
+    if (rounds_waited > 0) LetOthersRun(rounds_waited);
     Check(moved,
           "cuda emulation: threads wait for others that never come (a barrier or a warp "
           "operation that not all threads reach)");
