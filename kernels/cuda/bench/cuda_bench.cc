@@ -279,8 +279,9 @@ const bool kRegistered = [] {
         ->Iterations(1)
         ->Unit(benchmark::kMicrosecond);
   }
-  for (const auto& [name, body] :
-       {std::pair{"AddNorm", AddNorm}, std::pair{"PrepareSwiGlu", PrepareSwiGlu}}) {
+  using Body = void (*)(benchmark::State&);
+  for (const auto& [name, body] : {std::pair<const char*, Body>{"AddNorm", AddNorm},
+                                   std::pair<const char*, Body>{"PrepareSwiGlu", PrepareSwiGlu}}) {
     benchmark::RegisterBenchmark(name, body)
         ->Arg(1)
         ->Arg(8192)
