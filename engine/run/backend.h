@@ -23,6 +23,7 @@
 #include "engine/link/transport.h"
 #include "engine/link/wire_ops.h"
 #include "engine/rig/rig.h"
+#include "kernels/device_probe.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -58,6 +59,8 @@ class Backend {
   virtual std::vector<MemoryCheck> CheckMemory() { return {}; }
   // Of all devices' queues; null where steps cannot be recorded.
   virtual QueueRecorder* recorder() { return nullptr; }
+  // What measures a device's roofs; null where the back end has nothing to measure with.
+  virtual std::unique_ptr<DeviceProbe> MakeProbe(size_t) { return nullptr; }
   // Whether a device has failed for good: nothing will run on it again in this process.
   virtual bool lost() { return false; }
 };

@@ -4,6 +4,7 @@
 
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/run/backend.h"
+#include "engine/run/host_device_probe.h"
 
 namespace tandem {
 namespace {
@@ -32,6 +33,9 @@ class CpuBackend final : public Backend {
   }
   std::unique_ptr<Transport> MakeHostTransport(PathKind path) override {
     return tandem::MakeTransport(PathKind::kLocal, path, nullptr);
+  }
+  std::unique_ptr<DeviceProbe> MakeProbe(size_t) override {
+    return MakeHostDeviceProbe(*pool_, static_cast<uint32_t>(devices_.size()));
   }
 
  private:

@@ -24,6 +24,7 @@
 #include "engine/run/host_weights.h"
 #include "engine/run/on_gpu.h"
 #include "kernels/cuda/cuda_ops.h"
+#include "kernels/cuda/probe.h"
 
 namespace tandem {
 namespace {
@@ -149,6 +150,11 @@ class CudaBackend final : public Backend {
     return checks;
   }
   QueueRecorder* recorder() override { return recorder_.get(); }
+  std::unique_ptr<DeviceProbe> MakeProbe(size_t device) override {
+    return cuda::MakeCudaProbe({.device = gpus_[device],
+                                .stream = devices_[device]->queue(QueueRole::kCompute)->native(),
+                                .memory = devices_[device].get()});
+  }
 
   bool lost() override {
     return std::any_of(gpus_.begin(), gpus_.end(), [](int gpu) { return IsGpuLost(gpu); });

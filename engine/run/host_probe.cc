@@ -18,6 +18,7 @@ constexpr size_t kKeep = 9;         // measurements a median is taken over
 constexpr size_t kFirstRounds = 5;  // measurements of everything before the first step
 constexpr size_t kGrain = 4096;     // shares of threads are multiples of it
 constexpr int kSpins = 10000;       // some twenty microseconds
+constexpr double kSliceOps = 4e6;   // of a thread: some twenty microseconds
 
 // The latest measurements of one thing.
 class Median {
@@ -123,6 +124,11 @@ struct HostProbe::State {
   }
 
   void MeasureRead(Point& point) {
+    if (const double rate = ReadRate(point); rate > 0) point.rate.Add(rate);
+  }
+
+  // Bytes a second of one measurement; zero where the clock saw none of it.
+  double ReadRate(Point& point) {
     const auto* data = reinterpret_cast<const std::byte*>(memory.data());
     const auto threads = static_cast<size_t>(pool.threads());
     // Whole passes over a set that fits a cache, after one that brings it in; one slice of the
@@ -139,21 +145,25 @@ struct HostProbe::State {
     };
     const double seconds = Slowest([&](size_t thread) { return cached ? read(thread, 1) : 0; },
                                    [&](size_t thread) { return read(thread, passes); });
-    if (seconds > 0) point.rate.Add(static_cast<double>(share * threads * passes) / seconds);
     if (!cached) {
       point.offset += span;
       if (point.offset + span > point.bytes) point.offset = 0;
     }
+    return seconds > 0 ? static_cast<double>(share * threads * passes) / seconds : 0;
   }
 
   void MeasureArithmetic() {
-    constexpr double kOps = 4e6;  // a thread: some twenty microseconds
-    const auto iterations = static_cast<uint64_t>(kOps / loops.ops_per_iteration) + 1;
+    if (const double rate = ArithmeticRate(loops, kSliceOps); rate > 0) arithmetic.Add(rate);
+  }
+
+  // Operations a second over `ops` of each thread; zero where the clock saw none of them.
+  double ArithmeticRate(const ProbeLoops& with, double ops) {
+    const auto iterations = static_cast<uint64_t>(ops / with.ops_per_iteration) + 1;
     const double seconds = Slowest([](size_t) { return uint64_t{0}; },
-                                   [&](size_t) { return loops.arithmetic(iterations); });
-    if (seconds <= 0) return;
-    arithmetic.Add(static_cast<double>(iterations) * loops.ops_per_iteration * pool.threads() /
-                   seconds);
+                                   [&](size_t) { return with.arithmetic(iterations); });
+    return seconds > 0
+               ? static_cast<double>(iterations) * with.ops_per_iteration * pool.threads() / seconds
+               : 0;
   }
 
   void MeasureNext() {
@@ -178,6 +188,21 @@ struct HostProbe::State {
 HostProbe::HostProbe(ThreadPool& pool, ArithmeticKind arithmetic)
     : state_(std::make_unique<State>(pool, arithmetic)) {}
 HostProbe::~HostProbe() = default;
+
+double HostProbe::SampleMemoryRead() {
+  // Several slices: one takes a fraction of a millisecond.
+  constexpr int kSlices = 8;
+  double seconds = 0;
+  for (int i = 0; i < kSlices; ++i) {
+    const double rate = state_->ReadRate(state_->points.back());
+    seconds += rate > 0 ? 1 / rate : 0;
+  }
+  return seconds > 0 ? kSlices / seconds : 0;
+}
+
+double HostProbe::SampleFlops(ArithmeticKind arithmetic) {
+  return state_->ArithmeticRate(BestProbeLoops(arithmetic), 50 * kSliceOps);
+}
 
 double HostProbe::flops() const { return state_->arithmetic.value(); }
 

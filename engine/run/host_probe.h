@@ -27,6 +27,10 @@ class HostProbe {
   // Operations a second, a multiply-add counting as two.
   double flops() const;
 
+  // One measurement, apart from the medians: reading memory beyond the caches, and multiplying.
+  double SampleMemoryRead();
+  double SampleFlops(ArithmeticKind arithmetic);
+
   // Told that `step` of useful time has passed: measures again, a slice at a time, so that probing
   // stays below kShare of it.
   void Interleave(Nanos step);

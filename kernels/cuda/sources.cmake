@@ -11,6 +11,7 @@ set(cuda_kernel_sources
   prefill_bf16.cu
   prefill_int8.cu
   prepare.cu
+  probe_kernels.cu
   rope.cu
   rows.cu
   step_recorder.cc

@@ -5,6 +5,9 @@
 
 #include <chrono>
 
+#include "engine/base/error.h"
+#include "engine/run/host_device_probe.h"
+
 namespace tandem {
 namespace {
 
@@ -43,6 +46,27 @@ TEST(HostProbeTest, KeepsToItsShare) {
   EXPECT_GT(spent, 0);
   // One slice may overshoot, and on a busy machine a slice takes longer than it should.
   EXPECT_LT(spent, 3 * HostProbe::kShare + 0.05);
+}
+
+TEST(HostDeviceProbeTest, MeasuresWhatACpuHasAndSaysWhatItLacks) {
+  ThreadPool pool({.threads = 1});
+  const auto probe = MakeHostDeviceProbe(pool, 1);
+  for (DeviceMeasure what :
+       {DeviceMeasure::kMemoryRead, DeviceMeasure::kMemoryCopy, DeviceMeasure::kProductBf16,
+        DeviceMeasure::kProductInt8, DeviceMeasure::kProductF32}) {
+    probe->Ask(what);
+    EXPECT_GT(probe->Take(), 1e7);
+  }
+  probe->Ask(DeviceMeasure::kLaunchEager);
+  EXPECT_GT(probe->Take(), 0);
+  for (DeviceMeasure what : {DeviceMeasure::kProductF16, DeviceMeasure::kLaunchGraph}) {
+    try {
+      probe->Ask(what);
+      ADD_FAILURE() << "not refused";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+    }
+  }
 }
 
 }  // namespace

@@ -15,6 +15,7 @@ void AddServeCommand(CLI::App& root, Action& action);
 void AddRunCommand(CLI::App& root, Action& action);
 void AddReportCommand(CLI::App& root, Action& action);
 void AddRigCommand(CLI::App& root, Action& action);
+void AddRigProbeCommand(CLI::App& rig, Action& action);  // below rig
 void AddPlanCommand(CLI::App& root, Action& action);
 void AddPredictCommand(CLI::App& root, Action& action);
 void AddBenchCommand(CLI::App& root, Action& action);

@@ -1,4 +1,5 @@
-// tandem rig list | show | test | machine-folder: the rigs of the catalogue, and this machine.
+// tandem rig list | show | test | machine-folder: the rigs of the catalogue, and this machine. What
+// probes it is in rig_probe.cc.
 #include "engine/rig/rig.h"
 
 #include <fmt/core.h>
@@ -16,6 +17,7 @@
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
+#include "tools/tandem/rig_json.h"
 
 namespace tandem {
 namespace {
@@ -28,56 +30,6 @@ struct RigFlags {
   std::string path;
   bool json = false;
 };
-
-nlohmann::json CurveJson(const TimeCurve& curve) {
-  nlohmann::json points = nlohmann::json::array();
-  for (const TimePoint& p : curve.points) points.push_back({p.bytes.value, p.time.value});
-  return points;
-}
-
-nlohmann::json LinkJson(const LinkProfile& link) {
-  return {{"name", link.name},
-          {"kind", ToString(link.kind)},
-          {"full_duplex", link.full_duplex},
-          {"send_bytes_ns", CurveJson(link.send)},
-          {"all_reduce_bytes_ns", CurveJson(link.all_reduce)},
-          {"source", link.source}};
-}
-
-nlohmann::json SharesJson(const Rig& rig) {
-  nlohmann::json shares = nlohmann::json::array();
-  for (const GpuShare& share : rig.shares) {
-    shares.push_back({{"sms", share.sms},
-                      {"gpu_sms", share.gpu_sms},
-                      {"alone_bytes_per_s", share.alone_bytes_per_s},
-                      {"beside_bytes_per_s", share.beside_bytes_per_s},
-                      {"balanced", share.balanced},
-                      {"how", share.how}});
-  }
-  return shares;
-}
-
-nlohmann::json RigJson(const Rig& rig) {
-  nlohmann::json devices = nlohmann::json::array();
-  for (const DeviceSpec& d : rig.devices) {
-    devices.push_back({{"name", d.name},
-                       {"memory", d.memory.value},
-                       {"memory_bytes_per_s", d.memory_bytes_per_s},
-                       {"flops", d.flops},
-                       {"memory_efficiency", d.memory_efficiency},
-                       {"compute_efficiency", d.compute_efficiency},
-                       {"launch_gap_ns", d.launch_gap.value},
-                       {"source", d.source}});
-  }
-  return {{"name", rig.name},
-          {"description", rig.description},
-          {"devices", devices},
-          {"link", LinkJson(rig.link)},
-          {"host_link", LinkJson(rig.host_link)},
-          {"host_memory", rig.host_memory.value},
-          {"gpu_shares", SharesJson(rig)},
-          {"fingerprint", rig.Fingerprint()}};
-}
 
 std::string LinkLine(const LinkProfile& link) {
   auto time = [&](uint64_t bytes) {
@@ -100,33 +52,6 @@ void PrintRig(const Rig& rig) {
   PrintLine("link       " + LinkLine(rig.link));
   PrintLine("host link  " + LinkLine(rig.host_link));
   PrintLine("source     " + rig.link.source);
-}
-
-nlohmann::json InventoryJson(const GpuInventory& inventory) {
-  nlohmann::json gpus = nlohmann::json::array();
-  for (const GpuInfo& gpu : inventory.gpus) {
-    gpus.push_back(
-        {{"index", gpu.index},
-         {"name", gpu.name},
-         {"memory", gpu.total_memory.value},
-         {"sm_count", gpu.sm_count},
-         {"compute_capability", fmt::format("{}.{}", gpu.compute_major, gpu.compute_minor)},
-         {"pci_bus_id", gpu.pci_bus_id}});
-  }
-  nlohmann::json paths = nlohmann::json::array();
-  for (const GpuPeerPath& path : inventory.peer_paths) {
-    paths.push_back({{"from", path.from},
-                     {"to", path.to},
-                     {"access", path.access},
-                     {"native_atomics", path.native_atomics},
-                     {"nvlink", path.nvlink ? nlohmann::json(*path.nvlink) : nlohmann::json()},
-                     {"performance_rank", path.performance_rank}});
-  }
-  return {{"built_with_cuda", inventory.built_with_cuda},
-          {"driver", inventory.driver_message},
-          {"libraries", inventory.libraries},
-          {"gpus", gpus},
-          {"peer_paths", paths}};
 }
 
 int ShowThisMachine(const RigFlags& flags) {
@@ -249,7 +174,8 @@ void AddRigCommand(CLI::App& root, Action& action) {
       "  tandem rig list\n"
       "  tandem rig show 2x3090-nvlink\n"
       "  tandem rig show            # this machine\n"
-      "  tandem rig test --devices cuda:0,cuda:1");
+      "  tandem rig test --devices cuda:0,cuda:1\n"
+      "  tandem rig probe           # measures this machine, writes its rig file");
   CLI::App* list = app->add_subcommand("list", "Every rig and link profile");
   list->callback([flags, &action] { action = [flags] { return List(*flags); }; });
   CLI::App* show = app->add_subcommand("show", "One rig, or this machine when no name is given");
@@ -269,6 +195,7 @@ void AddRigCommand(CLI::App& root, Action& action) {
         ->capture_default_str();
   }
   for (CLI::App* sub : {list, show, test}) sub->add_flag("--json", flags->json, "JSON on stdout");
+  AddRigProbeCommand(*app, action);
   CLI::App* folder =
       app->add_subcommand("machine-folder", "This machine's folder name under results/");
   folder->callback([&action] {
