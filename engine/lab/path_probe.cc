@@ -22,10 +22,16 @@ uint32_t RepeatsOf(Bytes bytes, uint32_t most) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(kBytesInARow / bytes.value, 1, most));
 }
 
+// Kernels that gave up waiting for one another moved nothing worth timing.
+void FailIfGivenUp(Transport& transport) {
+  if (const auto failure = transport.TakeFailure()) Fail(ErrorCode::kDevice, failure->what);
+}
+
 // One kind of movement over all sizes.
 struct Movement {
   PathKind path;
   std::string what;
+  Transport* transport;
   std::function<double(Bytes bytes, uint32_t repeats)> seconds;
 };
 
@@ -51,6 +57,7 @@ class PathProbe {
                                       seconds.push_back(
                                           movement.seconds(bytes, RepeatsOf(bytes, most)));
                                     }
+                                    FailIfGivenUp(*movement.transport);
                                     return seconds;
                                   },
                               .series = {},
@@ -97,17 +104,19 @@ class PathProbe {
       return std::find(trusted.begin(), trusted.end(), std::pair(a, b)) != trusted.end();
     };
     for (const auto& [src, dst] : trusted) {
-      Add(path, OneWayName(src, dst), [this, transport, src = src, dst = dst](Bytes b, uint32_t n) {
-        return clock_.OneWay(*transport, src, dst, b, n);
-      });
+      Add(path, OneWayName(src, dst), transport,
+          [this, transport, src = src, dst = dst](Bytes b, uint32_t n) {
+            return clock_.OneWay(*transport, src, dst, b, n);
+          });
     }
     for (const auto& [a, b] : trusted) {
       if (a > b || !is_trusted(b, a)) continue;
-      Add(path, BothWaysName(a, b), [this, transport, a = a, b = b](Bytes bytes, uint32_t n) {
-        return clock_.BothWays(*transport, a, b, bytes, n);
-      });
+      Add(path, BothWaysName(a, b), transport,
+          [this, transport, a = a, b = b](Bytes bytes, uint32_t n) {
+            return clock_.BothWays(*transport, a, b, bytes, n);
+          });
       if (a != 0 || b != 1) continue;
-      Add(path, AllReduceName(a, b), [this, transport](Bytes bytes, uint32_t n) {
+      Add(path, AllReduceName(a, b), transport, [this, transport](Bytes bytes, uint32_t n) {
         return clock_.AllReduce(*transport, 0, 1, bytes, n);
       });
     }
@@ -117,21 +126,22 @@ class PathProbe {
     transports_.push_back(backend_.MakeHostTransport(path));
     Transport* const transport = transports_.back().get();
     for (size_t d = 0; d < backend_.devices().size(); ++d) {
-      Add(path, FromHostName(d), [this, transport, d](Bytes bytes, uint32_t n) {
+      Add(path, FromHostName(d), transport, [this, transport, d](Bytes bytes, uint32_t n) {
         return clock_.FromHost(*transport, d, bytes, n);
       });
-      Add(path, ToHostName(d), [this, transport, d](Bytes bytes, uint32_t n) {
+      Add(path, ToHostName(d), transport, [this, transport, d](Bytes bytes, uint32_t n) {
         return clock_.ToHost(*transport, d, bytes, n);
       });
-      Add(path, fmt::format("host and d{} at once", d),
+      Add(path, fmt::format("host and d{} at once", d), transport,
           [this, transport, d](Bytes bytes, uint32_t n) {
             return clock_.HostBothWays(*transport, d, bytes, n);
           });
     }
   }
 
-  void Add(PathKind path, std::string what, std::function<double(Bytes, uint32_t)> seconds) {
-    movements_.push_back(Movement{path, std::move(what), std::move(seconds)});
+  void Add(PathKind path, std::string what, Transport* transport,
+           std::function<double(Bytes, uint32_t)> seconds) {
+    movements_.push_back(Movement{path, std::move(what), transport, std::move(seconds)});
   }
 
   Backend& backend_;

@@ -188,6 +188,7 @@ class RigProbe {
     Check(uses, [&] {
       const Bytes booked = clock.AskOneWay(*transport, src, dst, message, repeats);
       clock.Finish();
+      if (const auto failure = transport->TakeFailure()) Fail(ErrorCode::kDevice, failure->what);
       return booked;
     });
   }

@@ -14,6 +14,7 @@
 #include "engine/lab/device_figures.h"
 #include "engine/lab/record.h"
 #include "engine/run/gpu_rig.h"
+#include "engine/run/gpu_share.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/exit_code.h"
@@ -27,6 +28,7 @@ namespace fs = std::filesystem;
 struct ProbeFlags {
   std::string devices;
   std::string out;
+  std::string gpu_share = "auto";
   int threads = 0;
   bool quick = false;
   bool force = false;
@@ -146,8 +148,7 @@ int Probe(const ProbeFlags& flags) {
                               ? (fs::path("results") / MachineFolderName() / "rig.yaml").string()
                               : flags.out;
   CheckOut(out, flags.force);
-  const Rig nominal = list.gpus.empty() ? ThisMachineRig(list.count)
-                                        : GpuRig(list.gpus, options.found, ReadGpuMemory);
+  const Rig nominal = MachineRig(list, ParseGpuShare(flags.gpu_share));
   BackendSetup setup{.rig = &nominal, .n_devices = nominal.size()};
   setup.pool = std::make_shared<ThreadPool>(ThreadPoolOptions{.threads = flags.threads});
   const auto backend = list.gpus.empty() ? MakeCpuBackend(setup) : MakeCudaBackend(setup);
@@ -196,6 +197,9 @@ void AddRigProbeCommand(CLI::App& rig, Action& action) {
                   "What to measure: cuda:0,cuda:1, or CPU devices; default: every GPU, else "
                   "cpu:0,cpu:1");
   app->add_option("--out", flags->out, "The file; default: results/<machine>/rig.yaml");
+  app->add_option("--gpu-share", flags->gpu_share,
+                  "A GPU named several times: auto, multiprocessors of each, or off")
+      ->capture_default_str();
   app->add_option("-t,--threads", flags->threads, "CPU threads; 0: one a core")
       ->capture_default_str()
       ->check(CLI::Range(0, 1024));
