@@ -36,8 +36,8 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
     }
     ahead_->Forget();
     // Where all was asked for, kernels that gave up came before whatever made no sense of the rest;
-    // else they gave up for want of it.
-    TakeFailures(asked);
+    // else they gave up for want of it. A replay is asked for as a whole.
+    TakeFailures(asked || trace_.launch == LaunchMode::kGraph);
     throw;
   }
   ReadOverlap();

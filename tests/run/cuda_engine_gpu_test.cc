@@ -60,5 +60,34 @@ TEST_F(CudaEngineTest, EveryPluginGivesTheTokensOfOneGpu) {
   }
 }
 
+// Recorded steps are the same to the bit, longer sequences and all, and say that they were
+// replayed.
+TEST_F(CudaEngineTest, ReplaysGiveTheTokensOfEagerSteps) {
+  for (const char* plugin : {"single", "layer_split", "tensor_split"}) {
+    const std::vector<int> gpus =
+        std::string(plugin) == "single" ? std::vector<int>{both_[0]} : both_;
+    std::vector<std::vector<float>> logprobs(2);
+    for (GraphUse graphs : {GraphUse::kOff, GraphUse::kOn}) {
+      EngineOptions options = Options(plugin, gpus);
+      options.limits.context = 4 * 320;
+      options.graphs = graphs;
+      std::unique_ptr<Engine> engine = Engine::Create(options);
+      testing::StepLog log;
+      engine->AddObserver(&log);
+      auto recorder = std::make_shared<testing::Recorder>();
+      Request request = MakeRequest(Prompt(250), 16);
+      request.logprobs = 1;
+      engine->Submit(std::move(request), recorder);
+      testing::RunAll(*engine);
+      ASSERT_EQ(recorder->reason, FinishReason::kLength) << plugin << ": " << recorder->error;
+      auto& own = logprobs[graphs == GraphUse::kOn ? 1 : 0];
+      for (const TokenEvent& event : recorder->events) own.push_back(event.logprob);
+      EXPECT_EQ(log.steps.back().launch == LaunchMode::kGraph, graphs == GraphUse::kOn) << plugin;
+      EXPECT_GT(log.steps.back().timeline.length, Nanos{0}) << plugin;
+    }
+    EXPECT_EQ(logprobs[0], logprobs[1]) << plugin;
+  }
+}
+
 }  // namespace
 }  // namespace tandem

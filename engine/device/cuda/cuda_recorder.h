@@ -5,6 +5,11 @@
 // all of them and before all of them. Events of a device that are marked within become two things:
 // an order between nodes, and, where they tell time, a node that records the event at each replay.
 //
+// CUDA promises no two branches of a graph to run at once. Kernels of two devices that wait for one
+// another (link/cuda/p2p_kernels.cu) rely on it all the same, as streams do: sure where each device
+// is a GPU, to be seen where one GPU stands for both. Their bounded wait fails the step if it is
+// not so.
+//
 // State: compiled, and run on emulated GPUs; never run on real ones.
 #pragma once
 
