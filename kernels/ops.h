@@ -89,6 +89,9 @@ struct KvView {
   uint64_t stride = 0;  // bytes from page to page
   uint32_t kv_heads = 0;
   uint32_t head_dim = 0;
+  // Memory of the same device that Attention may work in. With less it does the same, slower.
+  std::byte* room = nullptr;
+  uint64_t room_bytes = 0;
 };
 
 // The rows of one sequence in a step: rows [first_row, first_row + n_rows) at positions

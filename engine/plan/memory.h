@@ -38,7 +38,7 @@ struct MemoryTable {
 //   + 8 * rows * max(hidden, q_dim, ffn)               a product's input rows, prepared (quantised)
 //   + 65536                                            alignment and small things
 // The executor allocates exactly this on every device that runs a block, and the last summand alone
-// on the others.
+// on the others. Attention works in what its q, k, v and output leave of it.
 inline constexpr uint64_t kSmallWorkspace = 65536;
 Bytes WorkspaceBytes(const BlockGraph& graph, uint32_t max_step_tokens);
 

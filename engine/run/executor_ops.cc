@@ -170,7 +170,10 @@ void Executor::AttentionRows(const CompiledOp& op, const RunPiece& piece, const 
     FinishHeads(op, piece, kv, rows, q, k, v);
     const auto q_heads = static_cast<uint32_t>((end - begin) * config.group());
     ops.RopeAndStore(q, k, v, q_heads, rope_, sequences, kv.view);
-    ops.Attention(q, q_heads, config.sliding_window, sequences, kv.view, out);
+    KvView view = kv.view;
+    view.room = inner.rest();
+    view.room_bytes = inner.left();
+    ops.Attention(q, q_heads, config.sliding_window, sequences, view, out);
     if (piece.kv.size() == 1) continue;
     const uint64_t column = (begin - piece.begin) * q_per_kv;
     ops.CopyRows(out, q_cols, attended + column, all_q_cols, q_cols, rows);

@@ -20,16 +20,23 @@ struct Cache {
   Cache(BenchRig& rig, uint32_t layers, uint32_t tokens)
       : pages_each((tokens + kPageTokens - 1) / kPageTokens),
         memory(rig.device->Allocate(MemoryUse::kKv, Bytes{layers * pages_each * kPageBytes},
-                                    "benchmark: kv")) {
+                                    "benchmark: kv")),
+        room(rig.device->Allocate(MemoryUse::kWorkspace, Bytes{1 << 20}, "benchmark: room")) {
     auto* halves = memory.as<uint16_t>();
     for (uint64_t i = 0; i < memory.size() / 2; ++i) halves[i] = 0x3000 + i % 1021;  // 1/8 .. 1/4
     for (uint32_t i = 0; i < pages_each; ++i) pages.push_back(static_cast<int32_t>(i));
   }
   KvView Layer(uint32_t layer) {
-    return {memory.data() + layer * pages_each * kPageBytes, kPageBytes, kKvHeads, kHeadDim};
+    return {memory.data() + layer * pages_each * kPageBytes,
+            kPageBytes,
+            kKvHeads,
+            kHeadDim,
+            room.data(),
+            room.size()};
   }
   uint64_t pages_each;
   Buffer memory;
+  Buffer room;
   std::vector<int32_t> pages;
 };
 

@@ -44,7 +44,7 @@ class Step {
     gate_.resize(rows * kFfn);
     up_.resize(rows * kFfn);
     logits_.resize(rows * kVocab);
-    scratch_.resize(rig_.ops->PreparedBytes(rows, kFfn));
+    scratch_.resize(std::max<uint64_t>(rig_.ops->PreparedBytes(rows, kFfn), 1 << 20));
   }
 
   std::string name() const { return rig_.ops->name(); }
@@ -93,7 +93,8 @@ class Step {
   }
   void Attention(Layer& layer, std::span<const SequenceRows> sequences, uint64_t rows) {
     Ops& ops = *rig_.ops;
-    const KvView kv{layer.pages.data(), kPageBytes, kKvHeads, kHeadDim};
+    const KvView kv{layer.pages.data(), kPageBytes,      kKvHeads,
+                    kHeadDim,           scratch_.data(), scratch_.size()};
     Norm(rows);
     Multiply(n_, rows, kHidden, Qkv(layer));
     ops.RopeAndStore(q_.data(), k_.data(), v_.data(), kHeads, {.rope_dim = kHeadDim}, sequences,

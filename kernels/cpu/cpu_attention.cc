@@ -10,12 +10,12 @@ namespace {
 constexpr uint64_t kLineFloats = 16;  // of a cache line
 // Below this many multiply-adds the caller takes less time alone than with the team.
 constexpr uint64_t kParallelWork = 200'000;
-// Folds of a strip that threads compute before they are joined: 16,384 positions.
+// Folds of a strip that threads compute before they are joined, at most: 16,384 positions.
 constexpr uint32_t kFoldsApart = 64;
 
 uint64_t RoundUp(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
-float* AlignToLine(float* p) {
+float* AlignToLine(void* p) {
   return reinterpret_cast<float*>(RoundUp(reinterpret_cast<uintptr_t>(p), 64));
 }
 
@@ -185,16 +185,24 @@ void AttentionDriver::RunStrip(const Call& call, const Strip& strip, float* scra
   }
 }
 
-// Threads share out the folds, kFoldsApart at most before they are joined.
-void AttentionDriver::RunApart(const Call& call, const Strip& strip, float* scratch,
+uint32_t AttentionDriver::FoldsApart(const Call& call, const Strip& strip) const {
+  const KvView& kv = *call.kv;
+  const uint64_t lost =
+      reinterpret_cast<uintptr_t>(AlignToLine(kv.room)) - reinterpret_cast<uintptr_t>(kv.room);
+  if (kv.room_bytes < lost) return 0;
+  const uint64_t floats = StateFloats(tiles_[strip.first_tile].n, kv.head_dim);
+  const uint64_t states = (kv.room_bytes - lost) / (kv.kv_heads * floats * sizeof(float));
+  if (states == 0) return 0;
+  return static_cast<uint32_t>(std::min<uint64_t>(states - 1, std::min(strip.folds, kFoldsApart)));
+}
+
+void AttentionDriver::RunApart(const Call& call, const Strip& strip, uint32_t most, float* scratch,
                                uint64_t scratch_floats) {
   const uint32_t hd = call.kv->head_dim;
   const uint32_t heads = call.kv->kv_heads;
   const uint32_t n = tiles_[strip.first_tile].n;
   const uint64_t floats = StateFloats(n, hd);
-  const uint32_t most = std::min(strip.folds, kFoldsApart);
-  partials_.resize((uint64_t{most} + 1) * heads * floats + kLineFloats);
-  float* partials = AlignToLine(partials_.data());
+  float* partials = AlignToLine(call.kv->room);
   // Of fold i since the last join; the strip's own comes first.
   const auto state = [&](uint32_t i, uint32_t head) {
     return StateAt(partials + (uint64_t{i} * heads + head) * floats, n);
@@ -241,7 +249,14 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
   }
   // With few strips, threads share out single folds; else whole strips. Same bits either way.
   if (strips_.size() < 2 * threads && threads > 1 && longest_ > 1) {
-    for (const Strip& strip : strips_) RunApart(call, strip, scratch, part);
+    for (const Strip& strip : strips_) {
+      const uint32_t most = FoldsApart(call, strip);
+      if (most > 1) {
+        RunApart(call, strip, most, scratch, part);
+      } else {
+        RunStrip(call, strip, scratch);
+      }
+    }
     return;
   }
   pool_.RunTasks(static_cast<uint32_t>(strips_.size()), [&](uint32_t i, int thread) {

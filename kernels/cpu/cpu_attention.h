@@ -55,8 +55,12 @@ class AttentionDriver {
   Next After(const Strip& strip, uint32_t fold) const;
   // Folds of a strip one after the other, joined as they come.
   void RunStrip(const Call& call, const Strip& strip, float* scratch) const;
+  // How many of the strip's folds the threads may compute before they are joined: what the call's
+  // room has space for, besides their sum.
+  uint32_t FoldsApart(const Call& call, const Strip& strip) const;
   // The same with its folds shared out among the threads, each with scratch_floats of `scratch`.
-  void RunApart(const Call& call, const Strip& strip, float* scratch, uint64_t scratch_floats);
+  void RunApart(const Call& call, const Strip& strip, uint32_t most, float* scratch,
+                uint64_t scratch_floats);
   // One fold of a tile into a state of m, l (n) and o (n, head_dim). Queries that see nothing of it
   // are left out and get l = 0.
   void RunFold(const Call& call, const Tile& tile, uint32_t fold, Next next, const FoldState& state,
@@ -70,10 +74,11 @@ class AttentionDriver {
   const Tier& tier_;
   std::vector<Tile> tiles_;
   std::vector<Strip> strips_;
-  uint64_t work_ = 0;            // multiply-adds of all tiles, at most
-  uint32_t longest_ = 0;         // folds of a strip, at most
-  std::vector<float> scratch_;   // a part for each thread
-  std::vector<float> partials_;  // states of folds computed apart
+  uint64_t work_ = 0;     // multiply-adds of all tiles, at most
+  uint32_t longest_ = 0;  // folds of a strip, at most
+  // A part for each thread. It is the team's, whichever device's attention it computes, and grows
+  // with widths of heads alone; no device's memory table has it.
+  std::vector<float> scratch_;
 };
 
 }  // namespace tandem::cpu

@@ -2,6 +2,8 @@
 // never on the number of rows in the call, the threads, or which part of the matrix was asked for.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "tests/kernels/kernel_test_support.h"
 
 namespace tandem {
@@ -146,7 +148,13 @@ void ExpectThreadsDoNotChangeAttention(const Backend& backend, uint32_t window) 
   for (int threads : gpu ? std::vector<int>{1} : std::vector<int>{1, 2, 5}) {
     const Bench bench = MakeBench(backend, threads);
     std::vector<uint16_t> memory(page * pages.size(), 0x7e00);
-    const KvView kv{reinterpret_cast<std::byte*>(memory.data()), page * 2, kv_heads, hd};
+    std::vector<std::byte> room(1 << 20);
+    const KvView kv{reinterpret_cast<std::byte*>(memory.data()),
+                    page * 2,
+                    kv_heads,
+                    hd,
+                    room.data(),
+                    room.size()};
     const SequenceRows all{0, total, 0, pages.data()};
     std::vector<float> rotated = q, keys = k, out = Poison(q.size());
     bench.ops->RopeAndStore(rotated.data(), keys.data(), v.data(), heads, {.rope_dim = hd},
@@ -170,7 +178,8 @@ TEST_P(InvarianceTest, ThreadsDoNotChangeAttention) {
   ExpectThreadsDoNotChangeAttention(GetParam(), 0);
 }
 
-// More folds than threads compute before they join them, and a last one that is not full.
+// More folds than threads compute before they join them, and a last one that is not full. The room
+// to work in may hold none of their states, a few, or all.
 TEST_P(InvarianceTest, ThreadsDoNotChangeAttentionOverALongPast) {
   if (GetParam().tier == "ref") GTEST_SKIP() << "the oracle runs on one thread";
   const uint32_t total = 130 * kAttentionFold + 77, kv_heads = 2, heads = 4, hd = 16;
@@ -181,16 +190,32 @@ TEST_P(InvarianceTest, ThreadsDoNotChangeAttentionOverALongPast) {
   for (size_t i = 0; i < memory.size(); ++i) {
     memory[i] = static_cast<uint16_t>((i * 2654435761u >> 7 & 0x87ff) | 0x3000);  // up to 1/2
   }
-  const KvView kv{reinterpret_cast<std::byte*>(memory.data()), page * 2, kv_heads, hd};
+  constexpr auto kGuard = std::byte{0x5a};
+  std::vector<std::byte> room(1 << 18);
+  KvView kv{reinterpret_cast<std::byte*>(memory.data()), page * 2, kv_heads, hd};
   const std::vector<float> q = RandomFloats(heads * hd, 14, 2.0f);
   const SequenceRows last{0, 1, total - 1, pages.data()};
   std::vector<float> want;
   for (int threads : {1, 2, 3}) {
     const Bench bench = MakeBench(GetParam(), threads);
-    std::vector<float> out = Poison(q.size());
-    bench.ops->Attention(q.data(), heads, 0, {&last, 1}, kv, out.data());
-    if (want.empty()) want = out;
-    EXPECT_TRUE(Same(out, want, hd)) << threads << " threads";
+    for (uint64_t bytes : {0u, 40u, 1100u, 3000u, 10'000u, 200'000u}) {
+      std::fill(room.begin(), room.end(), kGuard);
+      kv.room = bytes == 0 ? nullptr : room.data() + 4;  // on no cache line's start
+      kv.room_bytes = bytes;
+      std::vector<float> out = Poison(q.size());
+      bench.ops->Attention(q.data(), heads, 0, {&last, 1}, kv, out.data());
+      if (want.empty()) want = out;
+      EXPECT_TRUE(Same(out, want, hd)) << threads << " threads, " << bytes << " bytes";
+      const auto spared = [&](size_t from, size_t to) {
+        return std::all_of(room.begin() + static_cast<ptrdiff_t>(from),
+                           room.begin() + static_cast<ptrdiff_t>(to),
+                           [](std::byte b) { return b == kGuard; });
+      };
+      EXPECT_TRUE(spared(0, 4) && spared(4 + bytes, room.size())) << bytes;
+      // The large one is used, by the back ends of the CPU where there are threads to share it.
+      const bool shared = GetParam().tier.find("cuda") == std::string::npos && threads > 1;
+      EXPECT_TRUE(!shared || bytes < 200'000 || !spared(4, 4 + bytes));
+    }
   }
   std::vector<float> reference = Poison(q.size());
   MakeRefOps(GetParam().activations)

@@ -179,6 +179,8 @@ class StagedOps final : public Ops {
     const Buffer pages = Bring(kv.base, PageBytes(sequences, kv));
     KvView moved = kv;
     moved.base = pages.data();
+    moved.room = nullptr;
+    moved.room_bytes = 0;
     Map(q, nullptr, bytes / sizeof(float), out, [&](const float* from, const float*, float* to) {
       inner_->Attention(from, q_heads, window, sequences, moved, to);
     });

@@ -2,8 +2,12 @@
 // by device and use, stays within it, for every plan, plugin and workload.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "engine/base/error.h"
 #include "engine/run/engine_impl.h"
+#include "kernels/forwarding_ops.h"
 #include "tests/run/engine_fixture.h"
 #include "tests/run/plugin_options.h"
 
@@ -127,6 +131,42 @@ TEST(MemoryTest, NoPluginHoldsMoreThanItsTableSays) {
         for (uint32_t slots : {1u, 5u}) TryPlugin(one, plugin, devices, slots);
       }
     }
+  }
+}
+
+// Spoils the room that attention is given before it works there, and keeps the smallest.
+class SpoilsRooms final : public ForwardingOps {
+ public:
+  SpoilsRooms(std::unique_ptr<Ops> inner, uint64_t* smallest)
+      : ForwardingOps(std::move(inner)), smallest_(smallest) {}
+  void Attention(const float* q, uint32_t q_heads, uint32_t window,
+                 std::span<const SequenceRows> sequences, const KvView& kv, float* out) override {
+    std::memset(kv.room, 0xff, kv.room_bytes);
+    *smallest_ = std::min(*smallest_, kv.room_bytes);
+    Inner().Attention(q, q_heads, window, sequences, kv, out);
+  }
+
+ private:
+  uint64_t* smallest_;
+};
+
+TEST(MemoryTest, AttentionWorksInWhatAStepLeavesOfItsScratch) {
+  const auto model = TinyModel();
+  for (const Plan& plan : {testing::SinglePlan(model->blocks()),
+                           testing::ReplicatedAttentionPlan(model->blocks(), 2, 2)}) {
+    uint64_t smallest = ~uint64_t{0};
+    EngineOptions options = TinyOptions(model, plan);
+    const auto request = MakeRequest(Prompt(70), 5, /*prompt_logits=*/true);
+    const auto want = testing::RunOne(options, request);
+    options.hooks.wrap_ops = [&](std::unique_ptr<Ops> ops) {
+      return std::make_unique<SpoilsRooms>(std::move(ops), &smallest);
+    };
+    const auto got = testing::RunOne(options, request);
+    EXPECT_TRUE(testing::SameBits(got->prompt_logits, want->prompt_logits)) << plan.plugin;
+    EXPECT_EQ(got->ids, want->ids) << plan.plugin;
+    // Gate, up and prepared rows are not there yet.
+    const ModelConfig& config = model->config();
+    EXPECT_GE(smallest, 32 * sizeof(float) * 2 * config.ffn) << plan.plugin;
   }
 }
 
