@@ -22,7 +22,8 @@
 // block's 6-bit scale and minimum, sc0 and sc1 the 8-bit scales of its halves of 16 columns. Blocks
 // are added in order in f32, one chain an output. d * sc and dmin * mn are exact in f32, and so is
 // the bracket of Q6_K (below 2^24); every other product and sum rounds once, except that a tier may
-// fuse a product with the sum it goes into.
+// fuse a product with the sum it goes into, and take d into the bracket of Q6_K: d * sc0 and d *
+// sc1 are exact, their products with sums and the sum of these round.
 #pragma once
 
 #include <cstdint>

@@ -4,13 +4,14 @@
 // four columns of sixteen weight rows. By a tile of 16 tokens x 32 columns, read from the prepared
 // rows in place, it gives 16 tokens x 16 rows of exact sums, which pass through L1 into
 //   acc = fma(d * scale, sum, acc), and with a minimum acc = fma(m, scaled_sum, acc)
+//   Q6_K: acc = fma(scale, fma(d * scale0, sum0, (d * scale1) * sum1), acc)
 // in group order: the operations of avx512_int8.cc, hence its bits. So a few tokens, for which
 // unpacking would cost more than it saves, are left to it.
 //
 // Every group has scales of its own, so nothing is summed in tiles across groups, and half of a
 // tile's depth of 64 stays unused: the f32 part is the limit. Per panel, group and 16 tokens (8,192
 // multiply-adds), in cycles of a core with two 512-bit pipes, two loads and one store a cycle:
-//   tiles 16; pipes 24 (3 operations a token; 32 with a minimum; 48 for Q6_K, whose halves are two
+//   tiles 16; pipes 24 (3 operations a token; 32 with a minimum; 40 for Q6_K, whose halves are two
 //   products); loads 29 (tokens 16, group 8, sums 16, scales 16, at two a cycle; 37 with a
 //   minimum); stores 16.
 // So some 29 to 37 cycles, against 88 to 96 of the vector kernel. The sums of the next group are
@@ -59,7 +60,7 @@ struct alignas(64) Unpacked {
   static constexpr bool kHalves = Format<T>::kSixteens;
   static constexpr uint64_t kRows = kHalves ? 12 : kGroupTileRows;
   int8_t codes[kDepth][kRows * kTileRowBytes];
-  float d[kDepth][kLanes];
+  float d[kDepth][kLanes];                        // but for Q6_K
   float m[kDepth][kLanes];                        // where the type has a minimum
   float halves[kHalves ? kDepth : 1][2][kLanes];  // Q6_K
 };
@@ -90,7 +91,7 @@ void Unpack(const std::byte* block, uint64_t groups, Unpacked<T>& out) {
     const std::byte* at = block + F::kGroupsAt;
     for (uint64_t g = 0; g < F::kGroups; ++g, at += F::kGroupBytes) {
       UnpackGroup<T>(at, out.codes[g0 + g]);
-      _mm512_store_ps(out.d[g0 + g], scales.d[g]);
+      if constexpr (!F::kSixteens) _mm512_store_ps(out.d[g0 + g], scales.d[g]);
       if constexpr (F::k.minimum) _mm512_store_ps(out.m[g0 + g], scales.m[g]);
       if constexpr (F::kSixteens) {
         _mm512_store_ps(out.halves[g0 + g][0], scales.halves[g][0]);
@@ -153,20 +154,22 @@ template <DType T, bool kWhole>
 [[gnu::always_inline]] inline void Fold(const Part<T>& part, uint64_t g, const Sums<T>& sums,
                                         __m512* acc) {
   constexpr bool kHalves = Unpacked<T>::kHalves;
-  const __m512 d = _mm512_load_ps(part.w->d[g]);
+  const __m512 d = kHalves ? _mm512_setzero_ps() : _mm512_load_ps(part.w->d[g]);
   const __m512 m = Format<T>::k.minimum ? _mm512_load_ps(part.w->m[g]) : _mm512_setzero_ps();
   const auto& halves = part.w->halves[kHalves ? g : 0];
   const __m512 h0 = kHalves ? _mm512_load_ps(halves[0]) : _mm512_setzero_ps();
   const __m512 h1 = kHalves ? _mm512_load_ps(halves[1]) : _mm512_setzero_ps();
   const PreparedBlock* token = part.a + g;
   ForTokens<kWhole>(part.tokens, [&](uint64_t t) __attribute__((always_inline)) {
-    __m512 total = _mm512_cvtepi32_ps(_mm512_load_si512(sums.of[0][t]));
+    const __m512 first = _mm512_cvtepi32_ps(_mm512_load_si512(sums.of[0][t]));
+    const __m512 scale = _mm512_set1_ps(token->scale);
     if constexpr (kHalves) {
       const __m512 second = _mm512_cvtepi32_ps(_mm512_load_si512(sums.of[kHalves][t]));
-      total = _mm512_fmadd_ps(h0, total, _mm512_mul_ps(h1, second));
+      const __m512 both = _mm512_fmadd_ps(h0, first, _mm512_mul_ps(h1, second));
+      acc[t] = _mm512_fmadd_ps(scale, both, acc[t]);
+    } else {
+      acc[t] = _mm512_fmadd_ps(_mm512_mul_ps(d, scale), first, acc[t]);
     }
-    const __m512 scale = _mm512_mul_ps(d, _mm512_set1_ps(token->scale));
-    acc[t] = _mm512_fmadd_ps(scale, total, acc[t]);
     if constexpr (Format<T>::k.minimum) {
       acc[t] = _mm512_fmadd_ps(m, _mm512_set1_ps(token->scaled_sum), acc[t]);
     }

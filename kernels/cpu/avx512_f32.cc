@@ -71,13 +71,14 @@ void MultiplyTokens(const std::byte* const* panels, const float* x, uint64_t x_s
 
 // A group as 32 columns of f32.  out (32, kLanes)
 template <DType T>
-[[gnu::always_inline]] inline void WidenGroup(const std::byte* at, __m512 d, __m512 m,
-                                              const __m512* halves, float* out) {
+[[gnu::always_inline]] inline void WidenGroup(const std::byte* at, const Scales<T>& scales,
+                                              uint64_t g, float* out) {
   __m512i w[8];
   UnpackCodes<T>(at, w);
   const __m512i offset = _mm512_set1_epi32(Format<T>::k.offset);
+  const __m512 m = Format<T>::k.minimum ? scales.m[g] : _mm512_setzero_ps();
   for (int i = 0; i < 8; ++i) {
-    const __m512 scale = Format<T>::kSixteens ? _mm512_mul_ps(d, halves[i / 4]) : d;
+    const __m512 scale = Format<T>::kSixteens ? scales.halves[g][i / 4] : scales.d[g];
     for (int byte = 0; byte < 4; ++byte, out += kLanes) {
       const __m512i top = _mm512_slli_epi32(w[i], static_cast<unsigned>(24 - 8 * byte));
       const __m512i q = Format<T>::k.bits == 8
@@ -111,9 +112,7 @@ void Widen(const std::byte* panel, uint64_t first, uint64_t cols, float* out) {
       const std::byte* block = panel + group / F::kGroups * F::kBytes;
       const Scales<T> scales(block);
       for (uint64_t g = group % F::kGroups; g < F::kGroups && group < end; ++g, ++group) {
-        const __m512 m = F::k.minimum ? scales.m[g] : _mm512_setzero_ps();
-        WidenGroup<T>(block + F::kGroupsAt + g * F::kGroupBytes, scales.d[g], m,
-                      scales.halves[F::kSixteens ? g : 0], out);
+        WidenGroup<T>(block + F::kGroupsAt + g * F::kGroupBytes, scales, g, out);
         out += kInt8Block * kLanes;
       }
     }

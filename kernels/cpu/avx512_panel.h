@@ -48,19 +48,19 @@ template <DType T>
   if constexpr (Format<T>::k.bits > 4) RaiseCodes<T, 0>(at, w);
 }
 
-// The scales of a block's groups: of all columns, or (Q6_K) those of their halves apart.
+// The scales of a block's groups: of all columns, or (Q6_K) of their halves apart. Their products
+// with the block's scale are exact.
 template <DType T>
 struct Scales {
   static constexpr uint64_t kGroups = Format<T>::kGroups;
-  __m512 d[kGroups];
+  __m512 d[kGroups];                                     // but for Q6_K
   __m512 m[kGroups];                                     // added; where the type has a minimum
-  __m512 halves[Format<T>::kSixteens ? kGroups : 1][2];  // integers
+  __m512 halves[Format<T>::kSixteens ? kGroups : 1][2];  // Q6_K
 
   [[gnu::always_inline]] explicit Scales(const std::byte* block) {
     const __m512 whole = LoadHalves(block + Format<T>::kFieldsAt);
     if constexpr (Format<T>::kSixteens) {
-      for (uint64_t g = 0; g < kGroups; ++g) d[g] = whole;
-      ReadBytes(block);
+      ReadBytes(block, whole);
     } else if constexpr (Format<T>::k.sub_scales) {
       const __m512 minimum = LoadHalves(block + Format<T>::kFieldsAt + 2 * kLanes);
       ReadSixBits(block, whole, _mm512_xor_ps(minimum, _mm512_set1_ps(-0.0f)));
@@ -73,13 +73,13 @@ struct Scales {
   }
 
  private:
-  [[gnu::always_inline]] void ReadBytes(const std::byte* block) {
+  [[gnu::always_inline]] void ReadBytes(const std::byte* block, __m512 whole) {
     for (int p = 0; p < 4; ++p) {
       const __m512i dwords = LoadBytes(block + 64 * p);
       for (int j = 0; j < 4; ++j) {
         const __m512i scale =
             _mm512_srai_epi32(_mm512_slli_epi32(dwords, static_cast<unsigned>(24 - 8 * j)), 24);
-        halves[2 * p + j / 2][j % 2] = _mm512_cvtepi32_ps(scale);
+        halves[2 * p + j / 2][j % 2] = _mm512_mul_ps(whole, _mm512_cvtepi32_ps(scale));
       }
     }
   }
