@@ -94,6 +94,16 @@ TEST(ChatTemplateTest, ConstructsOutsideTheSubsetAreNamedWhenOnlyRunningShowsThe
               AllOf(StartsWith("unsupported: "), HasSubstr("line 2: strftime_now()")));
   EXPECT_THAT(Outcome("{{ messages[0].items }}"), HasSubstr("'.items' of a dict without a call"));
   EXPECT_THAT(Outcome("{{ '%d' % 1 }}"), HasSubstr("formatting with '%'"));
+  for (const char* field : {"{a}", "{0.real}", "{0[0]}", "{:5}", "{!r}", "{0:{1}}"}) {
+    EXPECT_THAT(Outcome(std::string("{{ '") + field + "'.format(1, 2) }}"),
+                AllOf(StartsWith("unsupported: "), HasSubstr("in a format")))
+        << field;
+  }
+  EXPECT_THAT(Outcome("{{ messages|min(attribute='a.b') }}"),
+              HasSubstr("attribute of an attribute"));
+  EXPECT_THAT(Outcome("{{ messages|unique(attribute='a.b') }}"),
+              HasSubstr("attribute of an attribute"));
+  EXPECT_THAT(Outcome("{{ '1'|from_json }}"), HasSubstr("the filter 'from_json'"));
   EXPECT_THAT(Outcome("{{ '\xC3\xA4'|upper }}"), HasSubstr("text beyond ASCII"));
   EXPECT_THAT(Outcome("{{ 9223372036854775807 + 1 }}"), HasSubstr("beyond 64 bits"));
   EXPECT_THAT(Outcome("{{ range }}"), HasSubstr("printing a function"));
@@ -202,6 +212,15 @@ TEST(ChatTemplateTest, RunawayTemplatesAreStopped) {
       {times("x", 600 * 1024), "a template of"},
       {"{% set s = range(99999)|list %}{% for i in range(99999) %}{% set t = s|sort %}{% endfor %}",
        ""},
+      {"{{ range(99999)|unique|length }}", "steps"},
+      {"{% set s = [['x' * 999999] * 9]|map(attribute=0)|list %}"
+       "{{ (s + [s[0] ~ 'y'] * 9999)|unique|length + ['a']|min }}",
+       ""},
+      {"{% set r = range(99999) %}{% for i in r %}{% set t = r|min + r|max %}{% endfor %}",
+       "steps"},
+      {"{{ ('{0}' * 99999).format('x' * 9999) }}", "MiB"},
+      {"{{ ('{{' * 9999999).format(1) }}", "steps"},
+      {"{{ ('{' ~ 'x' * 9999999 ~ '}').format(1) }}", "in a format"},
       {"{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}", "too deeply"},
       {"{% macro f(x) %}{{ g(x) }}{% endmacro %}{% macro g(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
        "too deeply"},

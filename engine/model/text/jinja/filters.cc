@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <list>
 
 #include "engine/model/text/jinja/callable.h"
 #include "engine/model/text/jinja/format.h"
 #include "engine/model/text/jinja/operators.h"
+#include "engine/model/text/jinja/ordering_filters.h"
 #include "engine/model/text/jinja/strings.h"
 #include "engine/model/text/utf8.h"
 
@@ -217,61 +217,10 @@ Value ItemsFilter(Runtime& runtime, const Value& self, const BoundArguments&) {
   return runtime.NewList(std::move(items));
 }
 
-// What sorting compares: letters' case counts only where asked for.
-Value SortKey(Runtime& runtime, const Value& value, bool case_sensitive) {
-  const std::string* text = value.string();
-  return text == nullptr || case_sensitive ? value : Lower(runtime, *text);
-}
-
-// Keys and elements to be sorted. A list's sort is stable, and stays within its bounds when the
-// keys (numbers that are none, say) have no consistent order.
-using Keyed = std::list<std::pair<Value, Value>>;
-
-// The elements in the order of their keys, those of equal keys as they stood. With equal_first, as
-// Python compares lists, keys that are equal need not have an order.
-Value Sorted(Runtime& runtime, Keyed keyed, bool reverse, bool equal_first) {
-  keyed.sort([&](const auto& left, const auto& right) {
-    const Value& a = reverse ? right.first : left.first;
-    const Value& b = reverse ? left.first : right.first;
-    return !(equal_first && Equal(runtime, a, b)) && Less(runtime, a, b);
-  });
-  std::vector<Value> sorted;
-  for (auto& entry : keyed) sorted.push_back(std::move(entry.second));
-  return runtime.NewList(std::move(sorted));
-}
-
-bool Flag(const std::optional<Value>& argument) { return argument && Truth(*argument); }
-
-Value SortFilter(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
-  const std::optional<Value>& attribute = arguments[2];
-  const bool by_attribute = attribute && !attribute->IsNone();
-  if (by_attribute && attribute->IsString() &&
-      attribute->string()->find_first_of(".,") != std::string::npos) {
-    runtime.FailUnsupported("'sort' by several attributes, or by one of an attribute");
-  }
-  Keyed keyed;
-  const auto elements = Elements(runtime, self);
-  for (const Value& item : elements->items) {
-    runtime.Make(sizeof(Keyed::value_type));
-    const Value key = by_attribute ? GetItem(runtime, item, *attribute) : item;
-    keyed.emplace_back(SortKey(runtime, key, Flag(arguments[1])), item);
-  }
-  return Sorted(runtime, std::move(keyed), Flag(arguments[0]), true);
-}
-
-Value DictSort(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
-  runtime.RequireDefined(self);
-  const DictData* dict = self.dict();
-  if (dict == nullptr) runtime.Fail(fmt::format("'dictsort' of a {}", TypeName(self)));
-  const std::string by = arguments[1] ? ToText(runtime, *arguments[1]) : "key";
-  if (by != "key" && by != "value") runtime.Fail("'dictsort' goes by 'key' or 'value'");
-  Keyed keyed;
-  for (const auto& [key, value] : dict->entries) {
-    runtime.Make(sizeof(Keyed::value_type));
-    keyed.emplace_back(SortKey(runtime, by == "key" ? key : value, Flag(arguments[0])),
-                       runtime.NewList({key, value}, ListKind::kTuple));
-  }
-  return Sorted(runtime, std::move(keyed), Flag(arguments[2]), false);
+// llama.cpp has this filter, Python's environment does not and fails where it is run. So does this:
+// templates name it for the arguments of tool calls, which messages here do not have.
+Value FromJsonFilter(Runtime& runtime, const Value&, const BoundArguments&) {
+  runtime.FailUnsupported("the filter 'from_json'");
 }
 
 // The test that an argument names; null, for truth itself, when there is none.
@@ -347,6 +296,7 @@ const Callable* FindFilter(std::string_view name) {
       {"dictsort", {"case_sensitive", "by", "reverse"}, 0, DictSort},
       {"first", {}, 0, First},
       {"float", {"default"}, 0, FloatFilter},
+      {"from_json", {}, 0, FromJsonFilter},
       {"int", {"default", "base"}, 0, IntFilter},
       {"items", {}, 0, ItemsFilter},
       {"join", {"d", "attribute"}, 0, JoinFilter},
@@ -355,6 +305,8 @@ const Callable* FindFilter(std::string_view name) {
       {"list", {}, 0, ListFilter},
       {"lower", {}, 0, LowerFilter},
       {"map", {"filter", "attribute", "default"}, 0, MapFilter},
+      {"max", {"case_sensitive", "attribute"}, 0, MaxFilter},
+      {"min", {"case_sensitive", "attribute"}, 0, MinFilter},
       {"reject", {"test", "argument"}, 0, Select<false>},
       {"rejectattr", {"attribute", "test", "argument"}, 1, SelectByAttribute<false>},
       {"replace", {"old", "new", "count"}, 2, ReplaceFilter},
@@ -367,6 +319,7 @@ const Callable* FindFilter(std::string_view name) {
       {"title", {}, 0, TitleFilter},
       {"tojson", {"", "indent", "ensure_ascii"}, 0, ToJsonFilter},
       {"trim", {"chars"}, 0, Trim},
+      {"unique", {"case_sensitive", "attribute"}, 0, UniqueFilter},
       {"upper", {}, 0, UpperFilter},
   };
   const auto it = std::find_if(filters.begin(), filters.end(),

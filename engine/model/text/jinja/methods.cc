@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "engine/model/text/jinja/callable.h"
+#include "engine/model/text/jinja/format.h"
 #include "engine/model/text/jinja/operators.h"
 #include "engine/model/text/jinja/strings.h"
 
@@ -107,6 +108,64 @@ Value EndsWith(Runtime& runtime, const Value& self, const BoundArguments& argume
   return HasAffix(runtime, StringSelf(runtime, self, "endswith"), *arguments[0], false);
 }
 
+// One field of a format: "{}", which takes the next argument, or "{3}".
+class FormatFields {
+ public:
+  FormatFields(Runtime& runtime, const BoundArguments& arguments)
+      : runtime_(runtime), arguments_(arguments) {}
+
+  std::string Text(std::string_view field) {
+    const bool numbered = !field.empty();
+    if (field.find_first_not_of("0123456789") != std::string_view::npos || field.size() > 4) {
+      runtime_.FailUnsupported(fmt::format("'{{{}}}' in a format", field.substr(0, 40)));
+    }
+    if (numbered ? next_ > 0 : numbered_) runtime_.Fail("a format numbers all fields or none");
+    numbered_ = numbered_ || numbered;
+    const size_t index = numbered ? std::stoul(std::string(field)) : next_++;
+    if (index >= arguments_.size() || !arguments_[index]) {
+      runtime_.Fail(fmt::format("a format lacks argument {}", index));
+    }
+    return ToText(runtime_, *arguments_[index]);
+  }
+
+ private:
+  Runtime& runtime_;
+  const BoundArguments& arguments_;
+  size_t next_ = 0;
+  bool numbered_ = false;
+};
+
+// Python's str.format with plain fields: no names, attributes, conversions or widths.
+Value FormatMethod(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
+  const std::string_view format = StringSelf(runtime, self, "format");
+  FormatFields fields(runtime, arguments);
+  std::string out;
+  for (size_t at = 0; at < format.size();) {
+    runtime.Step();
+    const size_t brace = std::min(format.find_first_of("{}", at), format.size());
+    runtime.Make(brace - at);
+    out += format.substr(at, brace - at);
+    if (brace == format.size()) break;
+    if (format.substr(brace, 2) == "{{" || format.substr(brace, 2) == "}}") {
+      out += format[brace];
+      at = brace + 2;
+      continue;
+    }
+    const size_t end = format[brace] == '{' ? format.find('}', brace) : std::string_view::npos;
+    if (end == std::string_view::npos) runtime.Fail("a brace without its other in a format");
+    const std::string text = fields.Text(format.substr(brace + 1, end - brace - 1));
+    runtime.Make(text.size());
+    out += text;
+    at = end + 1;
+  }
+  return runtime.NewString(std::move(out));
+}
+
+// Hugging Face's sandbox lets no template change a list or a dict.
+Value ChangingMethod(Runtime& runtime, const Value& self, const BoundArguments&) {
+  runtime.Fail(fmt::format("a template cannot change a {}", TypeName(self)));
+}
+
 Value Get(Runtime& runtime, const Value& self, const BoundArguments& arguments) {
   const DictData& dict = DictSelf(runtime, self, "get");
   if (const Value* found = FindKey(runtime, dict, *arguments[0])) return *found;
@@ -139,8 +198,10 @@ Value Values(Runtime& runtime, const Value& self, const BoundArguments&) {
 
 const Callable* FindMethod(std::string_view name) {
   static const std::vector<Callable> methods = {
+      {"append", {"object"}, 1, ChangingMethod},
       {"capitalize", {}, 0, CapitalizeMethod},
       {"endswith", {"suffix"}, 1, EndsWith},
+      {"format", std::vector<std::string_view>(32, ""), 0, FormatMethod},
       {"get", {"key", "default"}, 1, Get},
       {"items", {}, 0, Items},
       {"keys", {}, 0, Keys},
