@@ -59,11 +59,10 @@ std::vector<ChartSeries> SeriesOver(const std::vector<ReportCell>& cells, PhaseO
     auto it = std::find_if(series.begin(), series.end(),
                            [&](const ChartSeries& s) { return s.name == name; });
     if (it == series.end()) it = series.insert(series.end(), ChartSeries{name, {}});
-    it->points.push_back(*point);
-  }
-  for (ChartSeries& s : series) {
-    std::stable_sort(s.points.begin(), s.points.end(),
-                     [](const ChartPoint& a, const ChartPoint& b) { return a.x < b.x; });
+    const auto behind =
+        std::upper_bound(it->points.begin(), it->points.end(), *point,
+                         [](const ChartPoint& a, const ChartPoint& b) { return a.x < b.x; });
+    it->points.insert(behind, *point);
   }
   return series;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "engine/plan/memory.h"
 
@@ -44,8 +45,9 @@ void LayOutValues(std::span<const LaidValue> values, uint32_t n_devices, ValueLa
   layout.peak.assign(n_devices, 0);
   std::vector<uint32_t> order(values.size());
   std::iota(order.begin(), order.end(), 0u);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](uint32_t a, uint32_t b) { return values[a].def_op < values[b].def_op; });
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    return std::pair(values[a].def_op, a) < std::pair(values[b].def_op, b);
+  });
   std::vector<std::vector<Live>> live(n_devices);
   for (uint32_t id : order) {
     const LaidValue& value = values[id];

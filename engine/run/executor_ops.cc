@@ -37,7 +37,7 @@ void Executor::Product(Ops& ops, const float* x, uint64_t rows, std::span<MatMul
     const MatMulTask& first = narrow == tasks.end() ? tasks[0] : *narrow;
     const DType type = first.w->type;
     const RowForm form = form_of(first);
-    const auto rest = std::stable_partition(tasks.begin(), tasks.end(), [&](const MatMulTask& t) {
+    const auto rest = std::partition(tasks.begin(), tasks.end(), [&](const MatMulTask& t) {
       return form_of(t) == form || form_of(t) == RowForm::kF32;
     });
     const auto served = static_cast<size_t>(rest - tasks.begin());

@@ -98,11 +98,13 @@ std::vector<std::pair<std::string, std::string>> InstalledModels() {
     std::error_code error;
     for (const auto& entry : fs::directory_iterator(folder, error)) {
       std::string name = NameOfEntry(entry.path());
-      if (!name.empty()) models.emplace_back(name, entry.path().string());
+      if (name.empty()) continue;
+      // By name; of one name, in the order of the folders.
+      const auto at = std::upper_bound(models.begin(), models.end(), name,
+                                       [](const auto& a, const auto& b) { return a < b.first; });
+      models.emplace(at, name, entry.path().string());
     }
   }
-  std::stable_sort(models.begin(), models.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
   return models;
 }
 
