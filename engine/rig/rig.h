@@ -116,7 +116,8 @@ struct Rig {
   uint32_t size() const { return static_cast<uint32_t>(devices.size()); }
   // The host, or its processor.
   bool OnHost(DeviceId id) const {
-    return id.IsHost() || devices[static_cast<size_t>(id.value)].on_host;
+    const auto d = static_cast<size_t>(id.value);
+    return id.IsHost() || (d < devices.size() && devices[d].on_host);
   }
   // Which transport carries a hop of this rig: what the plan asked for, or for kAuto the link's own
   // (host_staged for a host-staged link, else p2p on GPUs and local on CPU devices).

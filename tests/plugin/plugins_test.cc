@@ -220,9 +220,9 @@ TEST(PluginsTest, OffloadChoosesBetweenStreamingAndTheProcessorByPrice) {
     TestProblem test({.layers = 4, .cpu = true});
     test.rig.host_link.send.points = {{Bytes{0}, Nanos{0}},
                                       {Bytes{1u << 20}, Nanos{choice.ns_per_mib}}};
-    DeviceSpec& cpu = test.rig.devices.back();
-    cpu.launch_gap = Nanos{0};
-    cpu.flops = choice.flops;
+    // Launches would weigh more than such small layers.
+    for (DeviceSpec& device : test.rig.devices) device.launch_gap = Nanos{0};
+    test.rig.devices.back().flops = choice.flops;
     const std::vector<Knob> one{{"resident_layers", "1"}};
     const Plan plan = MakePlan("offload", test, one).plan;
     EXPECT_EQ(Fetches(plan, ProgramKind::kPrefill), choice.prefill_fetches) << choice.ns_per_mib;

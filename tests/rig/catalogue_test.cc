@@ -169,6 +169,7 @@ TEST(CatalogueTest, EveryCardIsInARigOfTwo) {
   }
   std::set<std::string> cards;
   for (const auto& entry : fs::directory_iterator("scenarios/rigs/devices")) {
+    if (entry.path().filename().string().starts_with("cpu-")) continue;  // beside a card
     std::ifstream file(entry.path());
     std::string line;
     std::getline(file, line);

@@ -131,7 +131,7 @@ TEST(GpuRigTest, TheLinkIsWhatTheDriverGrants) {
   const std::vector<int> both{0, 1};
   const Rig nvlink = GpuRig(both, Two(true, true), TwentyFree);
   EXPECT_EQ(nvlink.link.kind, LinkKind::kNvlink);
-  EXPECT_EQ(nvlink.ResolvePath(PathKind::kAuto), PathKind::kCopy);
+  EXPECT_EQ(nvlink.ResolvePath(PathKind::kAuto), PathKind::kP2p);
   EXPECT_EQ(nvlink.HostPath(), PathKind::kCopy);
   EXPECT_TRUE(nvlink.is_this_machine);
   EXPECT_FALSE(nvlink.SharesAGpu());
