@@ -26,7 +26,7 @@ def run(program, *args, status=0, **environment):
     return done
 
 
-def tokens(program, *args, model=MODEL.format("q8_0"), activations="f32", n=12, **environment):
+def tokens(program, *args, model=MODEL.format("q8_0"), activations="f32", n=6, **environment):
     done = run(program, "generate", "-m", model, "--prompt-ids", "1,2,3,4,5,6,7,8", "-n", n, "--temp", 0, "--activations", activations,
                "--json", *args, **environment)
     return json.loads(done.stdout)["token_ids"]
