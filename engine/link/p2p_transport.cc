@@ -61,7 +61,7 @@ class P2p final : public QueuedTransport {
   P2p(const P2pOptions& options, const Places& places,
       std::span<const std::unique_ptr<Device>> devices, Device& host,
       std::unique_ptr<PeerKernels> kernels)
-      : QueuedTransport(PathKind::kP2p),
+      : QueuedTransport(PathKind::kP2p, options.recordable),
         kernels_(std::move(kernels)),
         shape_(options.shape),
         link_(PeerLinkOptions{.words = places.words,

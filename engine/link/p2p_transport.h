@@ -21,6 +21,7 @@ struct P2pOptions {
   std::optional<PeerPlace> place;  // kPush or kPull, for everything
   Nanos bound = PeerLinkOptions{}.bound;
   const Rig* shape = nullptr;  // see PeerLinkOptions
+  bool recordable = true;      // see SmallByKernel
 };
 
 // Devices reach one another's memory already. All but `kernels` outlive the transport. Throws

@@ -83,7 +83,7 @@ class HostStaged final : public QueuedTransport {
  public:
   HostStaged(PathKind stands_for, Device& host, std::span<const std::unique_ptr<Device>> devices,
              SmallByKernel small)
-      : QueuedTransport(stands_for),
+      : QueuedTransport(stands_for, small.recordable),
         host_(host),
         devices_(devices),
         kernels_(std::move(small.kernels)) {

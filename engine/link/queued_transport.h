@@ -32,9 +32,10 @@ class QueueChain {
 // then later work is put behind them, so that no task waits for another.
 class QueuedTransport : public Transport {
  public:
-  explicit QueuedTransport(PathKind stands_for) : stands_for_(stands_for) {}
+  explicit QueuedTransport(PathKind stands_for, bool recordable = true)
+      : stands_for_(stands_for), recordable_(recordable) {}
   PathKind path() const final { return stands_for_; }
-  bool recordable() const final { return true; }
+  bool recordable() const final { return recordable_; }
   void Copy(const CopyTask& task, TrafficLedger& ledger) final;
   void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) final;
 
@@ -46,11 +47,17 @@ class QueuedTransport : public Transport {
 
   QueueChain chain_;
   const PathKind stands_for_;
+
+ private:
+  const bool recordable_;
 };
 
 // Small collectives by kernels through memory of the host, in place of copies (peer_link.h).
 struct SmallByKernel {
   std::unique_ptr<PeerKernels> kernels;  // none: all by copies
+  // False where devices share a GPU: nothing promises that branches of one recording run side by
+  // side there, as kernels that wait for one another must.
+  bool recordable = true;
   uint64_t most = uint64_t{1} << 18;     // values of a message
 };
 

@@ -92,12 +92,14 @@ class CudaBackend final : public Backend {
       case PathKind::kNccl:
         return MakeNcclTransport(gpus_);
       case PathKind::kHostStaged:
-        return MakeQueuedTransport(path, path, Cards(), *host_,
-                                   SmallByKernel{.kernels = MakeCudaPeerKernels(gpus_)});
+        return MakeQueuedTransport(
+            path, path, Cards(), *host_,
+            SmallByKernel{.kernels = MakeCudaPeerKernels(gpus_), .recordable = !rig_.SharesAGpu()});
       case PathKind::kP2p:
         GrantEachOther(path);
-        return MakeP2pTransport(P2pOptions{.shape = PlaysItsLink(rig_) ? &rig_ : nullptr}, Cards(),
-                                *host_, MakeCudaPeerKernels(gpus_));
+        return MakeP2pTransport(P2pOptions{.shape = PlaysItsLink(rig_) ? &rig_ : nullptr,
+                                           .recordable = !rig_.SharesAGpu()},
+                                Cards(), *host_, MakeCudaPeerKernels(gpus_));
       case PathKind::kCopy:
         GrantEachOther(path);
         return MakeQueuedTransport(path, path, devices_, *host_);

@@ -19,6 +19,7 @@ void Executor::RunQueued(size_t program_index, const StepBatch& batch, bool laid
   try {
     order_->BeginStep(program_index, laid_, layouts_[program_index].layout, !laid_anew);
     if (StepGraph* graph = GraphOfStep()) {
+      asked = true;  // what is recorded has not begun
       RunGraph(*graph, sink);
     } else {
       AskForOps(0, static_cast<uint32_t>(programs_[program_index].ops.size()), sink);
