@@ -5,6 +5,7 @@
 
 #include "engine/device/cuda/cuda_device.h"
 #include "engine/device/cuda/handles.h"
+#include "kernels/cuda/probe_kernels.h"
 #include "kernels/cuda/share_probe.h"
 
 namespace tandem {
@@ -17,21 +18,6 @@ constexpr size_t kLeastBytes = size_t{64} << 20;
 constexpr int kMarginRounds = 3;
 constexpr int kTimedRounds = 8;
 constexpr long long kMostWaitNanos = 1'000'000'000;
-
-__global__ void __launch_bounds__(256) ReadOnce(const uint4* from, size_t n, uint32_t* sink) {
-  const size_t step = size_t{gridDim.x} * blockDim.x;
-  uint32_t mix = 0;
-  size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  for (; i + 3 * step < n; i += 4 * step) {
-    uint4 values[4];
-#pragma unroll
-    for (int j = 0; j < 4; ++j) values[j] = __ldcs(from + i + j * step);
-#pragma unroll
-    for (int j = 0; j < 4; ++j) mix ^= values[j].x ^ values[j].y ^ values[j].z ^ values[j].w;
-  }
-  for (; i < n; i += step) mix ^= from[i].x ^ from[i].y ^ from[i].z ^ from[i].w;
-  if (mix == 0x9e3779b9u) *sink = mix;  // keeps the loads
-}
 
 __global__ void MeetOthers(unsigned* arrived, unsigned all, unsigned* met) {
   atomicAdd(arrived, 1u);
@@ -59,7 +45,7 @@ struct Prober {
   std::unique_ptr<Device> device;
   Buffer memory;
   std::unique_ptr<DeviceEvent> begin, end;
-  unsigned blocks = 0;
+  int sms = 0;
 
   DeviceQueue& queue() { return *device->queue(QueueRole::kCompute); }
   cudaStream_t stream() { return static_cast<cudaStream_t>(queue().native()); }
@@ -71,17 +57,15 @@ Prober MakeProber(int gpu, const std::shared_ptr<GpuPart>& part, size_t bytes) {
   prober.memory = prober.device->Allocate(MemoryUse::kWorkspace, Bytes{bytes}, "probe of a part");
   prober.begin = prober.queue().MakeEvent();
   prober.end = prober.queue().MakeEvent();
-  prober.blocks = 8 * part->sm_count();
+  prober.sms = static_cast<int>(part->sm_count());
   return prober;
 }
 
 // The first bytes of the memory are where nothing is ever written.
 void AskForReads(Prober& reader, int rounds) {
   for (int i = 0; i < rounds; ++i) {
-    ReadOnce<<<reader.blocks, 256, 0, reader.stream()>>>(reader.memory.as<const uint4>(),
-                                                         reader.memory.size() / sizeof(uint4),
-                                                         reader.memory.as<uint32_t>());
-    CheckCuda(cudaGetLastError(), "launch the probe of a GPU's parts");
+    cuda::LaunchReadProbe(reader.memory.data(), reader.memory.size(), reader.memory.as<uint32_t>(),
+                          reader.sms, reader.stream());
   }
 }
 
@@ -142,7 +126,7 @@ std::vector<uint32_t> MultiprocessorsOf(int gpu, const std::shared_ptr<GpuPart>&
   constexpr uint32_t kMost = 1024;
   const OnDevice current(gpu);
   Prober prober = MakeProber(gpu, part, kMost * sizeof(uint32_t));
-  NoteMultiprocessor<<<2 * prober.blocks, 64, 0, prober.stream()>>>(prober.memory.as<uint32_t>(),
+  NoteMultiprocessor<<<16 * prober.sms, 64, 0, prober.stream()>>>(prober.memory.as<uint32_t>(),
                                                                     kMost);
   CheckCuda(cudaGetLastError(), "launch a look at multiprocessors");
   prober.queue().Finish();
