@@ -41,11 +41,7 @@ struct Ran {
 };
 
 void RunThree(EngineOptions options, Ran& ran, FakeMachine* machine) {
-  if (machine != nullptr) {
-    options.hooks.make_backend = [machine](const BackendSetup& setup) {
-      return machine->MakeBackend(setup);
-    };
-  }
+  if (machine != nullptr) options = testing::On(*machine, options);
   std::unique_ptr<Engine> engine = Engine::Create(options);
   engine->AddObserver(&ran.log);
   for (int32_t i = 0; i < 3; ++i) {

@@ -18,12 +18,8 @@ using testing::RunAll;
 
 EngineOptions On(FakeMachine& machine) {
   const auto model = testing::TinyModel();
-  EngineOptions options =
-      testing::TinyOptions(model, testing::TensorSplitPlan(model->blocks(), {1, 1}));
-  options.hooks.make_backend = [&machine](const BackendSetup& setup) {
-    return machine.MakeBackend(setup);
-  };
-  return options;
+  return testing::On(
+      machine, testing::TinyOptions(model, testing::TensorSplitPlan(model->blocks(), {1, 1})));
 }
 
 std::shared_ptr<Recorder> RunOn(Engine& engine, uint32_t prompt, uint32_t tokens) {

@@ -15,6 +15,7 @@ namespace {
 using testing::FakeMachine;
 using ::testing::HasSubstr;
 using testing::MakeRequest;
+using testing::On;
 using testing::PluginOptions;
 using testing::Prompt;
 using testing::Recorder;
@@ -22,13 +23,6 @@ using testing::RunAll;
 using testing::SameBits;
 
 constexpr uint64_t kSeeds = 4;
-
-EngineOptions On(FakeMachine& machine, EngineOptions options) {
-  options.hooks.make_backend = [&machine](const BackendSetup& setup) {
-    return machine.MakeBackend(setup);
-  };
-  return options;
-}
 
 // A long prompt whose every row is scored, and two short ones beside it, to the end.
 std::vector<std::shared_ptr<Recorder>> RunThree(const EngineOptions& options) {

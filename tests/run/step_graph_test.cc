@@ -17,16 +17,10 @@ namespace {
 using testing::FakeMachine;
 using ::testing::HasSubstr;
 using testing::MakeRequest;
+using testing::On;
 using testing::Prompt;
 using testing::Recorder;
 using testing::RunAll;
-
-EngineOptions On(FakeMachine& machine, EngineOptions options) {
-  options.hooks.make_backend = [&machine](const BackendSetup& setup) {
-    return machine.MakeBackend(setup);
-  };
-  return options;
-}
 
 // What a run gave: ids with the bits of their log probabilities, and each step's hops.
 struct Ran {

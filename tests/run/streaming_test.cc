@@ -16,6 +16,7 @@ namespace {
 using testing::FakeMachine;
 using ::testing::HasSubstr;
 using testing::MakeRequest;
+using testing::On;
 using testing::Prompt;
 using testing::Recorder;
 using testing::RunAll;
@@ -30,13 +31,6 @@ constexpr uint64_t kSeeds = 6;
 EngineOptions Streaming(const std::shared_ptr<const Model>& model) {
   EngineOptions options = TinyOptions(model, testing::OffloadPlan(model->blocks()));
   options.rig.gpus = {0};  // the memory table then knows of the ring
-  return options;
-}
-
-EngineOptions On(FakeMachine& machine, EngineOptions options) {
-  options.hooks.make_backend = [&machine](const BackendSetup& setup) {
-    return machine.MakeBackend(setup);
-  };
   return options;
 }
 

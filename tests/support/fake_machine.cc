@@ -387,6 +387,13 @@ void FakeMachine::CountItem() {
   if (fail_in_ >= 0 && fail_in_-- == 0) failed_ = true;
 }
 
+EngineOptions On(FakeMachine& machine, EngineOptions options) {
+  options.hooks.make_backend = [&machine](const BackendSetup& setup) {
+    return machine.MakeBackend(setup);
+  };
+  return options;
+}
+
 void AskFake(DeviceQueue& queue, std::function<void()> work) {
   static_cast<FakeQueue&>(queue).AskHere(std::move(work));
 }

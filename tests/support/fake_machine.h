@@ -21,6 +21,7 @@
 
 #include "engine/device/device.h"
 #include "engine/run/backend.h"
+#include "engine/run/engine.h"
 
 namespace tandem::testing {
 
@@ -93,6 +94,9 @@ class GuardedMemory {
   size_t used_ = 0;
   int open_ = 0;
 };
+
+// The options with the machine's devices, which outlive the engine, in place of their own.
+EngineOptions On(FakeMachine& machine, EngineOptions options);
 
 // Puts `work` on the queue of a fake device; it may touch that device's memory alone.
 void AskFake(DeviceQueue& queue, std::function<void()> work);
