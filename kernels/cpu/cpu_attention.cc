@@ -15,6 +15,14 @@ constexpr uint32_t kFoldsApart = 64;
 
 uint64_t RoundUp(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
+// Whether item i of n is the first of some thread's share (ThreadPool::RunShares, grain 1).
+bool BeginsShare(uint32_t i, uint32_t n, int threads) {
+  for (int t = 1; t < threads; ++t) {
+    if (SplitWork(n, t, threads).begin == i) return true;
+  }
+  return false;
+}
+
 float* AlignToLine(void* p) {
   return reinterpret_cast<float*>(RoundUp(reinterpret_cast<uintptr_t>(p), 64));
 }
@@ -213,7 +221,8 @@ void AttentionDriver::RunApart(const Call& call, const Strip& strip, uint32_t mo
       float* own = scratch + static_cast<uint64_t>(thread) * scratch_floats;
       for (uint32_t i = begin; i < end; ++i) {
         const uint32_t fold = strip.first_fold + done + i;
-        const Next next = After(strip, fold);
+        // What another thread begins with, it has read by then.
+        const Next next = BeginsShare(i + 1, count, pool_.threads()) ? Next{} : After(strip, fold);
         for (uint32_t head = 0; head < heads; ++head) {
           RunFold(call, tiles_[strip.first_tile + head], fold, next,
                   state(done + i == 0 ? 0 : i + 1, head), own);
