@@ -13,7 +13,6 @@ namespace {
 
 constexpr int kTokens = 8;                   // side by side
 constexpr uint64_t kChunkBytes = 512 << 10;  // of activations walked per pass over the panels
-constexpr uint64_t kPrefetchAhead = 2048;    // bytes
 
 [[gnu::always_inline]] inline __m512bh AsPairs(__m512i bits) {
   return reinterpret_cast<__m512bh>(bits);
@@ -37,7 +36,6 @@ void Multiply(const PanelJob& job, const PanelSpan* spans, uint64_t first) {
     __m512bh w[kPanels];
 #pragma GCC unroll 2
     for (int p = 0; p < kPanels; ++p) {
-      _mm_prefetch(reinterpret_cast<const char*>(at[p]) + kPrefetchAhead, _MM_HINT_T0);
       w[p] = AsPairs(LoadBytes(at[p]));
       at[p] += 64;
     }

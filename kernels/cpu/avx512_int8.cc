@@ -28,6 +28,12 @@ constexpr uint64_t kChunkBytes = 512 << 10;  // of activations walked per pass o
 constexpr uint64_t kPrefetchAhead = 2048;    // bytes
 constexpr uint64_t kOpenFrom = 16;           // tokens for which blocks of Q6_K are unpacked once
 
+// A panel is read from its first byte to its last, which the processor's own prefetcher follows
+// faster than instructions can ask, each of which takes a miss of the first cache. Only where
+// unpacking takes longest does the prefetcher fall behind.
+template <DType T>
+constexpr bool kFetchesAhead = Format<T>::k.bits == 5;
+
 // What is added to weights to make them unsigned.
 template <DType T>
 constexpr int kOffset = Format<T>::k.bits == 8 ? 128 : Format<T>::k.offset;
@@ -111,11 +117,15 @@ void MultiplyPanel(const PanelJob& job, const PanelSpan& span, uint64_t first) {
   for (int t = 0; t < kRows; ++t) acc[t] = _mm512_setzero_ps();
   const std::byte* block = span.at;
   for (uint64_t b = 0; b < row_groups / F::kGroups; ++b, block += F::kBytes) {
-    if constexpr (F::kGroups > 1) Prefetch(block + kPrefetchAhead, F::kGroupsAt);
+    if constexpr (kFetchesAhead<T> && F::kGroups > 1) {
+      Prefetch(block + kPrefetchAhead, F::kGroupsAt);
+    }
     const Scales<T> scales(block);
     const std::byte* at = block + F::kGroupsAt;
     for (uint64_t g = 0; g < F::kGroups; ++g, at += F::kGroupBytes, ++a) {
-      Prefetch(at + kPrefetchAhead, F::kGroups > 1 ? F::kGroupBytes : F::kBytes);
+      if constexpr (kFetchesAhead<T>) {
+        Prefetch(at + kPrefetchAhead, F::kGroups > 1 ? F::kGroupBytes : F::kBytes);
+      }
       AddGroup<T, kRows>(at, scales, g, a, row_groups, acc);
     }
   }
