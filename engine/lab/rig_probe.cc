@@ -228,6 +228,10 @@ class RigProbe {
     const MeasuredFigure* decode = take(kDecodeRead, "memory_efficiency");
     const MeasuredFigure* prefill = take(kPrefillProducts, "compute_efficiency");
     const MeasuredFigure* gap = take(kLaunchEager, "launch_gap_us");
+    const MeasuredFigure* replay = nullptr;  // where nothing is recorded there is none
+    if (FindFigure(measured_, id, kLaunchGraph) != nullptr) {
+      replay = take(kLaunchGraph, "replay_gap_us");
+    }
     if (read != nullptr) spec.memory_bytes_per_s = read->value.median * 1e9;
     if (peak != nullptr) spec.flops = peak->value.median * 1e12;
     if (read != nullptr && decode != nullptr) {
@@ -237,6 +241,7 @@ class RigProbe {
       spec.compute_efficiency = Efficiency(prefill->value.median / peak->value.median);
     }
     if (gap != nullptr) spec.launch_gap = NanosFromSeconds(gap->value.median * 1e-6);
+    if (replay != nullptr) spec.replay_gap = NanosFromSeconds(replay->value.median * 1e-6);
     spec.source = Source(source);
     if (!backend_.devices()[d]->works_alone() && rig_.size() > 1) {
       spec.source += fmt::format(

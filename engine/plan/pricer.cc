@@ -79,7 +79,10 @@ Nanos LengthWithErrors(const ProgramSchedule& schedule, const StepShape& shape, 
   ScaleLink(other.link, up);
   ScaleLink(other.host_link, up);
   double factor = up ? kOpError : 1 / kOpError;
-  for (DeviceSpec& device : other.devices) device.launch_gap = Scaled(device.launch_gap, factor);
+  for (DeviceSpec& device : other.devices) {
+    device.launch_gap = Scaled(device.launch_gap, factor);
+    if (device.replay_gap) device.replay_gap = Scaled(*device.replay_gap, factor);
+  }
   std::vector<Nanos> scaled = times;
   for (Nanos& time : scaled) time = Scaled(time, factor);
   return schedule.Lay(shape, other, scaled).length;

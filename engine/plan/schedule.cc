@@ -95,6 +95,7 @@ class Simulation {
         compute_times_(compute_times),
         dependencies_(dependencies),
         links_(rig),
+        replays_(RecordsSteps(program)),
         ready_(program.ops.size()) {
     timeline_.ops.resize(program.ops.size());
     for (const HeadStart& head : head_starts) ready_[head.op] = head.begin;
@@ -177,7 +178,8 @@ class Simulation {
     if (!DoesWork(graph_, op, info_, shape_)) return;
     MicrobatchShape shape = ShapeFor(op, shape_);
     if (IsCompute(op.kind)) {
-      timing.launch = rig_.devices[static_cast<size_t>(op.devices[0].value)].launch_gap;
+      const DeviceSpec& device = rig_.devices[static_cast<size_t>(op.devices[0].value)];
+      timing.launch = replays_ && device.replay_gap ? *device.replay_gap : device.launch_gap;
       timing.wire = timing.release = timing.end = ready + timing.launch + compute_times_[i];
     }
     std::vector<Hop> hops = HopsOf(graph_, op, info_, shape, plan_.wire, rig_);
@@ -319,11 +321,18 @@ class Simulation {
   std::span<const Nanos> compute_times_;
   const std::vector<std::vector<Dependency>>& dependencies_;
   Links links_;
+  bool replays_;              // whether the step may be a replay
   std::vector<Nanos> ready_;  // when an op's dependencies were met; before that, no sooner than
   Timeline timeline_;
 };
 
 }  // namespace
+
+bool RecordsSteps(const Program& program) {
+  return program.kind == ProgramKind::kDecode &&
+         std::none_of(program.ops.begin(), program.ops.end(),
+                      [](const Op& op) { return op.kind == OpKind::kFetch; });
+}
 
 ProgramSchedule::ProgramSchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
                                  const ProgramInfo& info)

@@ -66,6 +66,11 @@ struct Timeline {
   Nanos exposed_comm;  // the largest over devices
 };
 
+// Whether steps of the program may be recorded and replayed: decode that fetches no weights, for
+// fetches begin before their step does. On a rig whose devices have a replay_gap, such steps are
+// priced by it.
+bool RecordsSteps(const Program& program);
+
 // A program with its dependencies, ready to be laid on any rig and any step. Keeps references:
 // graph, plan, program and info must outlive it. Any thread may call Lay.
 class ProgramSchedule {

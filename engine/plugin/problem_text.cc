@@ -130,7 +130,8 @@ Json RigJson(const Rig& rig) {
   Json devices = Json::array();
   for (const DeviceSpec& d : rig.devices) {
     devices.push_back({d.name, d.memory.value, d.memory_bytes_per_s, d.flops, d.memory_efficiency,
-                       d.compute_efficiency, d.launch_gap.value, d.on_host});
+                       d.compute_efficiency, d.launch_gap.value, d.on_host,
+                       d.replay_gap ? Json(d.replay_gap->value) : Json()});
   }
   return {{"name", rig.name},
           {"devices", devices},
@@ -154,6 +155,7 @@ Rig RigFrom(const Json& j) {
     d.compute_efficiency = from.at(5);
     d.launch_gap.value = from.at(6);
     d.on_host = from.at(7);
+    if (!from.at(8).is_null()) d.replay_gap = Nanos{from.at(8).get<int64_t>()};
     rig.devices.push_back(d);
   }
   rig.link = LinkFrom(j.at("link"));

@@ -200,6 +200,9 @@ void ReadDevice(YamlMap& map, DeviceSpec& device, bool complete) {
   if (std::optional<YamlValue> gap = map.Get("launch_gap_us")) {
     device.launch_gap = FromMicros(Bounded(*gap, 0, 1e5));
   }
+  if (std::optional<YamlValue> gap = map.Get("replay_gap_us")) {
+    device.replay_gap = FromMicros(Bounded(*gap, 0, 1e5));
+  }
   device.on_host = map.Bool("on_host", device.on_host);
 }
 

@@ -11,10 +11,11 @@ namespace {
 
 // Of GPUs that are here, what happens to be free is no fact of the rig.
 std::string DeviceText(const DeviceSpec& device, bool with_memory) {
-  return fmt::format("device {} {:.9g} {:.9g} {:.9g} {:.9g} {}{}\n",
+  return fmt::format("device {} {:.9g} {:.9g} {:.9g} {:.9g} {}{}{}\n",
                      with_memory ? std::to_string(device.memory.value) : "here",
                      device.memory_bytes_per_s, device.flops, device.memory_efficiency,
                      device.compute_efficiency, device.launch_gap.value,
+                     device.replay_gap ? fmt::format(" replay {}", device.replay_gap->value) : "",
                      device.on_host ? " on_host" : "");
 }
 

@@ -36,6 +36,8 @@ struct DeviceSpec {
   double memory_efficiency = 0.8;   // share of the peak a decode product reaches
   double compute_efficiency = 0.6;  // share of the peak a prefill product reaches
   Nanos launch_gap;                 // fixed cost of each op
+  // The same within a step that is replayed from a recording; none: no different.
+  std::optional<Nanos> replay_gap;
   // The host's own processor, beside cards: its memory is the host's, so the host link joins it to
   // every card, and nothing is in the way to the host.
   bool on_host = false;

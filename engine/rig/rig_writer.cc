@@ -36,11 +36,14 @@ std::string FormatRigYaml(const Rig& rig) {
   for (const DeviceSpec& device : rig.devices) {
     out += fmt::format(
         "  - name: {}\n    memory_gib: {}\n    memory_gb_per_s: {}\n    tflops: {}\n"
-        "    memory_efficiency: {}\n    compute_efficiency: {}\n    launch_gap_us: {}\n{}"
+        "    memory_efficiency: {}\n    compute_efficiency: {}\n    launch_gap_us: {}\n{}{}"
         "    source: {}\n",
         QuotedYaml(device.name), static_cast<double>(device.memory.value) / kGib,
         device.memory_bytes_per_s / 1e9, device.flops / 1e12, device.memory_efficiency,
         device.compute_efficiency, static_cast<double>(device.launch_gap.value) / 1e3,
+        device.replay_gap ? fmt::format("    replay_gap_us: {}\n",
+                                        static_cast<double>(device.replay_gap->value) / 1e3)
+                          : "",
         device.on_host ? "    on_host: true\n" : "", QuotedYaml(device.source));
   }
   out += LinkYaml("link", rig.link) + LinkYaml("host_link", rig.host_link);

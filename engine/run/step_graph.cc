@@ -22,12 +22,6 @@ bool Recordable(const CompiledOp& op) {
 
 }  // namespace
 
-bool RecordsSteps(const Program& program) {
-  return program.kind == ProgramKind::kDecode &&
-         std::none_of(program.ops.begin(), program.ops.end(),
-                      [](const Op& op) { return op.kind == OpKind::kFetch; });
-}
-
 std::vector<StepSegment> CutSegments(const CompiledProgram& compiled) {
   std::vector<StepSegment> segments;
   for (uint32_t i = 0; i < compiled.ops.size(); ++i) {

@@ -29,6 +29,7 @@
 
 #include "engine/device/recorder.h"
 #include "engine/link/traffic_ledger.h"
+#include "engine/plan/schedule.h"
 #include "engine/run/compiled_program.h"
 #include "engine/run/microbatch.h"
 #include "kernels/ops.h"
@@ -71,9 +72,6 @@ struct StepGraph {
   std::vector<PendingLogits> pending;
   bool recorded() const { return !segments.empty(); }
 };
-
-// Whether steps of the program are recorded at all.
-bool RecordsSteps(const Program& program);
 
 // Where a program is cut. `compiled` has its transports.
 std::vector<StepSegment> CutSegments(const CompiledProgram& compiled);

@@ -163,6 +163,7 @@ TEST(RigProbeTest, DescribesCpuDevicesAsARigThatCanBePriced) {
   }
   ASSERT_NE(graph, nullptr);
   EXPECT_THAT(graph->absent, HasSubstr("no graphs"));
+  EXPECT_FALSE(rig.devices[0].replay_gap.has_value());
   ASSERT_FALSE(rig.measured->counters.empty());
   for (const CounterCheck& check : rig.measured->counters) {
     EXPECT_EQ(check.verdict, CounterVerdict::kNotAvailable);
@@ -263,6 +264,8 @@ class ConstantProbe final : public DeviceProbe {
         return 1e14 * factor_;
       case DeviceMeasure::kLaunchEager:
         return 2e-6 * factor_;
+      case DeviceMeasure::kLaunchGraph:
+        return 0.5e-6 * factor_;
       default:
         return 1;
     }
@@ -349,6 +352,7 @@ TEST(RigProbeTest, DescribesGpusWithWhatTheyAndTheirDriverSay) {
   EXPECT_DOUBLE_EQ(rig.devices[1].memory_bytes_per_s, 0.5e12) << "each is its own";
   EXPECT_DOUBLE_EQ(rig.devices[0].flops, 1e14);
   EXPECT_EQ(rig.devices[1].launch_gap, Nanos{1000});
+  EXPECT_EQ(rig.devices[1].replay_gap, Nanos{250});
   EXPECT_EQ(rig.link.kind, LinkKind::kNvlink);
   const std::string own = ToString(gpus.rig.ResolvePath(PathKind::kAuto));
   EXPECT_EQ(rig.link.name, own + "-measured");

@@ -193,6 +193,26 @@ TEST_F(ScheduleTest, AnIdealLinkCostsNothing) {
   }
 }
 
+// Decode steps are priced as replays where the rig says what those cost, but for programs that are
+// not recorded.
+TEST_F(ScheduleTest, ReplayedStepsHaveAGapOfTheirOwn) {
+  Rig rig = SmallRig(2);
+  PlanBuilder b = LayerSplit(graph, 3, 1);
+  const auto gap_of = [&](PlanBuilder& plan, ProgramKind kind) {
+    plan.program.kind = kind;
+    const Timeline t = Lay(plan, DecodeShape(plan.program, 1, 10), rig, Times(plan, 5000));
+    Nanos most;
+    for (const OpTiming& op : t.ops) most = std::max(most, op.launch);
+    return most;
+  };
+  EXPECT_EQ(gap_of(b, ProgramKind::kDecode), rig.devices[0].launch_gap);
+  for (DeviceSpec& device : rig.devices) device.replay_gap = Nanos{100};
+  EXPECT_EQ(gap_of(b, ProgramKind::kDecode), Nanos{100});
+  EXPECT_EQ(gap_of(b, ProgramKind::kPrefill), rig.devices[0].launch_gap);
+  PlanBuilder fetching = Offload(graph);
+  EXPECT_EQ(gap_of(fetching, ProgramKind::kDecode), rig.devices[0].launch_gap);
+}
+
 TEST_F(ScheduleTest, OffloadHidesFetchesBehindLongCompute) {
   PlanBuilder b = Offload(graph);
   Rig rig = SmallRig(1);

@@ -260,7 +260,8 @@ TEST_F(OwnCatalogueTest, EarlierRootsWinAndAllNamesAreListed) {
 
 TEST_F(OwnCatalogueTest, DevicesAreNamedCountedAndOverridden) {
   Write("rigs/devices/c.yaml",
-        "name: c\nmemory_gib: 8\nmemory_gb_per_s: 100\ntflops: 2\nlaunch_gap_us: 4\nsource: s\n");
+        "name: c\nmemory_gib: 8\nmemory_gb_per_s: 100\ntflops: 2\nlaunch_gap_us: 4\n"
+        "replay_gap_us: 1.5\nsource: s\n");
   WriteRig("  - {device: c, count: 2}\n  - {device: c, tflops: 1, name: slow c}\n", "ideal");
   Rig rig = Own().LoadRig("r");
   ASSERT_EQ(rig.size(), 3u);
@@ -268,6 +269,7 @@ TEST_F(OwnCatalogueTest, DevicesAreNamedCountedAndOverridden) {
   EXPECT_EQ(rig.devices[2].flops, 1e12);
   EXPECT_EQ(rig.devices[2].name, "slow c");
   EXPECT_EQ(rig.devices[2].launch_gap, Nanos{4000});
+  EXPECT_EQ(rig.devices[2].replay_gap, Nanos{1500});
   EXPECT_EQ(rig.devices[2].memory, Bytes{uint64_t{8} << 30});
 }
 

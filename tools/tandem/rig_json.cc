@@ -85,14 +85,16 @@ nlohmann::json MeasurementsJson(const RigMeasurements& m) {
 nlohmann::json RigJson(const Rig& rig) {
   nlohmann::json devices = nlohmann::json::array();
   for (const DeviceSpec& d : rig.devices) {
-    devices.push_back({{"name", d.name},
-                       {"memory", d.memory.value},
-                       {"memory_bytes_per_s", d.memory_bytes_per_s},
-                       {"flops", d.flops},
-                       {"memory_efficiency", d.memory_efficiency},
-                       {"compute_efficiency", d.compute_efficiency},
-                       {"launch_gap_ns", d.launch_gap.value},
-                       {"source", d.source}});
+    devices.push_back(
+        {{"name", d.name},
+         {"memory", d.memory.value},
+         {"memory_bytes_per_s", d.memory_bytes_per_s},
+         {"flops", d.flops},
+         {"memory_efficiency", d.memory_efficiency},
+         {"compute_efficiency", d.compute_efficiency},
+         {"launch_gap_ns", d.launch_gap.value},
+         {"replay_gap_ns", d.replay_gap ? nlohmann::json(d.replay_gap->value) : nlohmann::json()},
+         {"source", d.source}});
   }
   nlohmann::json json{{"name", rig.name},
                       {"description", rig.description},
