@@ -322,6 +322,8 @@ class Catalogue(unittest.TestCase):
                 self.assertTrue(device["source"], rig)
         self.assertGreaterEqual(set(PLUGINS), {"single", "replicas", "layer_split", "tensor_split", "offload"})
         self.assertTrue(tandem_json("models", "list"))
+        # A rig of unequal devices says so.
+        self.assertIn("RTX 3090 + RTX 4090", tandem("rig", "list").stdout)
 
     def test_this_machine_says_why_it_has_no_gpu_or_which(self):
         self.assertTrue(tandem_json("rig", "show")["gpus"]["driver"])
@@ -330,6 +332,12 @@ class Catalogue(unittest.TestCase):
         shown = tandem_json("predict", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink")
         by_plugin = {p["plugin"]: p for p in shown["predictions"]}
         self.assertGreater(by_plugin["tensor_split"]["decode"]["tokens_per_s"], by_plugin["single"]["decode"]["tokens_per_s"])
+
+    def test_predict_says_why_a_plan_is_refused(self):
+        shown = tandem("predict", "-m", "llama-3.1-8b", "--rig", "1x3090-cpu", "--plugin", "tensor_split")
+        self.assertEqual(shown.returncode, 4, shown)
+        self.assertIn("all_reduce with the host's own processor", shown.stdout)
+        self.assertNotIn("v0", shown.stdout)
 
 
 if __name__ == "__main__":

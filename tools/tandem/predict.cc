@@ -97,11 +97,13 @@ int Run(const PredictFlags& flags) {
                                                "decode tok/s", "link share",
                                                "decode step (low..high)"}};
   bool any = false;
+  std::string refusals;  // a line each; --json has the ops around it
   for (const std::string& plugin : plugins) {
     Prediction p = Predict(plugin, options, flags);
     any = any || p.refused.empty();
     if (!p.refused.empty()) {
       rows.push_back({{"plugin", p.plugin}, {"refused", p.refused}});
+      refusals += fmt::format("{}: {}\n", p.plugin, p.refused.substr(0, p.refused.find('\n')));
       table.push_back({p.plugin, RefusalLabel(p.refused), "-", "-", "-", "-"});
       continue;
     }
@@ -130,7 +132,7 @@ int Run(const PredictFlags& flags) {
         "PREDICTED (nothing ran): {} on {}, link {}; prompt {}, decode of {} at {} tokens",
         flags.engine.model, options.rig.name, options.rig.link.name, flags.prompt, flags.sequences,
         flags.context_at));
-    PrintOut(FormatTable(table));
+    PrintOut(FormatTable(table) + refusals);
   }
   return any ? kExitOk : kExitPlan;
 }

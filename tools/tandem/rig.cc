@@ -39,14 +39,35 @@ std::string LinkLine(const LinkProfile& link) {
                      time(8 << 10), time(1 << 20), time(64 << 20));
 }
 
+// "2 x RTX 3090", "RTX 3090 + Desktop CPU DDR5".
+std::string DevicesLine(const Rig& rig) {
+  std::string line;
+  for (size_t i = 0; i < rig.size();) {
+    size_t end = i + 1;
+    while (end < rig.size() && rig.devices[end].name == rig.devices[i].name) ++end;
+    if (!line.empty()) line += " + ";
+    if (end - i > 1 || rig.size() == 1) line += fmt::format("{} x ", end - i);
+    line += rig.devices[i].name;
+    i = end;
+  }
+  return line;
+}
+
+std::string GapText(const DeviceSpec& device) {
+  const auto micros = [](Nanos gap) { return static_cast<double>(gap.value) / 1e3; };
+  std::string text = fmt::format("{:.3g}", micros(device.launch_gap));
+  return device.replay_gap ? text + fmt::format(" ({:.3g})", micros(*device.replay_gap)) : text;
+}
+
 void PrintRig(const Rig& rig) {
   PrintLine(rig.description.empty() ? rig.name : rig.name + ": " + rig.description);
-  std::vector<std::vector<std::string>> rows{{"device", "memory", "GB/s", "TFLOP/s", "source"}};
+  std::vector<std::vector<std::string>> rows{
+      {"device", "memory", "GB/s", "TFLOP/s", "launch us (replayed)", "source"}};
   for (size_t i = 0; i < rig.devices.size(); ++i) {
     const DeviceSpec& d = rig.devices[i];
     rows.push_back({fmt::format("d{} {}", i, d.name), HumanBytes(d.memory),
                     fmt::format("{:.0f}", d.memory_bytes_per_s / 1e9),
-                    fmt::format("{:.0f}", d.flops / 1e12), d.source});
+                    fmt::format("{:.0f}", d.flops / 1e12), GapText(d), d.source});
   }
   PrintOut(FormatTable(rows));
   PrintLine("link       " + LinkLine(rig.link));
@@ -100,8 +121,7 @@ int List(const RigFlags& flags) {
                     {"description", rig.description},
                     {"devices", rig.size()},
                     {"link", rig.link.name}});
-    table.push_back(
-        {name, fmt::format("{} x {}", rig.size(), rig.devices.front().name), rig.link.name});
+    table.push_back({name, DevicesLine(rig), rig.link.name});
   }
   std::vector<std::vector<std::string>> link_table{{"link", "kind", "8 KiB", "64 MiB"}};
   for (const std::string& name : catalogue.LinkNames()) {
