@@ -36,7 +36,14 @@ TEST_F(ServerTest, AnswersItsRoutes) {
   EXPECT_EQ(props["memory"].size(), 3u);
   EXPECT_EQ(props["memory"][2]["device"], "host");
   EXPECT_EQ(props["slot_context"], 256);
-  EXPECT_THAT(Get("/openapi.yaml").body, HasSubstr("/v1/chat/completions:"));
+  const std::string description = Get("/openapi.yaml").body;
+  EXPECT_THAT(description, HasSubstr("/v1/chat/completions:"));
+  for (const char* field :
+       {"best_of", "response_format", "modalities", "max_completion_tokens", "min_tokens",
+        "ignore_eos", "repetition_penalty", "repeat_penalty", "logit_bias", "top_logprobs", "echo",
+        "stream_options", "return_token_ids"}) {
+    EXPECT_THAT(description, HasSubstr(std::string(" ") + field + ":"));
+  }
   RawResponse page = Get("/");
   EXPECT_THAT(page.headers["content-type"], HasSubstr("text/html"));
   EXPECT_THAT(page.headers["content-security-policy"], HasSubstr("script-src 'sha256-"));
