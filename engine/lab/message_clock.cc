@@ -89,7 +89,30 @@ void MessageClock::Finish() {
   }
 }
 
-double MessageClock::Timed(DeviceQueue* queue, uint32_t repeats,
+bool MessageClock::CanReplay(const Transport& transport) const {
+  return backend_.recorder() != nullptr && transport.recordable();
+}
+
+void MessageClock::Repeat(LaunchMode launch, const std::function<void()>& work) {
+  if (launch == LaunchMode::kEager) return work();
+  QueueRecorder& recorder = *backend_.recorder();
+  std::unique_ptr<Recording> recording;
+  recorder.Begin();
+  try {
+    work();
+    recording = recorder.End();
+  } catch (...) {
+    recorder.Abandon();
+    throw;
+  }
+  // The first replay of a recording may set up what later ones need not.
+  for (int i = 0; i < 2; ++i) {
+    recording->Replay();
+    Finish();
+  }
+}
+
+double MessageClock::Timed(DeviceQueue* queue, uint32_t repeats, LaunchMode launch,
                            const std::function<void()>& body) {
   if (queue == nullptr) {
     const auto start = std::chrono::steady_clock::now();
@@ -98,21 +121,25 @@ double MessageClock::Timed(DeviceQueue* queue, uint32_t repeats,
            repeats;
   }
   const auto begin = queue->MakeEvent(), end = queue->MakeEvent();
-  queue->Mark(*begin);
-  for (uint32_t i = 0; i < repeats; ++i) body();
-  queue->Mark(*end);
+  Repeat(launch, [&] {
+    queue->Mark(*begin);
+    for (uint32_t i = 0; i < repeats; ++i) body();
+    queue->Mark(*end);
+  });
   Finish();
   return end->Since(*begin).Seconds() / repeats;
 }
 
 double MessageClock::OneWay(Transport& transport, size_t src, size_t dst, Bytes bytes,
-                            uint32_t repeats) {
+                            uint32_t repeats, LaunchMode launch) {
   const CopyTask there = Message(src, dst, bytes), reply = Message(dst, src, kReply);
   DeviceQueue* const queue = there.src_queue;
-  if (queue == nullptr) return Timed(queue, repeats, [&] { transport.Copy(there, ledger_); });
+  if (queue == nullptr) {
+    return Timed(queue, repeats, launch, [&] { transport.Copy(there, ledger_); });
+  }
   const CopyTask small = Message(src, dst, kReply);
   const auto round_trip = [&](const CopyTask& first) {
-    return Timed(queue, repeats, [&] {
+    return Timed(queue, repeats, launch, [&] {
       transport.Copy(first, ledger_);
       transport.Copy(reply, ledger_);
     });
@@ -124,11 +151,12 @@ double MessageClock::OneWay(Transport& transport, size_t src, size_t dst, Bytes 
 double MessageClock::BothWays(Transport& transport, size_t a, size_t b, Bytes bytes,
                               uint32_t repeats) {
   const std::array tasks{Message(a, b, bytes), Message(b, a, bytes)};
-  return Timed(tasks[0].src_queue, repeats, [&] { transport.CopyAll(tasks, ledger_); });
+  return Timed(tasks[0].src_queue, repeats, LaunchMode::kEager,
+               [&] { transport.CopyAll(tasks, ledger_); });
 }
 
 double MessageClock::AllReduce(Transport& transport, size_t a, size_t b, Bytes bytes,
-                               uint32_t repeats) {
+                               uint32_t repeats, LaunchMode launch) {
   std::array<CollectiveRank, 2> ranks;
   for (size_t r = 0; r < 2; ++r) {
     const size_t device = r == 0 ? a : b;
@@ -143,26 +171,26 @@ double MessageClock::AllReduce(Transport& transport, size_t a, size_t b, Bytes b
                                   .ledger = &ledger_,
                                   .wire = WireType::kF32,
                                   .scratch_bytes = kStagingChunk};
-  return Timed(ranks[0].queue, repeats, [&] {
+  return Timed(ranks[0].queue, repeats, launch, [&] {
     tandem::AllReduce(context, Algorithm::kOneShot, ranks, bytes.value / sizeof(float));
   });
 }
 
 double MessageClock::FromHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats) {
   const CopyTask task = HostMessage(device, false, bytes);
-  return Timed(task.dst_queue, repeats, [&] { transport.Copy(task, ledger_); });
+  return Timed(task.dst_queue, repeats, LaunchMode::kEager, [&] { transport.Copy(task, ledger_); });
 }
 
 double MessageClock::ToHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats) {
   const CopyTask task = HostMessage(device, true, bytes);
-  return Timed(task.src_queue, repeats, [&] { transport.Copy(task, ledger_); });
+  return Timed(task.src_queue, repeats, LaunchMode::kEager, [&] { transport.Copy(task, ledger_); });
 }
 
 double MessageClock::HostBothWays(Transport& transport, size_t device, Bytes bytes,
                                   uint32_t repeats) {
   const CopyTask in = HostMessage(device, false, bytes), out = HostMessage(device, true, bytes);
   if (in.dst_queue == nullptr) {
-    return Timed(nullptr, repeats, [&] {
+    return Timed(nullptr, repeats, LaunchMode::kEager, [&] {
       transport.Copy(in, ledger_);
       transport.Copy(out, ledger_);
     });

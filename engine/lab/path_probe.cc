@@ -22,6 +22,10 @@ uint32_t RepeatsOf(Bytes bytes, uint32_t most) {
   return static_cast<uint32_t>(std::clamp<uint64_t>(kBytesInARow / bytes.value, 1, most));
 }
 
+const char* ReplayedName(LaunchMode launch) {
+  return launch == LaunchMode::kGraph ? ", replayed" : "";
+}
+
 // Kernels that gave up waiting for one another moved nothing worth timing.
 void FailIfGivenUp(Transport& transport) {
   if (const auto failure = transport.TakeFailure()) Fail(ErrorCode::kDevice, failure->what);
@@ -103,11 +107,15 @@ class PathProbe {
     const auto is_trusted = [&](size_t a, size_t b) {
       return std::find(trusted.begin(), trusted.end(), std::pair(a, b)) != trusted.end();
     };
+    std::vector<LaunchMode> launches{LaunchMode::kEager};
+    if (clock_.CanReplay(*transport)) launches.push_back(LaunchMode::kGraph);
     for (const auto& [src, dst] : trusted) {
-      Add(path, OneWayName(src, dst), transport,
-          [this, transport, src = src, dst = dst](Bytes b, uint32_t n) {
-            return clock_.OneWay(*transport, src, dst, b, n);
-          });
+      for (LaunchMode launch : launches) {
+        Add(path, OneWayName(src, dst, launch), transport,
+            [this, transport, src = src, dst = dst, launch](Bytes b, uint32_t n) {
+              return clock_.OneWay(*transport, src, dst, b, n, launch);
+            });
+      }
     }
     for (const auto& [a, b] : trusted) {
       if (a > b || !is_trusted(b, a)) continue;
@@ -116,9 +124,12 @@ class PathProbe {
             return clock_.BothWays(*transport, a, b, bytes, n);
           });
       if (a != 0 || b != 1) continue;
-      Add(path, AllReduceName(a, b), transport, [this, transport](Bytes bytes, uint32_t n) {
-        return clock_.AllReduce(*transport, 0, 1, bytes, n);
-      });
+      for (LaunchMode launch : launches) {
+        Add(path, AllReduceName(a, b, launch), transport,
+            [this, transport, launch](Bytes bytes, uint32_t n) {
+              return clock_.AllReduce(*transport, 0, 1, bytes, n, launch);
+            });
+      }
     }
   }
 
@@ -178,10 +189,12 @@ std::vector<MeasuredPath> ProbePaths(Backend& backend, const Rig& rig, MessageCl
   return PathProbe(backend, rig, clock).Run(sizes, rounds, progress);
 }
 
-std::string OneWayName(size_t src, size_t dst) { return fmt::format("d{} to d{}", src, dst); }
+std::string OneWayName(size_t src, size_t dst, LaunchMode launch) {
+  return fmt::format("d{} to d{}{}", src, dst, ReplayedName(launch));
+}
 std::string BothWaysName(size_t a, size_t b) { return fmt::format("d{} and d{} at once", a, b); }
-std::string AllReduceName(size_t a, size_t b) {
-  return fmt::format("all-reduce of d{} and d{}", a, b);
+std::string AllReduceName(size_t a, size_t b, LaunchMode launch) {
+  return fmt::format("all-reduce of d{} and d{}{}", a, b, ReplayedName(launch));
 }
 std::string FromHostName(size_t device) { return fmt::format("host to d{}", device); }
 std::string ToHostName(size_t device) { return fmt::format("d{} to host", device); }

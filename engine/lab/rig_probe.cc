@@ -273,16 +273,32 @@ class RigProbe {
     return both.front()->points.back().micros.median < kHalfWay * alone;
   }
 
+  // Of a path, the movements in `names`, which gives them by how they were launched: as replayed
+  // where they were. Decode steps are, and what prefill sends is so long that it makes no
+  // difference.
+  std::vector<const MeasuredPath*> PathsBest(
+      PathKind path, const std::function<std::vector<std::string>(LaunchMode)>& names) {
+    const auto replayed = PathsNamed(path, names(LaunchMode::kGraph));
+    return replayed.empty() ? PathsNamed(path, names(LaunchMode::kEager)) : replayed;
+  }
+
   // The path that auto means, or else the first that could be measured.
   void DescribeLink() {
-    std::vector<std::string> names;
-    for (const auto& [src, dst] : ProbePairs(rig_.size())) names.push_back(OneWayName(src, dst));
+    const auto one_ways = [&](LaunchMode launch) {
+      std::vector<std::string> names;
+      for (const auto& [src, dst] : ProbePairs(rig_.size())) {
+        names.push_back(OneWayName(src, dst, launch));
+      }
+      return names;
+    };
     std::vector<PathKind> candidates{rig_.ResolvePath(PathKind::kAuto)};
     for (const MeasuredPath& path : measured_.paths) candidates.push_back(path.path);
     for (PathKind path : candidates) {
-      const auto one_way = PathsNamed(path, names);
+      const auto one_way = PathsBest(path, one_ways);
       if (one_way.empty()) continue;
-      const auto reduced = PathsNamed(path, {AllReduceName(0, 1)});
+      const auto reduced = PathsBest(path, [](LaunchMode launch) {
+        return std::vector<std::string>{AllReduceName(0, 1, launch)};
+      });
       rig_.link.name = fmt::format("{}-measured", ToString(path));
       if (!rig_.gpus.empty() && path == PathKind::kHostStaged) {
         rig_.link.kind = LinkKind::kHostStaged;
@@ -291,8 +307,9 @@ class RigProbe {
       rig_.link.all_reduce = reduced.empty() ? TimeCurve{} : CurveOf(reduced);
       rig_.link.full_duplex = IsFullDuplex(one_way, PathsNamed(path, {BothWaysName(0, 1)}));
       rig_.link.source = Source(fmt::format(
-          "path {}, medians over {} directions; all-reduce: one-shot, f32, adding included",
-          ToString(path), one_way.size()));
+          "path {}, medians over {} directions{}; all-reduce: one-shot, f32, adding included",
+          ToString(path), one_way.size(),
+          PathsNamed(path, one_ways(LaunchMode::kGraph)).empty() ? "" : ", replayed"));
       return;
     }
     rig_.link.source +=

@@ -228,6 +228,7 @@ class CountedTransport final : public Transport {
       : inner_(std::move(inner)), monitor_(monitor), share_(share) {}
   PathKind mechanism() const override { return inner_->mechanism(); }
   PathKind path() const override { return inner_->path(); }
+  bool recordable() const override { return inner_->recordable(); }
   void Copy(const CopyTask& task, TrafficLedger& ledger) override {
     inner_->Copy(task, ledger);
     const bool staged = path() == PathKind::kHostStaged || task.src.IsHost() || task.dst.IsHost();
@@ -297,7 +298,9 @@ class PosingBackend final : public Backend {
     return std::make_unique<ConstantProbe>(device == 0 ? 1 : 0.5);
   }
   bool lost() override { return lost_; }
+  QueueRecorder* recorder() override { return recorder_; }
   bool lost_ = false;
+  QueueRecorder* recorder_ = nullptr;  // none: nothing is timed as a replay
 
  private:
   std::unique_ptr<Backend> inner_;
@@ -343,6 +346,32 @@ std::string FactOf(const Rig& rig, const std::string& of, const std::string& wha
     }
   }
   return "no such fact";
+}
+
+// Directions and all-reduces of paths that can be recorded are timed as replays too, and a rig's
+// links are what those took.
+TEST(RigProbeTest, TimesReplaysWhereAPathCanBeRecorded) {
+  PosingGpus gpus;
+  const Rig eager = ProbeRig(*gpus.backend, gpus.rig, gpus.options);
+  EXPECT_EQ(Movements(eager, PathKind::kCopy).count("d0 to d1, replayed"), 0u);
+  EXPECT_THAT(eager.link.source, Not(HasSubstr("replayed")));
+  gpus.backend->recorder_ = &gpus.machine.recorder();
+  const Rig rig = ThroughFile(ProbeRig(*gpus.backend, gpus.rig, gpus.options));
+  const std::set<std::string> measured = Movements(rig, PathKind::kCopy);
+  for (const char* what : {"d0 to d1", "d0 to d1, replayed", "d1 to d0, replayed",
+                           "all-reduce of d0 and d1", "all-reduce of d0 and d1, replayed"}) {
+    EXPECT_EQ(measured.count(what), 1u) << what;
+  }
+  EXPECT_THAT(rig.link.source, HasSubstr("2 directions, replayed"));
+  for (const MeasuredPath& path : rig.measured->paths) {
+    if (path.path != rig.ResolvePath(PathKind::kAuto) ||
+        path.what != "all-reduce of d0 and d1, replayed") {
+      continue;
+    }
+    const TimePoint& last = rig.link.all_reduce.points.back();
+    EXPECT_NEAR(static_cast<double>(last.time.value) * 1e-3, path.points.back().micros.median,
+                1e-3);
+  }
 }
 
 TEST(RigProbeTest, DescribesGpusWithWhatTheyAndTheirDriverSay) {
