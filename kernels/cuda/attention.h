@@ -9,7 +9,9 @@
 
 namespace tandem::cuda {
 
-inline constexpr uint32_t kTileQueries = 16;  // query vectors of one KV head: row * group + head
+// Query vectors of one KV head, row * group + head, that a block takes: of few, and of a prompt's.
+inline constexpr uint32_t kTileQueries = 16;
+inline constexpr uint32_t kWideQueries = 64;
 inline constexpr uint32_t kNoPartial = UINT32_MAX;
 
 // A tile of queries of one sequence and a range of its folds.
@@ -17,7 +19,7 @@ struct AttentionTile {
   uint32_t first_row;    // of the sequence, in q
   uint32_t start;        // its position
   uint32_t first_query;  // of the tile, in the sequence
-  uint32_t n;            // queries, at most kTileQueries
+  uint32_t n;            // queries, at most kTileQueries or kWideQueries
   uint32_t pages;        // where the sequence's pages start in the list
   uint32_t fold_begin, fold_end;
   uint32_t
@@ -45,6 +47,9 @@ constexpr uint64_t StateFloats(uint32_t padded_head_dim) {
 
 // Tiles with partials leave each fold's state there; the others give outputs.
 void LaunchAttention(const AttentionCall& call, const GpuStream& stream);
+// The same bits from tiles of kWideQueries, all their folds at once, for heads that can be wide.
+bool CanBeWide(uint32_t head_dim);
+void LaunchWideAttention(const AttentionCall& call, const GpuStream& stream);
 // Joins the states of each tile's folds in order, and gives outputs.
 void LaunchJoinFolds(const AttentionCall& call, const GpuStream& stream);
 

@@ -1,0 +1,228 @@
+// Attention (attention.cu) of the many queries of a prompt, to the same bits.
+//
+// A block takes up to 64 query vectors that read the same KV head, 16 a warp, and walks the pages
+// of keys and values that they see. A page is copied to shared memory while the one before it is
+// worked on, and serves all warps; one barrier a page. A warp does for its queries all that
+// attention.cu does for 16, in the same order: the scores of a page, which stay in registers, their
+// weights, all columns of the values; folds of 256 positions joined in order. It leaves out the
+// pages that none of its queries sees, as a block of attention.cu does.
+//
+// The rows of a page and of the queries lie in shared memory without gaps, their 16-byte chunks
+// permuted by row (ChunkAt).
+// Bytes: k and v of the pages once a tile of 64. Minimum hardware: sm_80; 98,560 bytes of shared
+// memory for heads of 128.
+#include "kernels/cuda/attention.cuh"
+
+namespace tandem::cuda {
+namespace {
+
+constexpr uint32_t kWarps = kWideQueries / 16;
+constexpr uint32_t kThreads = 32 * kWarps;
+
+// Shared memory, in order, in bytes; every part is a multiple of 16.
+template <uint32_t kDim>
+struct WideParts {
+  static constexpr uint32_t kChunks = kDim / 8;  // of 16 bytes a row
+  static constexpr uint32_t kPageChunks = kPageTokens * kChunks;
+  static constexpr uint32_t kQueries = 0;  // [warp][hi, lo], fragments
+  static constexpr uint32_t kPages = kQueries + 2 * kWideQueries * kChunks * 16;
+  static constexpr uint32_t kFactors = kPages + 4 * kPageChunks * 16;  // after two of keys, values
+  static constexpr uint32_t kBytes = kFactors + kWideQueries * 4;
+};
+
+// Where a chunk of a row lies. Neither eight rows of one chunk (LoadTransposed) nor four chunks of
+// two rows (the fragments of keys and queries) meet in a bank.
+template <uint32_t kChunks>
+__device__ __forceinline__ uint32_t ChunkAt(uint32_t row, uint32_t chunk) {
+  static_assert(kChunks % 4 == 0);
+  const uint32_t turn = kChunks % 8 == 0 ? row % 2 * 4 + row / 2 % 4 : row / 2 % 4;
+  return row * kChunks + (chunk ^ turn);
+}
+
+// The warp's 16 query vectors into shared memory, and what their scores are multiplied by.
+template <uint32_t kDim>
+__device__ __forceinline__ void LoadQueries(const AttentionCall& call, const AttentionTile& tile,
+                                            uint32_t kv_head, std::byte* shared) {
+  using P = WideParts<kDim>;
+  const uint32_t lane = threadIdx.x % 32, own = threadIdx.x / 32 * 16;
+  auto* queries = reinterpret_cast<uint16_t*>(shared + P::kQueries) + own * 2 * kDim;
+  auto* factors = reinterpret_cast<float*>(shared + P::kFactors);
+#pragma unroll 1
+  for (uint32_t query = lane / 8; query < 16; query += 4) {
+    const auto put = [&](uint32_t which, uint32_t d, uint16_t bits) {
+      queries[which * (16 * kDim) + FragmentAt(query, d)] = bits;
+    };
+    const float factor = SplitQuery<kDim>(call.q + QueryAt(call, tile, kv_head, own + query),
+                                          own + query < tile.n, call.kv.head_dim, lane % 8, put);
+    if (lane % 8 == 0) factors[own + query] = factor;
+  }
+}
+
+// A page of keys and one of values on their way to shared memory; zeros past the head, and values
+// that no query of the tile sees.
+template <uint32_t kDim>
+__device__ __forceinline__ void StagePage(const uint16_t* keys, const uint16_t* values, uint32_t hd,
+                                          uint32_t begin, const Sight& seen, uint4* to) {
+  using P = WideParts<kDim>;
+#pragma unroll 1
+  for (uint32_t i = threadIdx.x; i < P::kPageChunks; i += kThreads) {
+    const uint32_t row = i / P::kChunks, chunk = i % P::kChunks;
+    const uint32_t at = ChunkAt<P::kChunks>(row, chunk);
+    const bool real = 8 * chunk < hd;
+    const uint32_t from = real ? row * hd + 8 * chunk : 0;
+    CopyAsync16(to + at, keys + from, real);
+    CopyAsync16(to + P::kPageChunks + at, values + from, real && seen.Sees(begin + row));
+  }
+  CommitCopies();
+}
+
+// Scores of the warp's queries with a page; p as Weigh takes it. factors: of queries g and g + 8.
+template <uint32_t kDim>
+__device__ __forceinline__ void ScorePage(const uint4* queries, const uint4* keys,
+                                          const float (&factors)[2], float (&p)[2][16]) {
+  constexpr uint32_t kChunks = WideParts<kDim>::kChunks;
+  const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  constexpr int kTiles = kPageTokens / 8;
+  float acc[kTiles][4] = {};
+#pragma unroll 1
+  for (uint32_t chunk = 0; chunk < kChunks; chunk += 4) {
+    const QueryFragments q = FragmentsOf<kDim>(queries, chunk / 4);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      AddScores(q, keys[ChunkAt<kChunks>(8 * tile + g, chunk + t)], acc[tile]);
+    }
+  }
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) p[i / 2][2 * tile + i % 2] = acc[tile][i] * factors[i / 2];
+  }
+}
+
+// Hides the positions of a page that a query does not see.
+__device__ __forceinline__ void Mask(uint32_t begin, const Sight (&sights)[2], float (&p)[2][16]) {
+  const uint32_t t = threadIdx.x % 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+#pragma unroll
+    for (uint32_t i = 0; i < 16; ++i) {
+      if (!sights[r].Sees(begin + i / 2 * 8 + 2 * t + i % 2)) p[r][i] = -INFINITY;
+    }
+  }
+}
+
+// Adds a page's positions to a fold's state.
+template <uint32_t kDim>
+__device__ __forceinline__ void AddPage(const float (&p)[2][16], const uint4* values,
+                                        State<kDim / 8>& state) {
+  const uint32_t lane = threadIdx.x % 32;
+  Softmax softmax = BeginPage(p, state);
+#pragma unroll
+  for (uint32_t half = 0; half < 2; ++half) {
+    const Weights weights = Weigh(p, half, softmax);
+#pragma unroll
+    for (uint32_t tile = 0; tile < kDim / 8; ++tile) {
+      uint32_t v[4];
+      LoadTransposed(v, values + ChunkAt<WideParts<kDim>::kChunks>(32 * half + lane, tile));
+      AddValues(weights, v, state.o[tile]);
+    }
+  }
+  EndPage(softmax, state);
+}
+
+// A lane's queries, g and g + 8 of the warp's.
+template <uint32_t kDim>
+__device__ __forceinline__ void StoreOutputs(const AttentionCall& call, const AttentionTile& tile,
+                                             uint32_t kv_head, const State<kDim / 8>& state) {
+  const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const uint32_t query = threadIdx.x / 32 * 16 + g + 8 * r;
+    if (query >= tile.n) continue;
+    float* to = call.out + QueryAt(call, tile, kv_head, query) + 2 * t;
+    const float inverse = 1.0f / state.l[r];
+#pragma unroll
+    for (uint32_t i = 0; i < kDim / 8; ++i) {
+      if (8 * i >= call.kv.head_dim) break;  // a multiple of eight
+      *reinterpret_cast<float2*>(to + 8 * i) =
+          float2{state.o[i][2 * r] * inverse, state.o[i][2 * r + 1] * inverse};
+    }
+  }
+}
+
+template <uint32_t kDim>
+__global__ void __launch_bounds__(kThreads, 2) AttendWide(const AttentionCall call) {
+  using P = WideParts<kDim>;
+  std::byte* shared = DynamicShared();
+  WaitForPrevious();
+  const uint32_t kv_head = blockIdx.x % call.kv.kv_heads;
+  const AttentionTile tile = call.tiles[blockIdx.x / call.kv.kv_heads];
+  if (tile.n == 0) return;
+  const uint32_t lane = threadIdx.x % 32, g = lane / 4, own = threadIdx.x / 32 * 16;
+  const uint32_t hd = call.kv.head_dim, group = call.q_heads / call.kv.kv_heads;
+  const uint64_t to_values = uint64_t{call.kv.kv_heads} * kPageTokens * hd;
+  const auto sight = [&](uint32_t query) { return SightOf(tile, group, call.window, query); };
+  const Sight sights[2] = {sight(own + g), sight(own + g + 8)};
+  const Sight seen = {sight(0).first, sight(tile.n - 1).count};  // by some query of the tile
+  // By some of the warp's, which may have none, and by all of them.
+  const Sight some = {sight(own).first, own < tile.n ? sight(own + 15).count : 0};
+  const Sight all = {sight(own + 15).first, sight(own).count};
+  const auto* queries = reinterpret_cast<const uint4*>(shared + P::kQueries) + own * (kDim / 4);
+  auto* pages = reinterpret_cast<uint4*>(shared + P::kPages);
+  const auto stage = [&](uint32_t page) {
+    const uint16_t* keys = KeysOf(call, tile, kv_head, page);
+    StagePage<kDim>(keys, keys + to_values, hd, page * kPageTokens, seen,
+                    pages + page % 2 * (2 * P::kPageChunks));
+  };
+
+  const uint32_t first = seen.first / kPageTokens;
+  const uint32_t end = (seen.count + kPageTokens - 1) / kPageTokens;
+  stage(first);
+  LoadQueries<kDim>(call, tile, kv_head, shared);
+  SyncWarp();  // of the queries a warp reads its own
+  const auto* of_queries = reinterpret_cast<const float*>(shared + P::kFactors) + own + g;
+  const float factors[2] = {of_queries[0], of_queries[8]};
+  State<kDim / 8> state, total;
+  state.Clear();
+  total.Clear();
+#pragma unroll 1
+  for (uint32_t page = first; page < end; ++page) {
+    WaitCopies<0>();
+    __syncthreads();  // the page is there; the one before it is read by all
+    if (page + 1 < end) stage(page + 1);
+    const uint32_t begin = page * kPageTokens;
+    if (begin < some.count && begin + kPageTokens > some.first) {
+      const uint4* keys = pages + page % 2 * (2 * P::kPageChunks);
+      float p[2][16];
+      ScorePage<kDim>(queries, keys, factors, p);
+      if (begin < all.first || begin + kPageTokens > all.count) Mask(begin, sights, p);
+      AddPage<kDim>(p, keys + P::kPageChunks, state);
+    }
+    if (page % kFoldPages == kFoldPages - 1 || page + 1 == end) {
+      state.SumLanes();
+      total.Join(state);
+      state.Clear();
+    }
+  }
+  StoreOutputs<kDim>(call, tile, kv_head, total);
+}
+
+template <uint32_t kDim>
+void LaunchFor(const AttentionCall& call, const GpuStream& stream) {
+  LaunchEarly("attention of a prompt", AttendWide<kDim>, dim3(call.n_tiles * call.kv.kv_heads),
+              dim3(kThreads), WideParts<kDim>::kBytes, stream, call);
+}
+
+}  // namespace
+
+bool CanBeWide(uint32_t head_dim) { return head_dim % 8 == 0 && head_dim <= 128; }
+
+void LaunchWideAttention(const AttentionCall& call, const GpuStream& stream) {
+  const uint32_t hd = call.kv.head_dim;
+  if (hd <= 32) return LaunchFor<32>(call, stream);
+  if (hd <= 64) return LaunchFor<64>(call, stream);
+  if (hd <= 96) return LaunchFor<96>(call, stream);
+  LaunchFor<128>(call, stream);
+}
+
+}  // namespace tandem::cuda
