@@ -134,13 +134,14 @@ __device__ void AddPage(const std::byte* shared, const uint16_t* values, uint32_
   Softmax softmax = BeginPage(p, state);
 #pragma unroll
   for (uint32_t half = 0; half < 2; ++half) {
-    const Weights weights = Weigh(p, half, softmax);
+    const Weights first = Weigh(p, 2 * half, softmax), second = Weigh(p, 2 * half + 1, softmax);
     const uint16_t* row = values + (32 * half + lane) * P::kStride + warp * (kDim / 4);
 #pragma unroll
     for (uint32_t tile = 0; tile < kDim / 32; ++tile) {
-      uint32_t v[4];
+      uint32_t v[4];  // positions 8i.. of this half by eight columns
       LoadTransposed(v, row + 8 * tile);
-      AddValues(weights, v, state.o[tile]);
+      AddValues(first, v[0], v[1], state.o[tile]);
+      AddValues(second, v[2], v[3], state.o[tile]);
     }
   }
   EndPage(softmax, state);

@@ -171,21 +171,20 @@ __device__ __forceinline__ void EndPage(const Softmax& page, State<kTiles>& stat
   for (int r = 0; r < 2; ++r) state.l[r] = fmaf(state.l[r], page.before[r], page.sum[r]);
 }
 
-// The weights of 32 positions, half 0 or 1 of a page, each split in two f16, as fragments: pairs at
-// 8i + 2t of the half.
+// The weights of 16 positions, each split in two f16, as fragments: pairs at 8i + 2t.
 struct Weights {
-  uint32_t high[2][4], low[2][4];  // [query g, g + 8]
+  uint32_t high[2][2], low[2][2];  // [query g, g + 8]
 };
 
-__device__ __forceinline__ Weights Weigh(const float (&p)[2][16], uint32_t half, Softmax& page) {
+// Of positions 16 * step and on of the page.
+__device__ __forceinline__ Weights Weigh(const float (&p)[2][16], uint32_t step, Softmax& page) {
   Weights weights;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
 #pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      const uint32_t pair = 2 * (4 * half + i);
-      const float even = expf(p[r][pair] - page.base[r]) * kWeightScale;
-      const float odd = expf(p[r][pair + 1] - page.base[r]) * kWeightScale;
+    for (uint32_t i = 0; i < 2; ++i) {
+      const float even = expf(p[r][4 * step + 2 * i] - page.base[r]) * kWeightScale;
+      const float odd = expf(p[r][4 * step + 2 * i + 1] - page.base[r]) * kWeightScale;
       page.sum[r] += even;
       page.sum[r] += odd;
       const uint16_t h0 = FloatToHalf(even), h1 = FloatToHalf(odd);
@@ -197,20 +196,17 @@ __device__ __forceinline__ Weights Weigh(const float (&p)[2][16], uint32_t half,
   return weights;
 }
 
-// Adds what 32 positions give to eight columns; v as LoadTransposed leaves it: positions 8i.. in
-// v[i].
-__device__ __forceinline__ void AddValues(const Weights& weights, const uint32_t (&v)[4],
+// Adds what 16 positions give to eight columns; v0 and v1: of eight positions each, as
+// LoadTransposed leaves them.
+__device__ __forceinline__ void AddValues(const Weights& weights, uint32_t v0, uint32_t v1,
                                           float (&o)[4]) {
-#pragma unroll
-  for (uint32_t i = 0; i < 4; i += 2) {
-    const uint32_t b[2] = {v[i], v[i + 1]};
-    const uint32_t a[4] = {weights.high[0][i], weights.high[1][i], weights.high[0][i + 1],
-                           weights.high[1][i + 1]};
-    MmaF16(o, a, b);
-    const uint32_t rest[4] = {weights.low[0][i], weights.low[1][i], weights.low[0][i + 1],
-                              weights.low[1][i + 1]};
-    MmaF16(o, rest, b);
-  }
+  const uint32_t b[2] = {v0, v1};
+  const uint32_t a[4] = {weights.high[0][0], weights.high[1][0], weights.high[0][1],
+                         weights.high[1][1]};
+  MmaF16(o, a, b);
+  const uint32_t rest[4] = {weights.low[0][0], weights.low[1][0], weights.low[0][1],
+                            weights.low[1][1]};
+  MmaF16(o, rest, b);
 }
 
 // Where the element d of a query of 16 lies among the fragments of its part (hi or lo), 16 bits

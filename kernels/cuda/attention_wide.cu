@@ -27,7 +27,8 @@ struct WideParts {
   static constexpr uint32_t kQueries = 0;  // [warp][hi, lo], fragments
   static constexpr uint32_t kPages = kQueries + 2 * kWideQueries * kChunks * 16;
   static constexpr uint32_t kFactors = kPages + 4 * kPageChunks * 16;  // after two of keys, values
-  static constexpr uint32_t kBytes = kFactors + kWideQueries * 4;
+  static constexpr uint32_t kSights = kFactors + kWideQueries * 4;
+  static constexpr uint32_t kBytes = kSights + kWideQueries * sizeof(Sight);
 };
 
 // Where a chunk of a row lies. Neither eight rows of one chunk (LoadTransposed) nor four chunks of
@@ -61,9 +62,11 @@ __device__ __forceinline__ void LoadQueries(const AttentionCall& call, const Att
 // A page of keys and one of values on their way to shared memory; zeros past the head, and values
 // that no query of the tile sees.
 template <uint32_t kDim>
-__device__ __forceinline__ void StagePage(const uint16_t* keys, const uint16_t* values, uint32_t hd,
+__device__ __forceinline__ void StagePage(const uint16_t* keys, const AttentionCall& call,
                                           uint32_t begin, const Sight& seen, uint4* to) {
   using P = WideParts<kDim>;
+  const uint32_t hd = call.kv.head_dim;
+  const uint16_t* values = keys + uint64_t{call.kv.kv_heads} * kPageTokens * hd;
 #pragma unroll 1
   for (uint32_t i = threadIdx.x; i < P::kPageChunks; i += kThreads) {
     const uint32_t row = i / P::kChunks, chunk = i % P::kChunks;
@@ -76,10 +79,10 @@ __device__ __forceinline__ void StagePage(const uint16_t* keys, const uint16_t* 
   CommitCopies();
 }
 
-// Scores of the warp's queries with a page; p as Weigh takes it. factors: of queries g and g + 8.
+// Scores of the warp's queries with a page; p as BeginPage takes it.
 template <uint32_t kDim>
 __device__ __forceinline__ void ScorePage(const uint4* queries, const uint4* keys,
-                                          const float (&factors)[2], float (&p)[2][16]) {
+                                          const float* factors, float (&p)[2][16]) {
   constexpr uint32_t kChunks = WideParts<kDim>::kChunks;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   constexpr int kTiles = kPageTokens / 8;
@@ -93,38 +96,48 @@ __device__ __forceinline__ void ScorePage(const uint4* queries, const uint4* key
     }
   }
 #pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
+  for (int r = 0; r < 2; ++r) {
+    const float factor = factors[g + 8 * r];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) p[i / 2][2 * tile + i % 2] = acc[tile][i] * factors[i / 2];
+    for (int i = 0; i < 16; ++i) p[r][i] = acc[i / 2][2 * r + i % 2] * factor;
   }
 }
 
 // Hides the positions of a page that a query does not see.
-__device__ __forceinline__ void Mask(uint32_t begin, const Sight (&sights)[2], float (&p)[2][16]) {
-  const uint32_t t = threadIdx.x % 4;
+__device__ __forceinline__ void Mask(uint32_t begin, const Sight* sights, float (&p)[2][16]) {
+  const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
+    const Sight sight = sights[g + 8 * r];
 #pragma unroll
     for (uint32_t i = 0; i < 16; ++i) {
-      if (!sights[r].Sees(begin + i / 2 * 8 + 2 * t + i % 2)) p[r][i] = -INFINITY;
+      if (!sight.Sees(begin + i / 2 * 8 + 2 * t + i % 2)) p[r][i] = -INFINITY;
     }
   }
 }
 
-// Adds a page's positions to a fold's state.
+// Adds a page's positions to a fold's state. The steps are a loop, which moves the scores along
+// instead of unrolling, for registers: unrolled, its loads come early and others are spilled.
 template <uint32_t kDim>
-__device__ __forceinline__ void AddPage(const float (&p)[2][16], const uint4* values,
+__device__ __forceinline__ void AddPage(float (&p)[2][16], const uint4* values,
                                         State<kDim / 8>& state) {
   const uint32_t lane = threadIdx.x % 32;
   Softmax softmax = BeginPage(p, state);
+#pragma unroll 1
+  for (uint32_t step = 0; step < kPageTokens / 16; ++step) {
+    const Weights weights = Weigh(p, 0, softmax);
 #pragma unroll
-  for (uint32_t half = 0; half < 2; ++half) {
-    const Weights weights = Weigh(p, half, softmax);
+    for (uint32_t tile = 0; tile < kDim / 8; tile += 2) {
+      uint32_t v[4];  // 16 positions by eight columns, and by the next eight
+      LoadTransposed(
+          v, values + ChunkAt<WideParts<kDim>::kChunks>(16 * step + lane % 16, tile + lane / 16));
+      AddValues(weights, v[0], v[1], state.o[tile]);
+      AddValues(weights, v[2], v[3], state.o[tile + 1]);
+    }
 #pragma unroll
-    for (uint32_t tile = 0; tile < kDim / 8; ++tile) {
-      uint32_t v[4];
-      LoadTransposed(v, values + ChunkAt<WideParts<kDim>::kChunks>(32 * half + lane, tile));
-      AddValues(weights, v, state.o[tile]);
+    for (int i = 0; i < 12; ++i) {
+      p[0][i] = p[0][i + 4];
+      p[1][i] = p[1][i + 4];
     }
   }
   EndPage(softmax, state);
@@ -132,8 +145,9 @@ __device__ __forceinline__ void AddPage(const float (&p)[2][16], const uint4* va
 
 // A lane's queries, g and g + 8 of the warp's.
 template <uint32_t kDim>
-__device__ __forceinline__ void StoreOutputs(const AttentionCall& call, const AttentionTile& tile,
-                                             uint32_t kv_head, const State<kDim / 8>& state) {
+__device__ __forceinline__ void StoreOutputs(const AttentionCall& call, uint32_t kv_head,
+                                             const State<kDim / 8>& state) {
+  const AttentionTile tile = call.tiles[blockIdx.x / call.kv.kv_heads];
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -150,52 +164,52 @@ __device__ __forceinline__ void StoreOutputs(const AttentionCall& call, const At
   }
 }
 
+// What each thread would else keep in registers from page to page lies in shared memory: what
+// queries see, and their factors.
 template <uint32_t kDim>
 __global__ void __launch_bounds__(kThreads, 2) AttendWide(const AttentionCall call) {
   using P = WideParts<kDim>;
   std::byte* shared = DynamicShared();
+  auto* pages = reinterpret_cast<uint4*>(shared + P::kPages);
+  auto* sights = reinterpret_cast<Sight*>(shared + P::kSights);
   WaitForPrevious();
-  const uint32_t kv_head = blockIdx.x % call.kv.kv_heads;
+  const uint32_t kv_head = blockIdx.x % call.kv.kv_heads, own = threadIdx.x / 32 * 16;
   const AttentionTile tile = call.tiles[blockIdx.x / call.kv.kv_heads];
   if (tile.n == 0) return;
-  const uint32_t lane = threadIdx.x % 32, g = lane / 4, own = threadIdx.x / 32 * 16;
-  const uint32_t hd = call.kv.head_dim, group = call.q_heads / call.kv.kv_heads;
-  const uint64_t to_values = uint64_t{call.kv.kv_heads} * kPageTokens * hd;
-  const auto sight = [&](uint32_t query) { return SightOf(tile, group, call.window, query); };
-  const Sight sights[2] = {sight(own + g), sight(own + g + 8)};
-  const Sight seen = {sight(0).first, sight(tile.n - 1).count};  // by some query of the tile
-  // By some of the warp's, which may have none, and by all of them.
-  const Sight some = {sight(own).first, own < tile.n ? sight(own + 15).count : 0};
-  const Sight all = {sight(own + 15).first, sight(own).count};
-  const auto* queries = reinterpret_cast<const uint4*>(shared + P::kQueries) + own * (kDim / 4);
-  auto* pages = reinterpret_cast<uint4*>(shared + P::kPages);
+  if (threadIdx.x < kWideQueries) {
+    const uint32_t group = call.q_heads / call.kv.kv_heads;
+    sights[threadIdx.x] = SightOf(tile, group, call.window, threadIdx.x);
+  }
+  __syncthreads();  // sights are there
   const auto stage = [&](uint32_t page) {
     const uint16_t* keys = KeysOf(call, tile, kv_head, page);
-    StagePage<kDim>(keys, keys + to_values, hd, page * kPageTokens, seen,
+    StagePage<kDim>(keys, call, page * kPageTokens,
+                    {sights[0].first, sights[kWideQueries - 1].count},
                     pages + page % 2 * (2 * P::kPageChunks));
   };
-
-  const uint32_t first = seen.first / kPageTokens;
-  const uint32_t end = (seen.count + kPageTokens - 1) / kPageTokens;
+  const uint32_t first = sights[0].first / kPageTokens;
+  const uint32_t end = (sights[kWideQueries - 1].count + kPageTokens - 1) / kPageTokens;
   stage(first);
   LoadQueries<kDim>(call, tile, kv_head, shared);
-  SyncWarp();  // of the queries a warp reads its own
-  const auto* of_queries = reinterpret_cast<const float*>(shared + P::kFactors) + own + g;
-  const float factors[2] = {of_queries[0], of_queries[8]};
+  const auto* queries = reinterpret_cast<const uint4*>(shared + P::kQueries) + own * (kDim / 4);
+  const auto* factors = reinterpret_cast<const float*>(shared + P::kFactors) + own;
   State<kDim / 8> state, total;
   state.Clear();
   total.Clear();
 #pragma unroll 1
   for (uint32_t page = first; page < end; ++page) {
     WaitCopies<0>();
-    __syncthreads();  // the page is there; the one before it is read by all
+    __syncthreads();  // the page is there, and queries; the page before it is read by all
     if (page + 1 < end) stage(page + 1);
     const uint32_t begin = page * kPageTokens;
-    if (begin < some.count && begin + kPageTokens > some.first) {
+    const Sight earliest = sights[own], latest = sights[own + 15];
+    if (own < tile.n && begin < latest.count && begin + kPageTokens > earliest.first) {
       const uint4* keys = pages + page % 2 * (2 * P::kPageChunks);
       float p[2][16];
       ScorePage<kDim>(queries, keys, factors, p);
-      if (begin < all.first || begin + kPageTokens > all.count) Mask(begin, sights, p);
+      if (begin < latest.first || begin + kPageTokens > earliest.count) {
+        Mask(begin, sights + own, p);
+      }
       AddPage<kDim>(p, keys + P::kPageChunks, state);
     }
     if (page % kFoldPages == kFoldPages - 1 || page + 1 == end) {
@@ -204,7 +218,7 @@ __global__ void __launch_bounds__(kThreads, 2) AttendWide(const AttentionCall ca
       state.Clear();
     }
   }
-  StoreOutputs<kDim>(call, tile, kv_head, total);
+  StoreOutputs<kDim>(call, kv_head, total);
 }
 
 template <uint32_t kDim>
