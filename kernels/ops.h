@@ -28,6 +28,12 @@ namespace tandem {
 enum class ActivationType : uint8_t { kInt8, kF32 };
 const char* ToString(ActivationType type);  // "int8", "f32"
 
+// How exact attention's products are: as f32, for which tensor cores take queries and softmax
+// weights split in two f16 each; or with each of them rounded once to f16, which CUDA alone offers.
+// Keys and values are f16 in any case, sums f32.
+enum class AttentionPrecision : uint8_t { kSplit, kHalf };
+const char* ToString(AttentionPrecision precision);  // "split", "half"
+
 // What rows of activations become before they meet weights.
 enum class RowForm : uint8_t { kF32, kInt8, kBf16 };
 RowForm FormFor(ActivationType activations, DType weights);

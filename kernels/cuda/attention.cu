@@ -20,13 +20,14 @@ namespace {
 
 constexpr uint32_t kThreads = 128;
 constexpr uint32_t kScoreStride = kAttentionFold + 4;  // floats; rows start 4 banks apart
+constexpr uint32_t kValueGap = 8;                      // halves; shifts rows against bank conflicts
 
 // Shared memory, in order; every part is a multiple of 16 bytes.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 struct Parts {
-  static constexpr uint32_t kStride = kDim + 8;  // halves; shifts rows against bank conflicts
-  static constexpr uint32_t kQueries = 0;        // [hi, lo], fragments
-  static constexpr uint32_t kScores = kQueries + 2 * kTileQueries * kDim * 2;
+  static constexpr uint32_t kStride = kDim + kValueGap;
+  static constexpr uint32_t kQueries = 0;  // [hi, lo], fragments
+  static constexpr uint32_t kScores = kQueries + kParts<kPrecision> * kTileQueries * kDim * 2;
   static constexpr uint32_t kValues =
       kScores + kTileQueries * kScoreStride * 4;                                 // [2][64][kStride]
   static constexpr uint32_t kFactors = kValues + 2 * kPageTokens * kStride * 2;  // [16]
@@ -34,18 +35,18 @@ struct Parts {
 };
 
 // Query vectors into shared memory, and what their scores are multiplied by.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void LoadQueries(const AttentionCall& call, const AttentionTile& tile, uint32_t kv_head,
                             std::byte* shared) {
-  using P = Parts<kDim>;
+  using P = Parts<kDim, kPrecision>;
   auto* queries = reinterpret_cast<uint16_t*>(shared + P::kQueries);
-  const uint32_t query = threadIdx.x / 8, part = threadIdx.x % 8;
-  const auto put = [&](uint32_t which, uint32_t d, uint16_t bits) {
-    queries[which * (kTileQueries * kDim) + FragmentAt(query, d)] = bits;
+  const uint32_t query = threadIdx.x / 8, first = threadIdx.x % 8;
+  const auto put = [&](uint32_t part, uint32_t d, uint16_t bits) {
+    queries[part * (kTileQueries * kDim) + FragmentAt(query, d)] = bits;
   };
-  const float factor = SplitQuery<kDim>(call.q + QueryAt(call, tile, kv_head, query),
-                                        query < tile.n, call.kv.head_dim, part, put);
-  if (part == 0) reinterpret_cast<float*>(shared + P::kFactors)[query] = factor;
+  const float factor = LoadQuery<kDim, kPrecision>(call.q + QueryAt(call, tile, kv_head, query),
+                                                   query < tile.n, call.kv.head_dim, first, put);
+  if (first == 0) reinterpret_cast<float*>(shared + P::kFactors)[query] = factor;
 }
 
 // Eight f16 of a key from dimension d on; zeros past the head.
@@ -63,16 +64,16 @@ __device__ __forceinline__ uint4 KeyPart(const uint16_t* key, uint32_t d, uint32
 }
 
 // Scores of one page by one warp.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void ScorePage(const uint16_t* keys, uint32_t hd, uint32_t page, std::byte* shared) {
-  using P = Parts<kDim>;
+  using P = Parts<kDim, kPrecision>;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
   const auto* queries = reinterpret_cast<const uint4*>(shared + P::kQueries);
   constexpr int kTiles = kPageTokens / 8;
   float acc[kTiles][4] = {};
 #pragma unroll 1
   for (uint32_t d = 0; d < kDim; d += 32) {
-    const QueryFragments q = FragmentsOf<kDim>(queries, d / 32);
+    const auto q = FragmentsOf<kDim, kPrecision>(queries, d / 32);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       AddScores(q, KeyPart(keys + (8 * tile + g) * uint64_t{hd}, d + 8 * t, hd), acc[tile]);
@@ -94,12 +95,12 @@ __device__ void ScorePage(const uint16_t* keys, uint32_t hd, uint32_t page, std:
 template <uint32_t kDim>
 __device__ void StageValues(const uint16_t* values, uint32_t hd, uint32_t begin, const Sight& seen,
                             uint16_t* to) {
-  constexpr uint32_t kParts = kDim / 8;
-  for (uint32_t i = threadIdx.x; i < kPageTokens * kParts; i += kThreads) {
-    const uint32_t slot = i / kParts, d = i % kParts * 8;
+  constexpr uint32_t kChunks = kDim / 8;
+  for (uint32_t i = threadIdx.x; i < kPageTokens * kChunks; i += kThreads) {
+    const uint32_t slot = i / kChunks, d = i % kChunks * 8;
     const bool inside = seen.Sees(begin + slot);
     const uint16_t* from = values + slot * uint64_t{hd};
-    uint16_t* row = to + slot * Parts<kDim>::kStride + d;
+    uint16_t* row = to + slot * (kDim + kValueGap) + d;
     if (hd % 8 == 0) {
       const bool real = inside && d < hd;
       CopyAsync16(row, real ? from + d : values, real);
@@ -111,14 +112,15 @@ __device__ void StageValues(const uint16_t* values, uint32_t hd, uint32_t begin,
 }
 
 // The warp's quarter of the columns.
-template <uint32_t kDim>
-using Quarter = State<kDim / 32>;
+template <uint32_t kDim, AttentionPrecision kPrecision>
+using Quarter = State<kDim / 32, kPrecision>;
 
 // Adds one page's positions to a fold's state.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void AddPage(const std::byte* shared, const uint16_t* values, uint32_t page,
-                        uint32_t begin, const Sight (&sights)[2], Quarter<kDim>& state) {
-  using P = Parts<kDim>;
+                        uint32_t begin, const Sight (&sights)[2],
+                        Quarter<kDim, kPrecision>& state) {
+  using P = Parts<kDim, kPrecision>;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
   const auto* scores = reinterpret_cast<const float*>(shared + P::kScores) + page * kPageTokens;
   float p[2][16];
@@ -134,7 +136,8 @@ __device__ void AddPage(const std::byte* shared, const uint16_t* values, uint32_
   Softmax softmax = BeginPage(p, state);
 #pragma unroll
   for (uint32_t half = 0; half < 2; ++half) {
-    const Weights first = Weigh(p, 2 * half, softmax), second = Weigh(p, 2 * half + 1, softmax);
+    const auto first = Weigh<kPrecision>(p, 2 * half, softmax);
+    const auto second = Weigh<kPrecision>(p, 2 * half + 1, softmax);
     const uint16_t* row = values + (32 * half + lane) * P::kStride + warp * (kDim / 4);
 #pragma unroll
     for (uint32_t tile = 0; tile < kDim / 32; ++tile) {
@@ -148,9 +151,9 @@ __device__ void AddPage(const std::byte* shared, const uint16_t* values, uint32_
 }
 
 // A lane's queries of a finished tile.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void StoreOutputs(const AttentionCall& call, const AttentionTile& tile, uint32_t kv_head,
-                             const Quarter<kDim>& state) {
+                             const Quarter<kDim, kPrecision>& state) {
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
   const uint32_t hd = call.kv.head_dim;
 #pragma unroll
@@ -167,8 +170,8 @@ __device__ void StoreOutputs(const AttentionCall& call, const AttentionTile& til
   }
 }
 
-template <uint32_t kDim>
-__device__ void StorePartial(float* to, const Quarter<kDim>& state) {
+template <uint32_t kDim, AttentionPrecision kPrecision>
+__device__ void StorePartial(float* to, const Quarter<kDim, kPrecision>& state) {
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -186,9 +189,9 @@ __device__ void StorePartial(float* to, const Quarter<kDim>& state) {
   }
 }
 
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
-  using P = Parts<kDim>;
+  using P = Parts<kDim, kPrecision>;
   std::byte* shared = DynamicShared();
   auto* staged = reinterpret_cast<uint16_t*>(shared + P::kValues);
   WaitForPrevious();
@@ -203,8 +206,8 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
   const auto keys_of = [&](uint32_t index) { return KeysOf(call, tile, kv_head, index); };
   const uint64_t to_values = uint64_t{call.kv.kv_heads} * kPageTokens * hd;
 
-  LoadQueries<kDim>(call, tile, kv_head, shared);
-  Quarter<kDim> total;
+  LoadQueries<kDim, kPrecision>(call, tile, kv_head, shared);
+  Quarter<kDim, kPrecision> total;
   total.Clear();
   for (uint32_t fold = tile.fold_begin; fold < tile.fold_end; ++fold) {
     // Pages [first, end) of the fold hold what the tile sees.
@@ -216,8 +219,9 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
     const uint32_t page0 = fold * kFoldPages;
     StageValues<kDim>(keys_of(page0 + first) + to_values, hd, begin + first * kPageTokens, seen,
                       staged);
-    if (warp >= first && warp < end) ScorePage<kDim>(keys_of(page0 + warp), hd, warp, shared);
-    Quarter<kDim> state;
+    if (warp >= first && warp < end)
+      ScorePage<kDim, kPrecision>(keys_of(page0 + warp), hd, warp, shared);
+    Quarter<kDim, kPrecision> state;
     state.Clear();
     for (uint32_t page = first; page < end; ++page) {
       const uint32_t slot = (page - first) % 2;
@@ -228,8 +232,8 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
                           begin + (page + 1) * kPageTokens, seen,
                           staged + (1 - slot) * kPageTokens * P::kStride);
       }
-      AddPage<kDim>(shared, staged + slot * kPageTokens * P::kStride, page,
-                    begin + page * kPageTokens, sights, state);
+      AddPage<kDim, kPrecision>(shared, staged + slot * kPageTokens * P::kStride, page,
+                                begin + page * kPageTokens, sights, state);
     }
     state.SumLanes();
     if (tile.partial == kNoPartial) {
@@ -237,14 +241,14 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
     } else {
       const uint64_t index =
           (uint64_t{tile.partial} + fold - tile.fold_begin) * call.kv.kv_heads + kv_head;
-      StorePartial<kDim>(call.partials + index * StateFloats(kDim), state);
+      StorePartial<kDim, kPrecision>(call.partials + index * StateFloats(kDim), state);
     }
   }
-  if (tile.partial == kNoPartial) StoreOutputs<kDim>(call, tile, kv_head, total);
+  if (tile.partial == kNoPartial) StoreOutputs<kDim, kPrecision>(call, tile, kv_head, total);
 }
 
 // A thread takes one query and a column at a time.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __global__ void __launch_bounds__(kThreads) JoinFolds(const AttentionCall call) {
   WaitForPrevious();
   const AttentionTile tile = call.tiles[blockIdx.x];
@@ -261,7 +265,7 @@ __global__ void __launch_bounds__(kThreads) JoinFolds(const AttentionCall call) 
       const float later_m = state[query];
       const float later_o = state[2 * kTileQueries + query * kDim + d];
       const bool first = l == 0.0f;
-      const JoinScales s = ScalesOf(m, later_m);
+      const JoinScales s = ScalesOf<kPrecision>(m, later_m);
       l = first ? later_l : Joined(l, later_l, s);
       o = first ? later_o : Joined(o, later_o, s);
       m = first ? later_m : s.m;
@@ -270,27 +274,36 @@ __global__ void __launch_bounds__(kThreads) JoinFolds(const AttentionCall call) 
   }
 }
 
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 void LaunchFor(const AttentionCall& call, bool join, const GpuStream& stream) {
   const dim3 grid(call.n_tiles, call.kv.kv_heads);
   if (join) {
-    LaunchEarly("attention", JoinFolds<kDim>, grid, dim3(kThreads), 0, stream, call);
+    LaunchEarly("attention", JoinFolds<kDim, kPrecision>, grid, dim3(kThreads), 0, stream, call);
   } else {
-    LaunchEarly("attention", Attend<kDim>, grid, dim3(kThreads), Parts<kDim>::kBytes, stream, call);
+    LaunchEarly("attention", Attend<kDim, kPrecision>, grid, dim3(kThreads),
+                Parts<kDim, kPrecision>::kBytes, stream, call);
+  }
+}
+
+template <AttentionPrecision kPrecision>
+void LaunchEither(const AttentionCall& call, bool join, const GpuStream& stream) {
+  switch (PaddedHeadDim(call.kv.head_dim)) {
+    case 32:
+      return LaunchFor<32, kPrecision>(call, join, stream);
+    case 64:
+      return LaunchFor<64, kPrecision>(call, join, stream);
+    case 128:
+      return LaunchFor<128, kPrecision>(call, join, stream);
+    default:
+      return LaunchFor<256, kPrecision>(call, join, stream);
   }
 }
 
 void LaunchEither(const AttentionCall& call, bool join, const GpuStream& stream) {
-  switch (PaddedHeadDim(call.kv.head_dim)) {
-    case 32:
-      return LaunchFor<32>(call, join, stream);
-    case 64:
-      return LaunchFor<64>(call, join, stream);
-    case 128:
-      return LaunchFor<128>(call, join, stream);
-    default:
-      return LaunchFor<256>(call, join, stream);
+  if (call.precision == AttentionPrecision::kHalf) {
+    return LaunchEither<AttentionPrecision::kHalf>(call, join, stream);
   }
+  LaunchEither<AttentionPrecision::kSplit>(call, join, stream);
 }
 
 }  // namespace

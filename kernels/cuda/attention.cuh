@@ -2,6 +2,10 @@
 // how scores become weights, and how the states of folds are joined. A query goes through the same
 // operations in the same order in each of them, so they give the same bits.
 //
+// A query, and a weight, is a sum of two f16 (AttentionPrecision::kSplit: hi and lo), or one
+// (kHalf), so a tensor-core step is two or one. kHalf takes powers of two, which are one
+// instruction: its scores come in units of log 2.
+//
 // Fragments are those of mma.sync.m16n8k16: lane 4g + t holds queries g and g + 8 of 16, and of
 // each eight positions or columns 2t and 2t + 1.
 #pragma once
@@ -12,7 +16,20 @@
 namespace tandem::cuda {
 
 constexpr uint32_t kFoldPages = kAttentionFold / kPageTokens;
-constexpr float kWeightScale = 1024.0f;  // keeps the low parts of small weights normal in f16
+// Weights are so many times as large, which keeps small ones, or their low parts, normal in f16.
+constexpr float kWeightScale = 1024.0f;
+
+template <AttentionPrecision kPrecision>
+constexpr uint32_t kParts = kPrecision == AttentionPrecision::kSplit ? 2 : 1;
+
+template <AttentionPrecision kPrecision>
+__device__ __forceinline__ float Power(float score) {
+  if constexpr (kPrecision == AttentionPrecision::kSplit) {
+    return expf(score);
+  } else {
+    return FastExp2(score);
+  }
+}
 
 // The positions that a query sees: [first, count).
 struct Sight {
@@ -47,38 +64,40 @@ __device__ __forceinline__ const uint16_t* KeysOf(const AttentionCall& call,
          uint64_t{kv_head} * kPageTokens * call.kv.head_dim;
 }
 
-// One query vector by eight lanes, of which this is lane `part`: padded with zeros, times a power
-// of two that brings the largest element to [2^10, 2^11), and split in two f16. put(which, d, bits)
-// takes them. Zeros where not real. Returns what scores are multiplied by. Called by whole warps.
-template <uint32_t kDim, typename Put>
-__device__ __forceinline__ float SplitQuery(const float* from, bool real, uint32_t hd,
-                                            uint32_t part, const Put& put) {
+// One query vector by eight lanes, of which this is lane `first`: padded with zeros, times a power
+// of two that brings the largest element to [2^10, 2^11), and made f16. put(part, d, bits) takes
+// them. Zeros where not real. Returns what scores are multiplied by. Called by whole warps.
+template <uint32_t kDim, AttentionPrecision kPrecision, typename Put>
+__device__ __forceinline__ float LoadQuery(const float* from, bool real, uint32_t hd,
+                                           uint32_t first, const Put& put) {
   float top = 0.0f;
   if (real) {
-    for (uint32_t d = part; d < hd; d += 8) top = fmaxf(top, fabsf(from[d]));
+    for (uint32_t d = first; d < hd; d += 8) top = fmaxf(top, fabsf(from[d]));
   }
 #pragma unroll
   for (int mask = 1; mask < 8; mask *= 2) top = fmaxf(top, ShuffleXor(top, mask));
   int exponent = static_cast<int>((__float_as_uint(top) >> 23) & 0xffu) - 127;
   exponent = exponent < -100 ? 10 : exponent > 127 ? 10 : exponent;  // zeros; infinities
   const float scale = __uint_as_float(static_cast<uint32_t>(127 + 10 - exponent) << 23);
-  for (uint32_t d = part; d < kDim; d += 8) {
+  for (uint32_t d = first; d < kDim; d += 8) {
     const float value = real && d < hd ? from[d] * scale : 0.0f;
     const uint16_t bits = FloatToHalf(value);
     put(0, d, bits);
-    put(1, d, FloatToHalf(value - HalfToFloat(bits)));
+    if (kParts<kPrecision> == 2) put(1, d, FloatToHalf(value - HalfToFloat(bits)));
   }
   const float back = __uint_as_float(static_cast<uint32_t>(127 - 10 + exponent) << 23);
-  return back / sqrtf(static_cast<float>(hd));
+  const float factor = back / sqrtf(static_cast<float>(hd));
+  return kPrecision == AttentionPrecision::kSplit ? factor : factor * 1.44269504f;
 }
 
 // State before and after, with the later fold joined to it.
 struct JoinScales {
   float m, before, after;
 };
+template <AttentionPrecision kPrecision>
 __device__ __forceinline__ JoinScales ScalesOf(float m, float later) {
   const float top = fmaxf(m, later);
-  return {top, expf(m - top), expf(later - top)};
+  return {top, Power<kPrecision>(m - top), Power<kPrecision>(later - top)};
 }
 __device__ __forceinline__ float Joined(float value, float later, const JoinScales& s) {
   return fmaf(value, s.before, later * s.after);
@@ -86,7 +105,7 @@ __device__ __forceinline__ float Joined(float value, float later, const JoinScal
 
 // A lane's part of the state of one fold, or of all folds so far: queries g and g + 8, and of
 // kTiles times eight columns 2t and 2t + 1 of each eight.
-template <uint32_t kTiles>
+template <uint32_t kTiles, AttentionPrecision kPrecision>
 struct State {
   float m[2], l[2];
   float o[kTiles][4];
@@ -118,7 +137,7 @@ struct State {
     for (int r = 0; r < 2; ++r) {
       if (later.l[r] == 0.0f) continue;  // sees nothing of that fold
       const bool first = l[r] == 0.0f;
-      const JoinScales s = ScalesOf(m[r], later.m[r]);
+      const JoinScales s = ScalesOf<kPrecision>(m[r], later.m[r]);
       l[r] = first ? later.l[r] : Joined(l[r], later.l[r], s);
       m[r] = first ? later.m[r] : s.m;
 #pragma unroll
@@ -140,8 +159,9 @@ struct Softmax {
 
 // Begins with the scores of one page, -INFINITY where a query does not see a position: p[r][i] of
 // query g + 8r and position 8 (i / 2) + 2t + i % 2.
-template <uint32_t kTiles>
-__device__ __forceinline__ Softmax BeginPage(const float (&p)[2][16], State<kTiles>& state) {
+template <uint32_t kTiles, AttentionPrecision kPrecision>
+__device__ __forceinline__ Softmax BeginPage(const float (&p)[2][16],
+                                             State<kTiles, kPrecision>& state) {
   Softmax page;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -152,7 +172,7 @@ __device__ __forceinline__ Softmax BeginPage(const float (&p)[2][16], State<kTil
     top = fmaxf(top, ShuffleXor(top, 2));
     const float m = fmaxf(state.m[r], top);
     page.base[r] = m == -INFINITY ? 0.0f : m;
-    page.before[r] = expf(state.m[r] - page.base[r]);
+    page.before[r] = Power<kPrecision>(state.m[r] - page.base[r]);
     page.sum[r] = 0.0f;
     state.m[r] = m;
 #pragma unroll
@@ -165,32 +185,37 @@ __device__ __forceinline__ Softmax BeginPage(const float (&p)[2][16], State<kTil
 }
 
 // l stays a sum over the lane's own positions.
-template <uint32_t kTiles>
-__device__ __forceinline__ void EndPage(const Softmax& page, State<kTiles>& state) {
+template <uint32_t kTiles, AttentionPrecision kPrecision>
+__device__ __forceinline__ void EndPage(const Softmax& page, State<kTiles, kPrecision>& state) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) state.l[r] = fmaf(state.l[r], page.before[r], page.sum[r]);
 }
 
-// The weights of 16 positions, each split in two f16, as fragments: pairs at 8i + 2t.
+// The weights of 16 positions as fragments: pairs at 8i + 2t.
+template <AttentionPrecision kPrecision>
 struct Weights {
-  uint32_t high[2][2], low[2][2];  // [query g, g + 8]
+  uint32_t part[kParts<kPrecision>][2][2];  // [hi, lo][query g, g + 8]
 };
 
 // Of positions 16 * step and on of the page.
-__device__ __forceinline__ Weights Weigh(const float (&p)[2][16], uint32_t step, Softmax& page) {
-  Weights weights;
+template <AttentionPrecision kPrecision>
+__device__ __forceinline__ Weights<kPrecision> Weigh(const float (&p)[2][16], uint32_t step,
+                                                     Softmax& page) {
+  Weights<kPrecision> weights;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
 #pragma unroll
     for (uint32_t i = 0; i < 2; ++i) {
-      const float even = expf(p[r][4 * step + 2 * i] - page.base[r]) * kWeightScale;
-      const float odd = expf(p[r][4 * step + 2 * i + 1] - page.base[r]) * kWeightScale;
+      const float even = Power<kPrecision>(p[r][4 * step + 2 * i] - page.base[r]) * kWeightScale;
+      const float odd = Power<kPrecision>(p[r][4 * step + 2 * i + 1] - page.base[r]) * kWeightScale;
       page.sum[r] += even;
       page.sum[r] += odd;
-      const uint16_t h0 = FloatToHalf(even), h1 = FloatToHalf(odd);
-      weights.high[r][i] = h0 | uint32_t{h1} << 16;
-      weights.low[r][i] =
-          FloatToHalf(even - HalfToFloat(h0)) | uint32_t{FloatToHalf(odd - HalfToFloat(h1))} << 16;
+      const uint32_t high = PackHalves(even, odd);
+      weights.part[0][r][i] = high;
+      if constexpr (kPrecision == AttentionPrecision::kSplit) {
+        weights.part[1][r][i] = PackHalves(even - HalfToFloat(static_cast<uint16_t>(high)),
+                                           odd - HalfToFloat(static_cast<uint16_t>(high >> 16)));
+      }
     }
   }
   return weights;
@@ -198,15 +223,16 @@ __device__ __forceinline__ Weights Weigh(const float (&p)[2][16], uint32_t step,
 
 // Adds what 16 positions give to eight columns; v0 and v1: of eight positions each, as
 // LoadTransposed leaves them.
-__device__ __forceinline__ void AddValues(const Weights& weights, uint32_t v0, uint32_t v1,
-                                          float (&o)[4]) {
+template <AttentionPrecision kPrecision>
+__device__ __forceinline__ void AddValues(const Weights<kPrecision>& weights, uint32_t v0,
+                                          uint32_t v1, float (&o)[4]) {
   const uint32_t b[2] = {v0, v1};
-  const uint32_t a[4] = {weights.high[0][0], weights.high[1][0], weights.high[0][1],
-                         weights.high[1][1]};
-  MmaF16(o, a, b);
-  const uint32_t rest[4] = {weights.low[0][0], weights.low[1][0], weights.low[0][1],
-                            weights.low[1][1]};
-  MmaF16(o, rest, b);
+#pragma unroll
+  for (uint32_t part = 0; part < kParts<kPrecision>; ++part) {
+    const auto& w = weights.part[part];
+    const uint32_t a[4] = {w[0][0], w[1][0], w[0][1], w[1][1]};
+    MmaF16(o, a, b);
+  }
 }
 
 // Where the element d of a query of 16 lies among the fragments of its part (hi or lo), 16 bits
@@ -217,36 +243,41 @@ __device__ __forceinline__ uint32_t FragmentAt(uint32_t query, uint32_t d) {
   return (step * 32 + lane) * 8 + d / 2 % 2 * 4 + query / 8 * 2 + d % 2;
 }
 
-// Scores of eight positions from 32 dimensions, of which `k` are the lane's 16 bytes of a key.
+// The fragments of 32 dimensions: [step][hi, lo].
+template <AttentionPrecision kPrecision>
 struct QueryFragments {
-  uint4 of[2][2];  // [step][hi, lo]
+  uint4 of[2][kParts<kPrecision>];
 };
-__device__ __forceinline__ void AddScores(const QueryFragments& q, const uint4& k,
+
+// Of those from 32 * `block` on; fragments [hi, lo] of kDim dimensions.
+template <uint32_t kDim, AttentionPrecision kPrecision>
+__device__ __forceinline__ QueryFragments<kPrecision> FragmentsOf(const uint4* fragments,
+                                                                  uint32_t block) {
+  QueryFragments<kPrecision> q;
+#pragma unroll
+  for (uint32_t step = 0; step < 2; ++step) {
+#pragma unroll
+    for (uint32_t part = 0; part < kParts<kPrecision>; ++part) {
+      q.of[step][part] = fragments[part * (2 * kDim) + (2 * block + step) * 32 + threadIdx.x % 32];
+    }
+  }
+  return q;
+}
+
+// Adds to the scores of eight positions; k: the lane's 16 bytes of a key.
+template <AttentionPrecision kPrecision>
+__device__ __forceinline__ void AddScores(const QueryFragments<kPrecision>& q, const uint4& k,
                                           float (&acc)[4]) {
 #pragma unroll
   for (int step = 0; step < 2; ++step) {
     const uint32_t b[2] = {At(k, 2 * step), At(k, 2 * step + 1)};
 #pragma unroll
-    for (int part = 0; part < 2; ++part) {
-      const uint4& q_part = q.of[step][part];
-      const uint32_t a[4] = {q_part.x, q_part.y, q_part.z, q_part.w};
+    for (uint32_t part = 0; part < kParts<kPrecision>; ++part) {
+      const uint4& of = q.of[step][part];
+      const uint32_t a[4] = {of.x, of.y, of.z, of.w};
       MmaF16(acc, a, b);
     }
   }
-}
-
-// Of the 32 dimensions from 32 * `block` on; fragments [hi, lo] of kDim dimensions.
-template <uint32_t kDim>
-__device__ __forceinline__ QueryFragments FragmentsOf(const uint4* fragments, uint32_t block) {
-  QueryFragments q;
-#pragma unroll
-  for (uint32_t step = 0; step < 2; ++step) {
-#pragma unroll
-    for (uint32_t part = 0; part < 2; ++part) {
-      q.of[step][part] = fragments[part * (2 * kDim) + (2 * block + step) * 32 + threadIdx.x % 32];
-    }
-  }
-  return q;
 }
 
 }  // namespace tandem::cuda

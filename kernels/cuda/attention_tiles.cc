@@ -50,32 +50,31 @@ void RunApart(AttentionPlan& plan) {
 }
 
 // A step of one row a sequence stays narrow whatever its heads: it may be recorded.
-bool HasManyQueries(const SequenceRows& sequence, uint32_t group) {
-  return sequence.n_rows > 1 && 2 * sequence.n_rows * group > kWideQueries;
+bool HasManyQueries(const SequenceRows& sequence, uint32_t group, uint32_t wide) {
+  return wide > 0 && sequence.n_rows > 1 && 2 * sequence.n_rows * group > wide;
 }
 
 // Whether wide tiles of the sequences with many queries give every multiprocessor one.
 bool ShouldBeWide(std::span<const SequenceRows> sequences, const AttentionShape& shape,
                   const AttentionLimits& limits) {
-  if (!limits.wide) return false;
   uint64_t tiles = 0;
   for (const SequenceRows& sequence : sequences) {
-    if (!HasManyQueries(sequence, shape.group)) continue;
-    tiles += (sequence.n_rows * shape.group + kWideQueries - 1) / kWideQueries;
+    if (!HasManyQueries(sequence, shape.group, limits.wide)) continue;
+    tiles += (sequence.n_rows * shape.group + limits.wide - 1) / limits.wide;
   }
   return tiles > 0 && 2 * tiles * shape.kv_heads >= limits.blocks;
 }
 
 AttentionPlan WholeTiles(std::span<const SequenceRows> sequences, const AttentionShape& shape,
-                         bool wide) {
+                         uint32_t wide) {
   AttentionPlan plan;
   for (const SequenceRows& sequence : sequences) {
     if (sequence.n_rows == 0) continue;
     const auto first_page = static_cast<uint32_t>(plan.pages.size());
     const uint32_t pages = (sequence.start + sequence.n_rows + kPageTokens - 1) / kPageTokens;
     plan.pages.insert(plan.pages.end(), sequence.pages, sequence.pages + pages);
-    if (wide && HasManyQueries(sequence, shape.group)) {
-      AddTiles(sequence, shape, kWideQueries, first_page, plan.wide);
+    if (HasManyQueries(sequence, shape.group, wide)) {
+      AddTiles(sequence, shape, wide, first_page, plan.wide);
     } else {
       AddTiles(sequence, shape, kTileQueries, first_page, plan.tiles);
     }
@@ -100,7 +99,8 @@ void Finish(AttentionPlan& plan, bool apart) {
 
 AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, const AttentionShape& shape,
                             const AttentionLimits& limits) {
-  AttentionPlan plan = WholeTiles(sequences, shape, ShouldBeWide(sequences, shape, limits));
+  AttentionPlan plan =
+      WholeTiles(sequences, shape, ShouldBeWide(sequences, shape, limits) ? limits.wide : 0);
   uint64_t folds = 0;
   for (const AttentionTile& tile : plan.tiles) folds += tile.fold_end - tile.fold_begin;
   Finish(plan, ShouldRunApart(plan.tiles.size(), folds, shape.kv_heads, limits));
@@ -109,7 +109,7 @@ AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, const Atten
 
 AttentionPlan PlanTiles(std::span<const SequenceRows> sequences, const AttentionShape& shape,
                         bool apart) {
-  AttentionPlan plan = WholeTiles(sequences, shape, false);
+  AttentionPlan plan = WholeTiles(sequences, shape, 0);
   Finish(plan, apart);
   return plan;
 }

@@ -20,11 +20,11 @@ struct AttentionShape {
 };
 
 // blocks: how many blocks of four warps keep the GPU busy. most_partials: states of all KV heads
-// that may be kept. wide: whether tiles may be wide (CanBeWide).
+// that may be kept. wide: queries of a wide tile; 0: there are none.
 struct AttentionLimits {
   uint32_t blocks = 0;
   uint64_t most_partials = 0;
-  bool wide = false;
+  uint32_t wide = 0;
 };
 
 struct AttentionPlan {

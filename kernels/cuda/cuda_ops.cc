@@ -344,11 +344,14 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
         "kernels/cuda: KV pages at multiples of 16 bytes");
   const uint64_t state_bytes = StateFloats(padded) * sizeof(float);
   const GpuStream stream = Asked("attention");
-  AttentionCall call{.q = q, .out = out, .q_heads = q_heads, .window = window, .kv = kv};
+  AttentionCall call{.q = q, .out = out, .q_heads = q_heads, .window = window};
+  call.precision = options_.attention;
+  call.kv = kv;
   if (recording()) return AttendRecorded(call, sequences, state_bytes, stream);
   const AttentionPlan plan =
       PlanAttention(sequences, {q_heads / kv.kv_heads, kv.kv_heads, window},
-                    {busy_blocks(), kMostPartialBytes / state_bytes, CanBeWide(kv.head_dim)});
+                    {busy_blocks(), kMostPartialBytes / state_bytes,
+                     CanBeWide(kv.head_dim) ? WideQueries(options_.attention) : 0});
   if (plan.pages.empty()) return;
   call.pages = pages_.Put(std::span<const int32_t>(plan.pages));
   if (!plan.wide.empty()) {

@@ -42,6 +42,10 @@ constexpr HostCopies kCopies = {
 
 std::vector<std::string> Tiers() { return {"cuda"}; }
 
+std::vector<AttentionPrecision> AttentionPrecisions() {
+  return {AttentionPrecision::kSplit, AttentionPrecision::kHalf};
+}
+
 Bench MakeBench(const Backend& backend, int) {
   Bench bench;
   const GpuInventory found = FindGpus();

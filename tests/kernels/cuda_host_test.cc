@@ -40,7 +40,7 @@ void ExpectCovers(const AttentionPlan& plan, const Sequences& all, uint32_t grou
   tiles.insert(tiles.end(), plan.wide.begin(), plan.wide.end());
   for (size_t i = 0; i < tiles.size(); ++i) {
     const AttentionTile& tile = tiles[i];
-    EXPECT_TRUE(tile.n > 0 && tile.n <= (i < plan.tiles.size() ? kTileQueries : kWideQueries));
+    EXPECT_TRUE(tile.n > 0 && tile.n <= (i < plan.tiles.size() ? kTileQueries : 64));
     for (uint32_t q = tile.first_query; q < tile.first_query + tile.n; ++q) {
       for (uint32_t f = tile.fold_begin; f < tile.fold_end; ++f) {
         folds[{tile.first_row, q}].insert(f);
@@ -71,8 +71,8 @@ TEST(AttentionPlanTest, CoversEveryQueryAndFoldOnceSplitOrNot) {
       for (uint32_t group : {1u, 3u, 40u}) {
         const AttentionPlan plan = PlanAttention(all.rows, {group, 2, window}, {blocks, 1 << 20});
         ExpectCovers(plan, all, group, window);
-        ExpectCovers(PlanAttention(all.rows, {group, 2, window}, {blocks, 1 << 20, true}), all,
-                     group, window);
+        ExpectCovers(PlanAttention(all.rows, {group, 2, window}, {blocks, 1 << 20, 64}), all, group,
+                     window);
         // Windows of one position leave every tile a single fold, but for those across a border.
         if (window != 1) {
           EXPECT_EQ(plan.joins.empty(), blocks == 1);
@@ -110,7 +110,7 @@ TEST(AttentionPlanTest, TilesAreWideForManyQueriesWhereTheyAreEnoughForTheGpu) {
   all.Add(1, 2000);
   all.Add(9, 0);  // 36 queries: one
   all.Add(8, 0);  // 32: narrow
-  const AttentionPlan plan = PlanAttention(all.rows, {4, 2, 0}, {32, 1 << 20, true});
+  const AttentionPlan plan = PlanAttention(all.rows, {4, 2, 0}, {32, 1 << 20, 64});
   ASSERT_EQ(plan.wide.size(), 8u);
   EXPECT_EQ(plan.wide[0].first_row, 101u);
   EXPECT_EQ(plan.wide[0].n, 36u);
@@ -120,15 +120,15 @@ TEST(AttentionPlanTest, TilesAreWideForManyQueriesWhereTheyAreEnoughForTheGpu) {
   // The long past beside them runs in its own launch, its folds side by side.
   EXPECT_EQ(plan.joins.size(), 1u);
   EXPECT_EQ(plan.tiles.size(), 8u + 2u);
-  EXPECT_TRUE(PlanAttention(all.rows, {4, 2, 0}, {33, 1 << 20, true}).wide.empty());
-  EXPECT_TRUE(PlanAttention(all.rows, {4, 2, 0}, {32, 1 << 20, false}).wide.empty());
+  EXPECT_TRUE(PlanAttention(all.rows, {4, 2, 0}, {33, 1 << 20, 64}).wide.empty());
+  EXPECT_TRUE(PlanAttention(all.rows, {4, 2, 0}, {32, 1 << 20, 0}).wide.empty());
 }
 
 TEST(AttentionPlanTest, AStepOfOneRowASequenceIsNeverWide) {
   Sequences all;
   all.Add(1, 1000);
   all.Add(1, 20);
-  EXPECT_TRUE(PlanAttention(all.rows, {64, 4, 0}, {1, 1 << 20, true}).wide.empty());
+  EXPECT_TRUE(PlanAttention(all.rows, {64, 4, 0}, {1, 1 << 20, 64}).wide.empty());
 }
 
 TEST(FetchAheadTest, KeepsMemoryBusyWithinHalfOfTheCache) {
