@@ -14,8 +14,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "engine/device/device.h"
 #include "engine/model/model.h"
@@ -33,6 +35,7 @@ const char* ToString(ActivationType type);  // "int8", "f32"
 // Keys and values are f16 in any case, sums f32.
 enum class AttentionPrecision : uint8_t { kSplit, kHalf };
 const char* ToString(AttentionPrecision precision);  // "split", "half"
+std::optional<AttentionPrecision> AttentionPrecisionFromName(std::string_view name);
 
 // What rows of activations become before they meet weights.
 enum class RowForm : uint8_t { kF32, kInt8, kBf16 };

@@ -1,4 +1,5 @@
-// out = softmax(q k^T / sqrt(hd)) v over f16 pages, on tensor cores, as exact as f32 sums.
+// out = softmax(q k^T / sqrt(hd)) v over f16 pages, on tensor cores, as exact as f32 sums; or, in
+// half precision, with queries and weights of one f16 each (attention.cuh).
 //
 // A block of four warps takes up to 16 query vectors that read the same KV head, and folds of 256
 // positions one after the other:

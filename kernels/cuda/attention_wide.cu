@@ -1,16 +1,16 @@
 // Attention (attention.cu) of the many queries of a prompt, to the same bits.
 //
-// A block takes up to 64 query vectors that read the same KV head, 16 a warp, and walks the pages
-// of keys and values that they see. A page is copied to shared memory while the one before it is
-// worked on, and serves all warps; one barrier a page. A warp does for its queries all that
-// attention.cu does for 16, in the same order: the scores of a page, which stay in registers, their
-// weights, all columns of the values; folds of 256 positions joined in order. It leaves out the
-// pages that none of its queries sees, as a block of attention.cu does.
+// A block takes up to 64 query vectors (128 in half precision) that read the same KV head, 16 a
+// warp, and walks the pages of keys and values that they see. A page is copied to shared memory
+// while the one before it is worked on, and serves all warps; one barrier a page. A warp does for
+// its queries all that attention.cu does for 16, in the same order: the scores of a page, which
+// stay in registers, their weights, all columns of the values; folds of 256 positions joined in
+// order. It leaves out the pages that none of its queries sees, as a block of attention.cu does.
 //
-// The rows of a page and of the queries lie in shared memory without gaps, their 16-byte chunks
-// permuted by row (ChunkAt).
-// Bytes: k and v of the pages once a tile of 64. Minimum hardware: sm_80; 98,560 bytes of shared
-// memory for heads of 128.
+// The rows of a page lie in shared memory without gaps, their 16-byte chunks permuted by row
+// (ChunkAt).
+// Bytes: k and v of the pages once a tile. Minimum hardware: sm_80; up to 99,840 bytes of shared
+// memory, of the 101,376 that the GPUs with the least have (sm_86, sm_89, sm_120).
 #include "kernels/cuda/attention.cuh"
 
 namespace tandem::cuda {
@@ -229,6 +229,7 @@ __global__ void __launch_bounds__(2 * WideQueries(kPrecision), WideParts<kDim, k
 template <uint32_t kDim, AttentionPrecision kPrecision>
 void LaunchFor(const AttentionCall& call, const GpuStream& stream) {
   using P = WideParts<kDim, kPrecision>;
+  static_assert(P::kBytes <= 101376);
   LaunchEarly("attention of a prompt", AttendWide<kDim, kPrecision>,
               dim3(call.n_tiles * call.kv.kv_heads), dim3(P::kThreads), P::kBytes, stream, call);
 }
