@@ -4,6 +4,17 @@ namespace tandem {
 
 const char* ToString(ActivationType type) { return type == ActivationType::kInt8 ? "int8" : "f32"; }
 
+const char* ToString(AttentionPrecision precision) {
+  return precision == AttentionPrecision::kSplit ? "split" : "half";
+}
+
+std::optional<AttentionPrecision> AttentionPrecisionFromName(std::string_view name) {
+  for (AttentionPrecision precision : {AttentionPrecision::kSplit, AttentionPrecision::kHalf}) {
+    if (name == ToString(precision)) return precision;
+  }
+  return std::nullopt;
+}
+
 RowForm FormFor(ActivationType activations, DType weights) {
   if (activations == ActivationType::kF32) return RowForm::kF32;
   if (Traits(weights).quantized) return RowForm::kInt8;

@@ -14,8 +14,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "engine/device/device.h"
 #include "engine/model/model.h"
@@ -27,6 +29,13 @@ namespace tandem {
 // even, for BF16 ones. F32 and F16 weights always meet f32.
 enum class ActivationType : uint8_t { kInt8, kF32 };
 const char* ToString(ActivationType type);  // "int8", "f32"
+
+// How exact attention's products are: as f32, for which tensor cores take queries and softmax
+// weights split in two f16 each; or with each of them rounded once to f16, which CUDA alone offers.
+// Keys and values are f16 in any case, sums f32.
+enum class AttentionPrecision : uint8_t { kSplit, kHalf };
+const char* ToString(AttentionPrecision precision);  // "split", "half"
+std::optional<AttentionPrecision> AttentionPrecisionFromName(std::string_view name);
 
 // What rows of activations become before they meet weights.
 enum class RowForm : uint8_t { kF32, kInt8, kBf16 };

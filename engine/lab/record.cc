@@ -313,6 +313,7 @@ Record Parse(const json& j) {
   r.paths_taken = j.at("path").at("taken").get<std::vector<std::string>>();
   r.wire = j.at("wire");
   r.activations = j.at("activations");
+  r.attention_precision = j.value("attention_precision", "split");
   r.ops = j.at("ops");
   r.launch = j.value("launch", "eager");
   r.seed = j.at("seed");
@@ -372,6 +373,7 @@ json ToJson(const Record& r) {
          {"path", {{"requested", r.path_requested}, {"taken", r.paths_taken}}},
          {"wire", r.wire},
          {"activations", r.activations},
+         {"attention_precision", r.attention_precision},
          {"ops", r.ops},
          {"launch", r.launch},
          {"seed", r.seed},

@@ -105,14 +105,15 @@ struct Record {
   std::string path_requested;
   std::vector<std::string> paths_taken;  // "d0-d1 local"
   std::string wire, activations, ops;
-  std::string launch = "eager";  // how decode steps are started: "eager", "graph"
+  std::string attention_precision = "split";  // "half": CUDA alone
+  std::string launch = "eager";               // how decode steps are started: "eager", "graph"
   uint64_t seed = 0;
   PredictedResult predicted;
   std::optional<PhaseResult> prefill, decode;
   std::optional<ServeResult> serve;
   MemoryTable memory;
   std::vector<MemoryCheck> memory_check;  // after the run, by GPU; empty on the CPU
-  std::string refused;     // why the cell cannot run; then no results
+  std::string refused;                    // why the cell cannot run; then no results
   nlohmann::json machine;  // processor, cores, memory, kernel, and GPUs in use; no host name
   std::string tandem_version;
   std::string when;  // UTC, ISO 8601

@@ -199,10 +199,10 @@ class Sweep {
   }
 
   std::string EngineKey(const PlannedCell& p, bool without_link) const {
-    return fmt::format("{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
+    return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
                        without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(),
-                       p.run.plan_hash, ToString(p.cell.activations), p.cell.limits.context,
-                       p.cell.limits.max_step_tokens);
+                       p.run.plan_hash, ToString(p.cell.activations), ToString(p.cell.attention),
+                       p.cell.limits.context, p.cell.limits.max_step_tokens);
   }
 
   // Cells in the order of this repetition, those that share a run together at the first one's
@@ -360,6 +360,7 @@ class Sweep {
     }
     r.wire = ToString(p.cell.wire);
     r.activations = ToString(p.cell.activations);
+    r.attention_precision = ToString(p.cell.attention);
     r.seed = scenario_.seed;
     r.predicted = PredictedOf(p);
     r.memory = p.run.verified.memory;
@@ -394,6 +395,7 @@ class Sweep {
     options.path = p.cell.path;
     options.tensor_split = p.cell.tensor_split;
     options.ops.activations = p.cell.activations;
+    options.attention = p.cell.attention;
     options.threads = scenario_.threads;
     options.clock = ClockOf(p.cell);
     options.op_times = scenario_.op_times;

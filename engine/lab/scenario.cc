@@ -236,6 +236,14 @@ void AddSettings(std::vector<Axis>& axes, YamlMap& root) {
       [](const YamlValue& value, const std::string& w) {
         if (w != "f32" && w != "int8") value.FailHere(fmt::format("got '{}', want int8 or f32", w));
       });
+  AddWords(
+      axes, root, "attention_precision",
+      [](Cell& c, const std::string& w) { c.attention = *AttentionPrecisionFromName(w); },
+      [](const YamlValue& value, const std::string& w) {
+        if (!AttentionPrecisionFromName(w)) {
+          value.FailHere(fmt::format("got '{}', want split or half", w));
+        }
+      });
 }
 
 bool EitherWord(YamlMap& root, const std::string& key, const std::string& fallback,

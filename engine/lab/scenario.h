@@ -11,7 +11,7 @@
 //   link: [nvlink3-bridge, pcie4-x16-p2p]       # default: the rig's own
 //   plugin: [single, {name: layer_split, microbatches: 4}, auto]
 //   tensor_split: "2,1"                         # or absent
-//   wire: f32     path: auto     activations: int8
+//   wire: f32     path: auto     activations: int8     attention_precision: split
 //   clock: virtual     op_times: measured       # virtual|wall, measured|modelled
 //   fidelity: emulated                          # or predicted: nothing runs, any model size
 //   phases: {prefill: {tokens: 512}, decode: {context: 512, tokens: 32, sequences: 1}}
@@ -71,6 +71,7 @@ struct Cell {
   WireType wire = WireType::kF32;
   PathKind path = PathKind::kAuto;
   ActivationType activations = ActivationType::kInt8;
+  AttentionPrecision attention = AttentionPrecision::kSplit;
   std::optional<PrefillSpec> prefill;
   std::optional<DecodeSpec> decode;
   std::optional<WorkloadSpec> workload;

@@ -70,12 +70,17 @@ struct BackendSetup {
   const Rig* rig = nullptr;  // outlives the back end
   uint32_t n_devices = 0;
   CpuOpsOptions ops;  // tier "ref" is the oracle; CUDA takes the activations alone
+  AttentionPrecision attention = AttentionPrecision::kSplit;
   std::shared_ptr<ThreadPool> pool;
   // At most so much of the host's memory is page-locked; zero: DefaultPinnedLimit.
   Bytes pinned_limit;
   // Where given, what each Ops is wrapped in.
   std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
 };
+
+// The host processor's ops as the setup asks for them, unwrapped. Throws Error(kUnsupported) for
+// what they lack: attention in half precision.
+std::unique_ptr<Ops> MakeHostOps(const BackendSetup& setup);
 
 std::unique_ptr<Backend> MakeCpuBackend(const BackendSetup& setup);
 // The GPUs that the rig names. Throws Error(kUnsupported) in a build without CUDA.

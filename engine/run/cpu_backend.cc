@@ -1,7 +1,10 @@
 // CPU devices: memory of their own, one team of threads, one Ops for all of them.
+#include <fmt/format.h>
+
 #include <utility>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/run/backend.h"
 #include "engine/run/host_device_probe.h"
@@ -14,8 +17,7 @@ constexpr const char* kOracleTier = "ref";
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const BackendSetup& setup) : pool_(setup.pool) {
-    ops_ = setup.ops.tier == kOracleTier ? MakeRefOps(setup.ops.activations)
-                                         : MakeCpuOps(*pool_, setup.ops);
+    ops_ = MakeHostOps(setup);
     if (setup.wrap_ops) ops_ = setup.wrap_ops(std::move(ops_));
     for (uint32_t d = 0; d < setup.n_devices; ++d) {
       devices_.push_back(std::make_unique<CpuDevice>(DeviceId{static_cast<int32_t>(d)},
@@ -46,6 +48,17 @@ class CpuBackend final : public Backend {
 };
 
 }  // namespace
+
+std::unique_ptr<Ops> MakeHostOps(const BackendSetup& setup) {
+  if (setup.attention != AttentionPrecision::kSplit) {
+    Fail(ErrorCode::kUnsupported,
+         fmt::format("engine: attention precision {} on a CPU device, which computes attention in "
+                     "f32 (want --attention-precision split, or CUDA devices alone)",
+                     ToString(setup.attention)));
+  }
+  return setup.ops.tier == kOracleTier ? MakeRefOps(setup.ops.activations)
+                                       : MakeCpuOps(*setup.pool, setup.ops);
+}
 
 std::unique_ptr<Backend> MakeCpuBackend(const BackendSetup& setup) {
   return std::make_unique<CpuBackend>(setup);

@@ -11,9 +11,8 @@ CpuBeside MakeCpuBeside(const BackendSetup& setup, DeviceId id, Device& page_loc
   CpuBeside made;
   const DeviceSpec& spec = setup.rig->devices[static_cast<size_t>(id.value)];
   made.device = MakeQueuedCpuDevice(id, spec.memory, page_locked);
-  std::unique_ptr<Ops> ops = setup.ops.tier == "ref" ? MakeRefOps(setup.ops.activations)
-                                                     : MakeCpuOps(*setup.pool, setup.ops);
-  ops = MakeQueuedOps(std::move(ops), *made.device->queue(QueueRole::kCompute));
+  std::unique_ptr<Ops> ops =
+      MakeQueuedOps(MakeHostOps(setup), *made.device->queue(QueueRole::kCompute));
   made.ops = setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops);
   return made;
 }

@@ -183,6 +183,7 @@ class CudaBackend final : public Backend {
                                    .stream = devices_.back()->queue(QueueRole::kCompute)->native(),
                                    .sm_count = part ? static_cast<int>(part->sm_count()) : 0,
                                    .activations = setup.ops.activations,
+                                   .attention = setup.attention,
                                    .memory = devices_.back().get()});
     ops = std::make_unique<OnGpu>(std::move(ops), [gpu] { MakeGpuCurrent(gpu); });
     ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));

@@ -179,6 +179,7 @@ void EngineImpl::MakeBackend() {
   const BackendSetup setup{.rig = &options_.rig,
                            .n_devices = info_.planned.plan.n_devices,
                            .ops = options_.ops,
+                           .attention = options_.attention,
                            .pool = pool_,
                            .pinned_limit = options_.pinned_limit,
                            .wrap_ops = options_.hooks.wrap_ops};
@@ -193,6 +194,7 @@ void EngineImpl::MakeInfo() {
   info_.fidelity = FidelityOf(options_.rig, options_.clock);
   info_.ops_name = backend_->ops(0).name();
   info_.activations = backend_->ops(0).activations();
+  info_.attention = options_.attention;
   info_.threads = pool_->threads();
   info_.transports = executor_->transport_names();
   info_.launch = executor_->decode_launch();

@@ -82,7 +82,9 @@ struct EngineOptions {
   PathKind path = PathKind::kAuto;
   std::vector<double> tensor_split;
   CpuOpsOptions ops;  // tier "ref" runs the oracle instead of the CPU kernels
-  int threads = 0;    // of the CPU team; 0: one a core
+  // Half is for GPUs alone; Error(kUnsupported) where the CPU is among the devices.
+  AttentionPrecision attention = AttentionPrecision::kSplit;
+  int threads = 0;  // of the CPU team; 0: one a core
   // At most so much of the host's memory is page-locked for GPUs; zero: three quarters of it.
   Bytes pinned_limit;
   ClockKind clock = ClockKind::kWall;
@@ -202,12 +204,13 @@ struct EngineInfo {
   Fidelity fidelity = Fidelity::kMeasured;
   std::string ops_name;  // "cpu/avx2"
   ActivationType activations = ActivationType::kInt8;
+  AttentionPrecision attention = AttentionPrecision::kSplit;
   int threads = 1;
   // The path each pair of ends in use really takes, and what stands in for it where it is not what
   // moves the bytes here: "d0-d1 local", "d0-d1 p2p (by local)".
   std::vector<std::string> transports;
   LaunchMode launch = LaunchMode::kEager;  // of decode steps, once they repeat
-  double op_time_factor = 1.0;  // median roofline(rig)/roofline(here), for the record
+  double op_time_factor = 1.0;             // median roofline(rig)/roofline(here), for the record
   Nanos load_time;
   Bytes packed_bytes;
 };

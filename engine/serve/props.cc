@@ -91,6 +91,7 @@ HttpResponse HandleProps(ServeContext& context, const HttpRequest&) {
              {"clock", options.clock == ClockKind::kVirtual ? "virtual" : "wall"},
              {"ops", info.ops_name},
              {"activations", ToString(info.activations)},
+             {"attention_precision", ToString(info.attention)},
              {"threads", info.threads},
              {"op_time_factor", info.op_time_factor},
              {"draining", context.lifecycle.draining()}};

@@ -1,4 +1,5 @@
-// out = softmax(q k^T / sqrt(hd)) v over f16 pages, on tensor cores, as exact as f32 sums.
+// out = softmax(q k^T / sqrt(hd)) v over f16 pages, on tensor cores, as exact as f32 sums; or, in
+// half precision, with queries and weights of one f16 each (attention.cuh).
 //
 // A block of four warps takes up to 16 query vectors that read the same KV head, and folds of 256
 // positions one after the other:
@@ -13,88 +14,40 @@
 //
 // Positions that no query of the tile sees are neither read as values nor counted.
 // Bytes: k and v of the folds once a tile. Minimum hardware: sm_80.
-#include "kernels/cuda/attention.h"
-#include "kernels/cuda/weights.cuh"
+#include "kernels/cuda/attention.cuh"
 
 namespace tandem::cuda {
 namespace {
 
 constexpr uint32_t kThreads = 128;
-constexpr uint32_t kFoldPages = kAttentionFold / kPageTokens;
 constexpr uint32_t kScoreStride = kAttentionFold + 4;  // floats; rows start 4 banks apart
-constexpr float kWeightScale = 1024.0f;  // keeps the low parts of small weights normal in f16
+constexpr uint32_t kValueGap = 8;                      // halves; shifts rows against bank conflicts
 
 // Shared memory, in order; every part is a multiple of 16 bytes.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 struct Parts {
-  static constexpr uint32_t kStride = kDim + 8;  // halves; shifts rows against bank conflicts
-  static constexpr uint32_t kQueries = 0;        // [hi, lo][16][kStride]
-  static constexpr uint32_t kScores = kQueries + 2 * kTileQueries * kStride * 2;
+  static constexpr uint32_t kStride = kDim + kValueGap;
+  static constexpr uint32_t kQueries = 0;  // [hi, lo], fragments
+  static constexpr uint32_t kScores = kQueries + kParts<kPrecision> * kTileQueries * kDim * 2;
   static constexpr uint32_t kValues =
       kScores + kTileQueries * kScoreStride * 4;                                 // [2][64][kStride]
   static constexpr uint32_t kFactors = kValues + 2 * kPageTokens * kStride * 2;  // [16]
   static constexpr uint32_t kBytes = kFactors + kTileQueries * 4;
 };
 
-// The positions that a query sees: [first, count).
-struct Sight {
-  uint32_t first, count;
-};
-
-__device__ __forceinline__ Sight SightOf(const AttentionTile& tile, uint32_t group, uint32_t window,
-                                         uint32_t query) {
-  // Queries past the tile's last one repeat it.
-  const uint32_t own = tile.first_query + (query < tile.n ? query : tile.n - 1);
-  const uint32_t count = tile.start + own / group + 1;
-  return {window > 0 && window < count ? count - window : 0, count};
-}
-
-// State before and after, with the later fold joined to it.
-struct JoinScales {
-  float m, before, after;
-};
-__device__ __forceinline__ JoinScales ScalesOf(float m, float later) {
-  const float top = fmaxf(m, later);
-  return {top, expf(m - top), expf(later - top)};
-}
-__device__ __forceinline__ float Joined(float value, float later, const JoinScales& s) {
-  return fmaf(value, s.before, later * s.after);
-}
-
-// Query vectors into shared memory: padded with zeros, times a power of two that brings the largest
-// element to [2^10, 2^11), and split. factors: what scores are multiplied by.
-template <uint32_t kDim>
+// Query vectors into shared memory, and what their scores are multiplied by.
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void LoadQueries(const AttentionCall& call, const AttentionTile& tile, uint32_t kv_head,
                             std::byte* shared) {
-  using P = Parts<kDim>;
-  auto* high = reinterpret_cast<uint16_t*>(shared + P::kQueries);
-  uint16_t* low = high + kTileQueries * P::kStride;
-  const uint32_t query = threadIdx.x / 8, part = threadIdx.x % 8;
-  const uint32_t hd = call.kv.head_dim, group = call.q_heads / call.kv.kv_heads;
-  const uint32_t own = tile.first_query + query;
-  const bool real = query < tile.n;
-  const float* from = call.q + ((uint64_t{tile.first_row} + own / group) * call.q_heads +
-                                kv_head * group + own % group) *
-                                   hd;
-  float top = 0.0f;
-  if (real) {
-    for (uint32_t d = part; d < hd; d += 8) top = fmaxf(top, fabsf(from[d]));
-  }
-#pragma unroll
-  for (int mask = 1; mask < 8; mask *= 2) top = fmaxf(top, ShuffleXor(top, mask));
-  int exponent = static_cast<int>((__float_as_uint(top) >> 23) & 0xffu) - 127;
-  exponent = exponent < -100 ? 10 : exponent > 127 ? 10 : exponent;  // zeros; infinities
-  const float scale = __uint_as_float(static_cast<uint32_t>(127 + 10 - exponent) << 23);
-  for (uint32_t d = part; d < kDim; d += 8) {
-    const float value = real && d < hd ? from[d] * scale : 0.0f;
-    const uint16_t bits = FloatToHalf(value);
-    high[query * P::kStride + d] = bits;
-    low[query * P::kStride + d] = FloatToHalf(value - HalfToFloat(bits));
-  }
-  if (part == 0) {
-    const float back = __uint_as_float(static_cast<uint32_t>(127 - 10 + exponent) << 23);
-    reinterpret_cast<float*>(shared + P::kFactors)[query] = back / sqrtf(static_cast<float>(hd));
-  }
+  using P = Parts<kDim, kPrecision>;
+  auto* queries = reinterpret_cast<uint16_t*>(shared + P::kQueries);
+  const uint32_t query = threadIdx.x / 8, first = threadIdx.x % 8;
+  const auto put = [&](uint32_t part, uint32_t d, uint16_t bits) {
+    queries[part * (kTileQueries * kDim) + FragmentAt(query, d)] = bits;
+  };
+  const float factor = LoadQuery<kDim, kPrecision>(call.q + QueryAt(call, tile, kv_head, query),
+                                                   query < tile.n, call.kv.head_dim, first, put);
+  if (first == 0) reinterpret_cast<float*>(shared + P::kFactors)[query] = factor;
 }
 
 // Eight f16 of a key from dimension d on; zeros past the head.
@@ -111,36 +64,20 @@ __device__ __forceinline__ uint4 KeyPart(const uint16_t* key, uint32_t d, uint32
   return uint4{words[0], words[1], words[2], words[3]};
 }
 
-// Scores of one page by one warp. A lane's 16 bytes of a key are two tensor-core steps; q is read
-// in the same order of dimensions: step i of 32 multiplies 8t + 4i .. 8t + 4i + 3, t = 0..3.
-template <uint32_t kDim>
+// Scores of one page by one warp.
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void ScorePage(const uint16_t* keys, uint32_t hd, uint32_t page, std::byte* shared) {
-  using P = Parts<kDim>;
+  using P = Parts<kDim, kPrecision>;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  const auto* queries = reinterpret_cast<const uint16_t*>(shared + P::kQueries);
+  const auto* queries = reinterpret_cast<const uint4*>(shared + P::kQueries);
   constexpr int kTiles = kPageTokens / 8;
   float acc[kTiles][4] = {};
 #pragma unroll 1
   for (uint32_t d = 0; d < kDim; d += 32) {
-    uint4 q[2][2];  // [hi, lo][row g, row g + 8]
-#pragma unroll
-    for (uint32_t i = 0; i < 4; ++i) {
-      const uint32_t row = i / 2 * kTileQueries + g + i % 2 * 8;
-      q[i / 2][i % 2] = *reinterpret_cast<const uint4*>(queries + row * P::kStride + d + 8 * t);
-    }
+    const auto q = FragmentsOf<kDim, kPrecision>(queries, d / 32);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const uint4 k = KeyPart(keys + (8 * tile + g) * uint64_t{hd}, d + 8 * t, hd);
-#pragma unroll
-      for (int step = 0; step < 2; ++step) {
-        const uint32_t b[2] = {At(k, 2 * step), At(k, 2 * step + 1)};
-#pragma unroll
-        for (int part = 0; part < 2; ++part) {
-          const uint32_t a[4] = {At(q[part][0], 2 * step), At(q[part][1], 2 * step),
-                                 At(q[part][0], 2 * step + 1), At(q[part][1], 2 * step + 1)};
-          MmaF16(acc[tile], a, b);
-        }
-      }
+      AddScores(q, KeyPart(keys + (8 * tile + g) * uint64_t{hd}, d + 8 * t, hd), acc[tile]);
     }
   }
   auto* scores = reinterpret_cast<float*>(shared + P::kScores) + page * kPageTokens;
@@ -159,12 +96,12 @@ __device__ void ScorePage(const uint16_t* keys, uint32_t hd, uint32_t page, std:
 template <uint32_t kDim>
 __device__ void StageValues(const uint16_t* values, uint32_t hd, uint32_t begin, const Sight& seen,
                             uint16_t* to) {
-  constexpr uint32_t kParts = kDim / 8;
-  for (uint32_t i = threadIdx.x; i < kPageTokens * kParts; i += kThreads) {
-    const uint32_t slot = i / kParts, d = i % kParts * 8;
-    const bool inside = begin + slot >= seen.first && begin + slot < seen.count;
+  constexpr uint32_t kChunks = kDim / 8;
+  for (uint32_t i = threadIdx.x; i < kPageTokens * kChunks; i += kThreads) {
+    const uint32_t slot = i / kChunks, d = i % kChunks * 8;
+    const bool inside = seen.Sees(begin + slot);
     const uint16_t* from = values + slot * uint64_t{hd};
-    uint16_t* row = to + slot * Parts<kDim>::kStride + d;
+    uint16_t* row = to + slot * (kDim + kValueGap) + d;
     if (hd % 8 == 0) {
       const bool real = inside && d < hd;
       CopyAsync16(row, real ? from + d : values, real);
@@ -175,127 +112,58 @@ __device__ void StageValues(const uint16_t* values, uint32_t hd, uint32_t begin,
   CommitCopies();
 }
 
-// A lane's part of the state of one fold, or of all folds so far: queries g and g + 8, and of the
-// warp's columns 2t and 2t + 1 of each tile of eight.
-template <uint32_t kDim>
-struct State {
-  static constexpr uint32_t kTiles = kDim / 32;  // of eight columns, for one warp of four
-  float m[2], l[2];
-  float o[kTiles][4];
+// The warp's quarter of the columns.
+template <uint32_t kDim, AttentionPrecision kPrecision>
+using Quarter = State<kDim / 32, kPrecision>;
 
-  __device__ __forceinline__ void Clear() {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      m[r] = -INFINITY;
-      l[r] = 0.0f;
-    }
-#pragma unroll
-    for (uint32_t tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) o[tile][i] = 0.0f;
-    }
-  }
-
-  __device__ __forceinline__ void Join(const State& later) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      if (later.l[r] == 0.0f) continue;  // sees nothing of that fold
-      const bool first = l[r] == 0.0f;
-      const JoinScales s = ScalesOf(m[r], later.m[r]);
-      l[r] = first ? later.l[r] : Joined(l[r], later.l[r], s);
-      m[r] = first ? later.m[r] : s.m;
-#pragma unroll
-      for (uint32_t tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int i = 2 * r; i < 2 * r + 2; ++i) {
-          o[tile][i] = first ? later.o[tile][i] : Joined(o[tile][i], later.o[tile][i], s);
-        }
-      }
-    }
-  }
-};
-
-// Adds one page's positions to a fold's state. l stays a sum over the lane's own positions.
-template <uint32_t kDim>
+// Adds one page's positions to a fold's state.
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void AddPage(const std::byte* shared, const uint16_t* values, uint32_t page,
-                        uint32_t begin, const Sight (&sights)[2], State<kDim>& state) {
-  using P = Parts<kDim>;
+                        uint32_t begin, const Sight (&sights)[2],
+                        Quarter<kDim, kPrecision>& state) {
+  using P = Parts<kDim, kPrecision>;
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
   const auto* scores = reinterpret_cast<const float*>(shared + P::kScores) + page * kPageTokens;
-  uint32_t high[2][8], low[2][8];  // weights of row g and g + 8: pairs at 8i + 2t
+  float p[2][16];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float p[16];
-    float top = -INFINITY;
 #pragma unroll
     for (uint32_t i = 0; i < 16; ++i) {
       const uint32_t slot = i / 2 * 8 + 2 * t + i % 2;
-      const bool seen = begin + slot >= sights[r].first && begin + slot < sights[r].count;
-      p[i] = seen ? scores[(g + 8 * r) * kScoreStride + slot] : -INFINITY;
-      top = fmaxf(top, p[i]);
-    }
-    top = fmaxf(top, ShuffleXor(top, 1));
-    top = fmaxf(top, ShuffleXor(top, 2));
-    const float m = fmaxf(state.m[r], top);
-    const float base = m == -INFINITY ? 0.0f : m;
-    const float before = expf(state.m[r] - base);
-    float sum = 0.0f;
-#pragma unroll
-    for (uint32_t i = 0; i < 16; ++i) {
-      p[i] = expf(p[i] - base) * kWeightScale;
-      sum += p[i];
-    }
-    state.m[r] = m;
-    state.l[r] = fmaf(state.l[r], before, sum);
-#pragma unroll
-    for (uint32_t tile = 0; tile < State<kDim>::kTiles; ++tile) {
-      state.o[tile][2 * r] *= before;
-      state.o[tile][2 * r + 1] *= before;
-    }
-#pragma unroll
-    for (uint32_t i = 0; i < 8; ++i) {
-      const uint16_t h0 = FloatToHalf(p[2 * i]), h1 = FloatToHalf(p[2 * i + 1]);
-      high[r][i] = h0 | uint32_t{h1} << 16;
-      low[r][i] = FloatToHalf(p[2 * i] - HalfToFloat(h0)) |
-                  uint32_t{FloatToHalf(p[2 * i + 1] - HalfToFloat(h1))} << 16;
+      const bool seen = sights[r].Sees(begin + slot);
+      p[r][i] = seen ? scores[(g + 8 * r) * kScoreStride + slot] : -INFINITY;
     }
   }
+  Softmax softmax = BeginPage(p, state);
 #pragma unroll
   for (uint32_t half = 0; half < 2; ++half) {
+    const auto first = Weigh<kPrecision>(p, 2 * half, softmax);
+    const auto second = Weigh<kPrecision>(p, 2 * half + 1, softmax);
     const uint16_t* row = values + (32 * half + lane) * P::kStride + warp * (kDim / 4);
 #pragma unroll
-    for (uint32_t tile = 0; tile < State<kDim>::kTiles; ++tile) {
+    for (uint32_t tile = 0; tile < kDim / 32; ++tile) {
       uint32_t v[4];  // positions 8i.. of this half by eight columns
       LoadTransposed(v, row + 8 * tile);
-#pragma unroll
-      for (uint32_t step = 0; step < 2; ++step) {
-        const uint32_t i = 4 * half + 2 * step;
-        const uint32_t b[2] = {v[2 * step], v[2 * step + 1]};
-        const uint32_t a[4] = {high[0][i], high[1][i], high[0][i + 1], high[1][i + 1]};
-        MmaF16(state.o[tile], a, b);
-        const uint32_t rest[4] = {low[0][i], low[1][i], low[0][i + 1], low[1][i + 1]};
-        MmaF16(state.o[tile], rest, b);
-      }
+      AddValues(first, v[0], v[1], state.o[tile]);
+      AddValues(second, v[2], v[3], state.o[tile]);
     }
   }
+  EndPage(softmax, state);
 }
 
 // A lane's queries of a finished tile.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __device__ void StoreOutputs(const AttentionCall& call, const AttentionTile& tile, uint32_t kv_head,
-                             const State<kDim>& state) {
+                             const Quarter<kDim, kPrecision>& state) {
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
-  const uint32_t hd = call.kv.head_dim, group = call.q_heads / call.kv.kv_heads;
+  const uint32_t hd = call.kv.head_dim;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     if (g + 8 * r >= tile.n) continue;
-    const uint32_t own = tile.first_query + g + 8 * r;
-    float* to = call.out + ((uint64_t{tile.first_row} + own / group) * call.q_heads +
-                            kv_head * group + own % group) *
-                               hd;
+    float* to = call.out + QueryAt(call, tile, kv_head, g + 8 * r);
     const float inverse = 1.0f / state.l[r];
 #pragma unroll
-    for (uint32_t i = 0; i < State<kDim>::kTiles; ++i) {
+    for (uint32_t i = 0; i < kDim / 32; ++i) {
       const uint32_t d = warp * (kDim / 4) + 8 * i + 2 * t;
       if (d < hd) to[d] = state.o[i][2 * r] * inverse;
       if (d + 1 < hd) to[d + 1] = state.o[i][2 * r + 1] * inverse;
@@ -303,8 +171,8 @@ __device__ void StoreOutputs(const AttentionCall& call, const AttentionTile& til
   }
 }
 
-template <uint32_t kDim>
-__device__ void StorePartial(float* to, const State<kDim>& state) {
+template <uint32_t kDim, AttentionPrecision kPrecision>
+__device__ void StorePartial(float* to, const Quarter<kDim, kPrecision>& state) {
   const uint32_t lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, warp = threadIdx.x / 32;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
@@ -315,16 +183,16 @@ __device__ void StorePartial(float* to, const State<kDim>& state) {
     }
     float* o = to + 2 * kTileQueries + query * kDim + warp * (kDim / 4) + 2 * t;
 #pragma unroll
-    for (uint32_t i = 0; i < State<kDim>::kTiles; ++i) {
+    for (uint32_t i = 0; i < kDim / 32; ++i) {
       o[8 * i] = state.o[i][2 * r];
       o[8 * i + 1] = state.o[i][2 * r + 1];
     }
   }
 }
 
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
-  using P = Parts<kDim>;
+  using P = Parts<kDim, kPrecision>;
   std::byte* shared = DynamicShared();
   auto* staged = reinterpret_cast<uint16_t*>(shared + P::kValues);
   WaitForPrevious();
@@ -336,15 +204,11 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
                            SightOf(tile, group, call.window, g + 8)};
   const Sight seen = {SightOf(tile, group, call.window, 0).first,
                       SightOf(tile, group, call.window, tile.n - 1).count};
-  const auto keys_of = [&](uint32_t index) {
-    const auto page = static_cast<uint64_t>(call.pages[tile.pages + index]);
-    return reinterpret_cast<const uint16_t*>(call.kv.base + page * call.kv.stride) +
-           uint64_t{kv_head} * kPageTokens * hd;
-  };
+  const auto keys_of = [&](uint32_t index) { return KeysOf(call, tile, kv_head, index); };
   const uint64_t to_values = uint64_t{call.kv.kv_heads} * kPageTokens * hd;
 
-  LoadQueries<kDim>(call, tile, kv_head, shared);
-  State<kDim> total;
+  LoadQueries<kDim, kPrecision>(call, tile, kv_head, shared);
+  Quarter<kDim, kPrecision> total;
   total.Clear();
   for (uint32_t fold = tile.fold_begin; fold < tile.fold_end; ++fold) {
     // Pages [first, end) of the fold hold what the tile sees.
@@ -356,8 +220,9 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
     const uint32_t page0 = fold * kFoldPages;
     StageValues<kDim>(keys_of(page0 + first) + to_values, hd, begin + first * kPageTokens, seen,
                       staged);
-    if (warp >= first && warp < end) ScorePage<kDim>(keys_of(page0 + warp), hd, warp, shared);
-    State<kDim> state;
+    if (warp >= first && warp < end)
+      ScorePage<kDim, kPrecision>(keys_of(page0 + warp), hd, warp, shared);
+    Quarter<kDim, kPrecision> state;
     state.Clear();
     for (uint32_t page = first; page < end; ++page) {
       const uint32_t slot = (page - first) % 2;
@@ -368,32 +233,27 @@ __global__ void __launch_bounds__(kThreads) Attend(const AttentionCall call) {
                           begin + (page + 1) * kPageTokens, seen,
                           staged + (1 - slot) * kPageTokens * P::kStride);
       }
-      AddPage<kDim>(shared, staged + slot * kPageTokens * P::kStride, page,
-                    begin + page * kPageTokens, sights, state);
+      AddPage<kDim, kPrecision>(shared, staged + slot * kPageTokens * P::kStride, page,
+                                begin + page * kPageTokens, sights, state);
     }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      state.l[r] += ShuffleXor(state.l[r], 1);
-      state.l[r] += ShuffleXor(state.l[r], 2);
-    }
+    state.SumLanes();
     if (tile.partial == kNoPartial) {
       total.Join(state);
     } else {
       const uint64_t index =
           (uint64_t{tile.partial} + fold - tile.fold_begin) * call.kv.kv_heads + kv_head;
-      StorePartial<kDim>(call.partials + index * StateFloats(kDim), state);
+      StorePartial<kDim, kPrecision>(call.partials + index * StateFloats(kDim), state);
     }
   }
-  if (tile.partial == kNoPartial) StoreOutputs<kDim>(call, tile, kv_head, total);
+  if (tile.partial == kNoPartial) StoreOutputs<kDim, kPrecision>(call, tile, kv_head, total);
 }
 
 // A thread takes one query and a column at a time.
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 __global__ void __launch_bounds__(kThreads) JoinFolds(const AttentionCall call) {
   WaitForPrevious();
   const AttentionTile tile = call.tiles[blockIdx.x];
-  const uint32_t kv_head = blockIdx.y;
-  const uint32_t hd = call.kv.head_dim, group = call.q_heads / call.kv.kv_heads;
+  const uint32_t kv_head = blockIdx.y, hd = call.kv.head_dim;
   for (uint32_t i = threadIdx.x; i < tile.n * hd; i += kThreads) {
     const uint32_t query = i / hd, d = i % hd;
     float m = -INFINITY, l = 0.0f, o = 0.0f;
@@ -406,40 +266,45 @@ __global__ void __launch_bounds__(kThreads) JoinFolds(const AttentionCall call) 
       const float later_m = state[query];
       const float later_o = state[2 * kTileQueries + query * kDim + d];
       const bool first = l == 0.0f;
-      const JoinScales s = ScalesOf(m, later_m);
+      const JoinScales s = ScalesOf<kPrecision>(m, later_m);
       l = first ? later_l : Joined(l, later_l, s);
       o = first ? later_o : Joined(o, later_o, s);
       m = first ? later_m : s.m;
     }
-    const uint32_t own = tile.first_query + query;
-    call.out[((uint64_t{tile.first_row} + own / group) * call.q_heads + kv_head * group +
-              own % group) *
-                 hd +
-             d] = o * (1.0f / l);
+    call.out[QueryAt(call, tile, kv_head, query) + d] = o * (1.0f / l);
   }
 }
 
-template <uint32_t kDim>
+template <uint32_t kDim, AttentionPrecision kPrecision>
 void LaunchFor(const AttentionCall& call, bool join, const GpuStream& stream) {
   const dim3 grid(call.n_tiles, call.kv.kv_heads);
   if (join) {
-    LaunchEarly("attention", JoinFolds<kDim>, grid, dim3(kThreads), 0, stream, call);
+    LaunchEarly("attention", JoinFolds<kDim, kPrecision>, grid, dim3(kThreads), 0, stream, call);
   } else {
-    LaunchEarly("attention", Attend<kDim>, grid, dim3(kThreads), Parts<kDim>::kBytes, stream, call);
+    LaunchEarly("attention", Attend<kDim, kPrecision>, grid, dim3(kThreads),
+                Parts<kDim, kPrecision>::kBytes, stream, call);
+  }
+}
+
+template <AttentionPrecision kPrecision>
+void LaunchEither(const AttentionCall& call, bool join, const GpuStream& stream) {
+  switch (PaddedHeadDim(call.kv.head_dim)) {
+    case 32:
+      return LaunchFor<32, kPrecision>(call, join, stream);
+    case 64:
+      return LaunchFor<64, kPrecision>(call, join, stream);
+    case 128:
+      return LaunchFor<128, kPrecision>(call, join, stream);
+    default:
+      return LaunchFor<256, kPrecision>(call, join, stream);
   }
 }
 
 void LaunchEither(const AttentionCall& call, bool join, const GpuStream& stream) {
-  switch (PaddedHeadDim(call.kv.head_dim)) {
-    case 32:
-      return LaunchFor<32>(call, join, stream);
-    case 64:
-      return LaunchFor<64>(call, join, stream);
-    case 128:
-      return LaunchFor<128>(call, join, stream);
-    default:
-      return LaunchFor<256>(call, join, stream);
+  if (call.precision == AttentionPrecision::kHalf) {
+    return LaunchEither<AttentionPrecision::kHalf>(call, join, stream);
   }
+  LaunchEither<AttentionPrecision::kSplit>(call, join, stream);
 }
 
 }  // namespace

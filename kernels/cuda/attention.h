@@ -9,7 +9,13 @@
 
 namespace tandem::cuda {
 
-inline constexpr uint32_t kTileQueries = 16;  // query vectors of one KV head: row * group + head
+// Query vectors of one KV head, row * group + head, that a block takes: of few,
+inline constexpr uint32_t kTileQueries = 16;
+// and of a prompt's many. Where there is less to multiply a page serves more of them, or its way to
+// the multiprocessor would take longer than the products.
+constexpr uint32_t WideQueries(AttentionPrecision precision) {
+  return precision == AttentionPrecision::kSplit ? 64 : 128;
+}
 inline constexpr uint32_t kNoPartial = UINT32_MAX;
 
 // A tile of queries of one sequence and a range of its folds.
@@ -17,7 +23,7 @@ struct AttentionTile {
   uint32_t first_row;    // of the sequence, in q
   uint32_t start;        // its position
   uint32_t first_query;  // of the tile, in the sequence
-  uint32_t n;            // queries, at most kTileQueries
+  uint32_t n;            // queries, at most kTileQueries or WideQueries
   uint32_t pages;        // where the sequence's pages start in the list
   uint32_t fold_begin, fold_end;
   uint32_t
@@ -29,6 +35,7 @@ struct AttentionCall {
   float* out = nullptr;
   uint32_t q_heads = 0;
   uint32_t window = 0;
+  AttentionPrecision precision = AttentionPrecision::kSplit;
   KvView kv;
   const AttentionTile* tiles = nullptr;
   uint32_t n_tiles = 0;
@@ -45,6 +52,9 @@ constexpr uint64_t StateFloats(uint32_t padded_head_dim) {
 
 // Tiles with partials leave each fold's state there; the others give outputs.
 void LaunchAttention(const AttentionCall& call, const GpuStream& stream);
+// The same bits from wide tiles, all their folds at once, for heads that can be wide.
+bool CanBeWide(uint32_t head_dim);
+void LaunchWideAttention(const AttentionCall& call, const GpuStream& stream);
 // Joins the states of each tile's folds in order, and gives outputs.
 void LaunchJoinFolds(const AttentionCall& call, const GpuStream& stream);
 

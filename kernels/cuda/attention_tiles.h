@@ -11,21 +11,37 @@
 
 namespace tandem::cuda {
 
+// What all sequences of a call share. group: query heads of a KV head.
+struct AttentionShape {
+  uint32_t group = 0;
+  uint32_t kv_heads = 0;
+  uint32_t window = 0;
+  bool operator==(const AttentionShape&) const = default;
+};
+
+// blocks: how many blocks of four warps keep the GPU busy. most_partials: states of all KV heads
+// that may be kept. wide: queries of a wide tile; 0: there are none.
+struct AttentionLimits {
+  uint32_t blocks = 0;
+  uint64_t most_partials = 0;
+  uint32_t wide = 0;
+};
+
 struct AttentionPlan {
   std::vector<AttentionTile> tiles;  // what Attend runs: whole tiles, or one fold each
   std::vector<AttentionTile> joins;  // tiles whose folds run apart, with their partials
+  std::vector<AttentionTile> wide;   // what AttendWide runs
   std::vector<int32_t> pages;        // of all sequences, one after the other
   uint64_t partials = 0;             // states a KV head
 };
 
-// `blocks`: how many blocks keep the GPU busy. `most_partials`: states of all KV heads that may be
-// kept. Late tiles come first: they see the most positions.
-AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, uint32_t group,
-                            uint32_t kv_heads, uint32_t window, uint32_t blocks,
-                            uint64_t most_partials);
+// Sequences with many queries are cut into wide tiles where these are enough for the GPU. Late
+// tiles come first: they see the most positions.
+AttentionPlan PlanAttention(std::span<const SequenceRows> sequences, const AttentionShape& shape,
+                            const AttentionLimits& limits);
 
-// The same without the choice: whether folds run side by side is given.
-AttentionPlan PlanTiles(std::span<const SequenceRows> sequences, uint32_t group, uint32_t window,
+// The same without the choice: no wide tiles, and whether folds run side by side is given.
+AttentionPlan PlanTiles(std::span<const SequenceRows> sequences, const AttentionShape& shape,
                         bool apart);
 
 // The most that PlanTiles gives while sequences, of one row each, grow up to `positions`, and
@@ -35,8 +51,7 @@ struct AttentionRoom {
   uint32_t joins = 0;
   bool apart = false;
 };
-AttentionRoom RoomForAttention(std::span<const SequenceRows> sequences, uint32_t group,
-                               uint32_t kv_heads, uint32_t window, uint32_t positions,
-                               uint32_t blocks, uint64_t most_partials);
+AttentionRoom RoomForAttention(std::span<const SequenceRows> sequences, const AttentionShape& shape,
+                               uint32_t positions, const AttentionLimits& limits);
 
 }  // namespace tandem::cuda

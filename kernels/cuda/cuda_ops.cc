@@ -52,6 +52,7 @@ class CudaOps final : public Ops {
         places_(*options.memory, options.stream, ring_, "rows of a step"),
         frequencies_(*options.memory, options.stream, ring_, "rotary frequencies"),
         tiles_(*options.memory, options.stream, ring_, "attention tiles"),
+        wide_(*options.memory, options.stream, ring_, "attention tiles of prompts"),
         joins_(*options.memory, options.stream, ring_, "attention joins"),
         pages_(*options.memory, options.stream, ring_, "page tables"),
         angles_(*options.memory, options.stream, "rotary angles"),
@@ -159,7 +160,7 @@ class CudaOps final : public Ops {
   const bool early_;  // kernels may begin while the one before runs (launch.h)
   const char* last_ = "nothing";
   PinnedRing ring_;
-  StepTable ids_, places_, frequencies_, tiles_, joins_, pages_;
+  StepTable ids_, places_, frequencies_, tiles_, wide_, joins_, pages_;
   GrowingBuffer angles_, partials_;
   std::unique_ptr<StepRecorder> recorder_;  // once asked for
   std::vector<RowPlace> row_places_;
@@ -343,14 +344,24 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
         "kernels/cuda: KV pages at multiples of 16 bytes");
   const uint64_t state_bytes = StateFloats(padded) * sizeof(float);
   const GpuStream stream = Asked("attention");
-  AttentionCall call{.q = q, .out = out, .q_heads = q_heads, .window = window, .kv = kv};
+  AttentionCall call{.q = q, .out = out, .q_heads = q_heads, .window = window};
+  call.precision = options_.attention;
+  call.kv = kv;
   if (recording()) return AttendRecorded(call, sequences, state_bytes, stream);
-  const AttentionPlan plan = PlanAttention(sequences, q_heads / kv.kv_heads, kv.kv_heads, window,
-                                           busy_blocks(), kMostPartialBytes / state_bytes);
+  const AttentionPlan plan =
+      PlanAttention(sequences, {q_heads / kv.kv_heads, kv.kv_heads, window},
+                    {busy_blocks(), kMostPartialBytes / state_bytes,
+                     CanBeWide(kv.head_dim) ? WideQueries(options_.attention) : 0});
+  if (plan.pages.empty()) return;
+  call.pages = pages_.Put(std::span<const int32_t>(plan.pages));
+  if (!plan.wide.empty()) {
+    call.tiles = wide_.Put(std::span<const AttentionTile>(plan.wide));
+    call.n_tiles = Narrow(plan.wide.size());
+    LaunchWideAttention(call, stream);
+  }
   if (plan.tiles.empty()) return;
   call.tiles = tiles_.Put(std::span<const AttentionTile>(plan.tiles));
   call.n_tiles = Narrow(plan.tiles.size());
-  call.pages = pages_.Put(std::span<const int32_t>(plan.pages));
   if (plan.partials > 0) {
     call.partials =
         reinterpret_cast<float*>(partials_.Reserve(plan.partials * kv.kv_heads * state_bytes));

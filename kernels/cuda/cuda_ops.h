@@ -23,6 +23,7 @@ struct CudaOpsOptions {
   void* stream = nullptr;  // a cudaStream_t of that device; outlives the ops
   int sm_count = 0;        // multiprocessors that the stream's kernels have; 0: all of the GPU's
   ActivationType activations = ActivationType::kInt8;
+  AttentionPrecision attention = AttentionPrecision::kSplit;
   // Kernels begin while the one before them ends, where the GPU can (sm_90 and later; launch.h).
   bool overlap_kernels = true;
   Device* memory = nullptr;  // the same GPU; gives what ops need besides (some MiB); outlives them

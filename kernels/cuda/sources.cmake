@@ -2,6 +2,7 @@
 set(cuda_kernel_sources
   attention.cu
   attention_tiles.cc
+  attention_wide.cu
   cuda_ops.cc
   matmul_bf16.cu
   matmul_f32.cu

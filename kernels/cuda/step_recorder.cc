@@ -110,8 +110,8 @@ const StepRecorder::TileTable& StepRecorder::TableOf(size_t microbatch,
   for (const TileTable& table : recorded_->tables) {
     if (table.microbatch == microbatch && table.shape == shape) return table;
   }
-  const AttentionRoom room = RoomForAttention(sequences, shape.group, shape.kv_heads, shape.window,
-                                              recorded_->positions, blocks_, most_partials);
+  const AttentionRoom room = RoomForAttention(sequences, shape, recorded_->positions,
+                                              {.blocks = blocks_, .most_partials = most_partials});
   TileTable& table = recorded_->tables.emplace_back();
   table.microbatch = microbatch;
   table.shape = shape;
@@ -146,8 +146,7 @@ void StepRecorder::FillRows(const Rows& rows, const StepRows& from) {
 }
 
 void StepRecorder::FillTiles(const TileTable& table, const StepRows& from, uint32_t first_page) {
-  AttentionPlan plan =
-      PlanTiles(from.sequences, table.shape.group, table.shape.window, table.apart);
+  AttentionPlan plan = PlanTiles(from.sequences, table.shape, table.apart);
   const auto put = [&](std::vector<AttentionTile>& tiles, uint32_t room, uint64_t at) {
     Check(tiles.size() <= room, "kernels/cuda: tiles within the bound of the recording");
     for (AttentionTile& tile : tiles) tile.pages += first_page;

@@ -20,13 +20,6 @@
 
 namespace tandem::cuda {
 
-struct AttentionShape {
-  uint32_t group = 0;
-  uint32_t kv_heads = 0;
-  uint32_t window = 0;
-  bool operator==(const AttentionShape&) const = default;
-};
-
 class StepRecorder final : public OpsRecorder {
  public:
   // `blocks`: how many blocks of attention keep the GPU busy.

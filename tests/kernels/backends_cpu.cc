@@ -10,6 +10,8 @@ std::vector<std::string> Tiers() {
   return {"ref", "portable", "avx2", "avx512", "avx512_bf16", "amx", "amx_emulated"};
 }
 
+std::vector<AttentionPrecision> AttentionPrecisions() { return {AttentionPrecision::kSplit}; }
+
 Bench MakeBench(const Backend& backend, int threads) {
   Bench bench;
   if (backend.tier == "ref") {

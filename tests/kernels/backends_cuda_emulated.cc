@@ -7,12 +7,18 @@ namespace tandem {
 
 std::vector<std::string> Tiers() { return {"cuda_emulated"}; }
 
+std::vector<AttentionPrecision> AttentionPrecisions() {
+  return {AttentionPrecision::kSplit, AttentionPrecision::kHalf};
+}
+
 Bench MakeBench(const Backend& backend, int) {
   Bench bench;
   bench.pool = std::make_unique<ThreadPool>(ThreadPoolOptions{.threads = 1});
   bench.device = std::make_unique<CpuDevice>(DeviceId{0}, Bytes{0},
                                              std::make_shared<ThreadPool>(ThreadPoolOptions{1}));
-  bench.ops = MakeCudaOps({.activations = backend.activations, .memory = bench.device.get()});
+  bench.ops = MakeCudaOps({.activations = backend.activations,
+                           .attention = backend.attention,
+                           .memory = bench.device.get()});
   return bench;
 }
 

@@ -42,6 +42,10 @@ constexpr HostCopies kCopies = {
 
 std::vector<std::string> Tiers() { return {"cuda"}; }
 
+std::vector<AttentionPrecision> AttentionPrecisions() {
+  return {AttentionPrecision::kSplit, AttentionPrecision::kHalf};
+}
+
 Bench MakeBench(const Backend& backend, int) {
   Bench bench;
   const GpuInventory found = FindGpus();
@@ -50,10 +54,12 @@ Bench MakeBench(const Backend& backend, int) {
     return bench;
   }
   bench.device = std::make_unique<GpuMemory>();
-  // The default stream, with which the copies are in order.
-  bench.ops =
-      MakeStagedOps(MakeCudaOps({.activations = backend.activations, .memory = bench.device.get()}),
-                    *bench.device, kCopies);
+  // The default stream, with which the copies are in order. Few multiprocessors, so that small
+  // tests meet both sides of the choices that depend on them.
+  bench.ops = MakeStagedOps(
+      MakeCudaOps(
+          {.sm_count = 8, .activations = backend.activations, .memory = bench.device.get()}),
+      *bench.device, kCopies);
   return bench;
 }
 

@@ -36,8 +36,11 @@ struct Sequences {
 void ExpectCovers(const AttentionPlan& plan, const Sequences& all, uint32_t group,
                   uint32_t window) {
   std::map<std::pair<uint32_t, uint32_t>, std::multiset<uint32_t>> folds;  // (first row, query)
-  for (const AttentionTile& tile : plan.tiles) {
-    EXPECT_TRUE(tile.n > 0 && tile.n <= kTileQueries);
+  std::vector<AttentionTile> tiles = plan.tiles;
+  tiles.insert(tiles.end(), plan.wide.begin(), plan.wide.end());
+  for (size_t i = 0; i < tiles.size(); ++i) {
+    const AttentionTile& tile = tiles[i];
+    EXPECT_TRUE(tile.n > 0 && tile.n <= (i < plan.tiles.size() ? kTileQueries : 64));
     for (uint32_t q = tile.first_query; q < tile.first_query + tile.n; ++q) {
       for (uint32_t f = tile.fold_begin; f < tile.fold_end; ++f) {
         folds[{tile.first_row, q}].insert(f);
@@ -66,8 +69,10 @@ TEST(AttentionPlanTest, CoversEveryQueryAndFoldOnceSplitOrNot) {
   for (uint32_t window : {0u, 1u, 300u, 5000u}) {
     for (uint32_t blocks : {1u, 1000u}) {
       for (uint32_t group : {1u, 3u, 40u}) {
-        const AttentionPlan plan = PlanAttention(all.rows, group, 2, window, blocks, 1 << 20);
+        const AttentionPlan plan = PlanAttention(all.rows, {group, 2, window}, {blocks, 1 << 20});
         ExpectCovers(plan, all, group, window);
+        ExpectCovers(PlanAttention(all.rows, {group, 2, window}, {blocks, 1 << 20, 64}), all, group,
+                     window);
         // Windows of one position leave every tile a single fold, but for those across a border.
         if (window != 1) {
           EXPECT_EQ(plan.joins.empty(), blocks == 1);
@@ -82,7 +87,7 @@ TEST(AttentionPlanTest, GivesEachFoldThatRunsApartAPlaceOfItsOwn) {
   all.Add(1, 1000);
   all.Add(2, 700);
   all.Add(1, 3);
-  const AttentionPlan plan = PlanAttention(all.rows, 4, 2, 0, 1000, 1 << 20);
+  const AttentionPlan plan = PlanAttention(all.rows, {4, 2, 0}, {1000, 1 << 20});
   std::set<uint32_t> places;
   for (const AttentionTile& tile : plan.tiles) {
     if (tile.partial == kNoPartial) continue;
@@ -96,7 +101,34 @@ TEST(AttentionPlanTest, GivesEachFoldThatRunsApartAPlaceOfItsOwn) {
   EXPECT_EQ(places.size(), plan.partials);
   EXPECT_EQ(plan.tiles.size(), plan.partials + 1);  // the short sequence writes its output itself
   // Too many to be kept: nothing runs apart.
-  EXPECT_EQ(PlanAttention(all.rows, 4, 2, 0, 1000, 2 * plan.partials - 1).partials, 0u);
+  EXPECT_EQ(PlanAttention(all.rows, {4, 2, 0}, {1000, 2 * plan.partials - 1}).partials, 0u);
+}
+
+TEST(AttentionPlanTest, TilesAreWideForManyQueriesWhereTheyAreEnoughForTheGpu) {
+  Sequences all;
+  all.Add(100, 30);  // 400 queries: 7 wide tiles of 2 KV heads
+  all.Add(1, 2000);
+  all.Add(9, 0);  // 36 queries: one
+  all.Add(8, 0);  // 32: narrow
+  const AttentionPlan plan = PlanAttention(all.rows, {4, 2, 0}, {32, 1 << 20, 64});
+  ASSERT_EQ(plan.wide.size(), 8u);
+  EXPECT_EQ(plan.wide[0].first_row, 101u);
+  EXPECT_EQ(plan.wide[0].n, 36u);
+  EXPECT_EQ(plan.wide[1].first_query, 384u) << "late ones first";
+  EXPECT_EQ(plan.wide[1].n, 16u);
+  EXPECT_EQ(plan.wide[1].pages, 0u);
+  // The long past beside them runs in its own launch, its folds side by side.
+  EXPECT_EQ(plan.joins.size(), 1u);
+  EXPECT_EQ(plan.tiles.size(), 8u + 2u);
+  EXPECT_TRUE(PlanAttention(all.rows, {4, 2, 0}, {33, 1 << 20, 64}).wide.empty());
+  EXPECT_TRUE(PlanAttention(all.rows, {4, 2, 0}, {32, 1 << 20, 0}).wide.empty());
+}
+
+TEST(AttentionPlanTest, AStepOfOneRowASequenceIsNeverWide) {
+  Sequences all;
+  all.Add(1, 1000);
+  all.Add(1, 20);
+  EXPECT_TRUE(PlanAttention(all.rows, {64, 4, 0}, {1, 1 << 20, 64}).wide.empty());
 }
 
 TEST(FetchAheadTest, KeepsMemoryBusyWithinHalfOfTheCache) {

@@ -29,8 +29,20 @@ std::vector<Backend> AllTiers() {
   return all;
 }
 
+std::vector<Backend> AllAttention() {
+  std::vector<Backend> all;
+  for (Backend backend : AllTiers()) {
+    for (AttentionPrecision precision : AttentionPrecisions()) {
+      backend.attention = precision;
+      all.push_back(backend);
+    }
+  }
+  return all;
+}
+
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info) {
-  return info.param.tier + "_" + ToString(info.param.activations);
+  const bool half = info.param.attention == AttentionPrecision::kHalf;
+  return info.param.tier + "_" + ToString(info.param.activations) + (half ? "_half" : "");
 }
 
 std::vector<float> RandomFloats(size_t n, uint64_t seed, float scale) {

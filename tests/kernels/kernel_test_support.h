@@ -30,12 +30,16 @@ inline uint64_t Stretch(DType type) { return Traits(type).block_elems == 256 ? 8
 struct Backend {
   std::string tier;  // "ref", "portable", "avx2", ...
   ActivationType activations = ActivationType::kInt8;
+  AttentionPrecision attention = AttentionPrecision::kSplit;
 };
 // Of the family that this program is linked with (backends_*.cc).
 std::vector<std::string> Tiers();
+std::vector<AttentionPrecision> AttentionPrecisions();
 std::vector<Backend> AllBackends();
 // Each tier once, for ops that do not ask how activations are held.
 std::vector<Backend> AllTiers();
+// Each of them in every precision of attention that it has.
+std::vector<Backend> AllAttention();
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info);
 
 // An Ops with its team. Empty, with the reason, where the processor lacks the tier.

@@ -27,6 +27,7 @@ Record SampleRecord() {
   r.paths_taken = {"d0-d1 local"};
   r.shares = {{48, 132, 2e12, 1.9e12, true, "calibrated"}, {}};
   r.launch = "graph";
+  r.attention_precision = "half";
   PhaseResult phase;
   phase.tokens = 16;
   phase.time = Nanos{1000};

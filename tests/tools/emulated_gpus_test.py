@@ -128,6 +128,24 @@ class Graphs(unittest.TestCase):
         self.assertIn("--graphs", done.stderr)
 
 
+class AttentionPrecision(unittest.TestCase):
+    def test_half_is_told_and_does_not_depend_on_how_a_prompt_is_cut(self):
+        found = []
+        for chunk in [512, 3]:
+            done = run(GPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", ",".join(map(str, range(1, 41))), "-n", 4, "--temp", 0,
+                       "--devices", "cuda:0", "--attention-precision", "half", "--ub", chunk, "--json")
+            told = json.loads(done.stdout)
+            self.assertEqual(told["attention_precision"], "half")
+            found.append(told["token_ids"])
+        self.assertEqual(found[0], found[1])
+
+    def test_half_is_refused_where_the_processor_computes(self):
+        for program, devices in [(CPU, "cpu:0,cpu:1"), (GPU, "cuda:0,cpu")]:
+            done = run(program, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--devices", devices,
+                       "--plugin", "layer_split", "--attention-precision", "half", status=3)
+            self.assertIn("--attention-precision split", done.stderr)
+
+
 class LostGpus(unittest.TestCase):
     def test_the_exit_code_says_so_and_the_error_is_told_once(self):
         for graphs in ["on", "off"]:

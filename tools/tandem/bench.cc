@@ -189,6 +189,7 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"n_devices", info.planned.plan.n_devices},
                          {"backends", info.ops_name},
                          {"activations", ToString(info.activations)},
+                         {"attention_precision", ToString(info.attention)},
                          {"launch", ToString(info.launch)},
                          {"n_threads", info.threads},
                          {"fidelity", ToString(info.fidelity)},

@@ -90,6 +90,10 @@ void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("--activations", activations,
                  "What quantised weights meet: int8 or f32; with int8, BF16 weights meet BF16")
       ->capture_default_str();
+  app.add_option("--attention-precision", attention_precision,
+                 "Attention on GPUs: split (queries and weights as two f16 each, as exact as f32) "
+                 "or half (as one)")
+      ->capture_default_str();
   app.add_option("--cpu-tier", cpu_tier,
                  "CPU kernels: auto, amx, avx512_bf16, avx512, avx2 or portable, of those this "
                  "processor has")
@@ -210,6 +214,9 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   if (activations != "int8" && activations != "f32")
     BadFlag("--activations", activations, "int8 or f32");
   options.ops.activations = activations == "f32" ? ActivationType::kF32 : ActivationType::kInt8;
+  const auto attention = AttentionPrecisionFromName(attention_precision);
+  if (!attention) BadFlag("--attention-precision", attention_precision, "split or half");
+  options.attention = *attention;
   options.ops.tier = cpu_tier;
   options.threads = threads;
   options.pinned_limit = Bytes{static_cast<uint64_t>(pinned_gib * (uint64_t{1} << 30))};

@@ -26,6 +26,7 @@ struct EngineFlags {
   std::string wire = "f32";
   std::string tensor_split;  // -ts 2,1
   std::string activations = "int8";
+  std::string attention_precision = "split";
   std::string cpu_tier = "auto";
   std::string clock;  // wall or virtual
   std::string op_times = "measured";
@@ -39,7 +40,7 @@ struct EngineFlags {
 
   void AddModel(CLI::App& app);
   void AddPlan(CLI::App& app);     // plugin, devices, rig, link, path, wire, split, -c, -np
-  void AddCompute(CLI::App& app);  // threads, activations, tier, clock, op times, graphs
+  void AddCompute(CLI::App& app);  // threads, activations, attention, tier, clock, op times, graphs
 
   // Values with their meaning; each throws Error(kInvalidArgument) naming the flag.
   std::string PluginOr(const std::string& fallback) const;

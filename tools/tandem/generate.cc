@@ -94,6 +94,7 @@ nlohmann::json ResultJson(const Engine& engine, const std::vector<int32_t>& prom
           {"fidelity", ToString(info.fidelity)},
           {"ops", info.ops_name},
           {"activations", ToString(info.activations)},
+          {"attention_precision", ToString(info.attention)},
           {"prefill", PhaseJson(result.stats.prefill)},
           {"decode", PhaseJson(result.stats.decode)}};
 }

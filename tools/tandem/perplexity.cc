@@ -221,6 +221,7 @@ int Perplexity(const PerplexityFlags& flags) {
     PrintJson({{"model", flags.engine.model},
                {"ops", info.ops_name},
                {"activations", ToString(info.activations)},
+               {"attention_precision", ToString(info.attention)},
                {"plugin", info.planned.plan.plugin},
                {"sequences", sequences.size()},
                {"tokens", tokens},

@@ -47,7 +47,8 @@ class GpuMemory final : public Device {
 
 // A GPU with ops, or the reason why there is none.
 struct GpuRig {
-  explicit GpuRig(ActivationType activations) {
+  explicit GpuRig(ActivationType activations,
+                  AttentionPrecision attention = AttentionPrecision::kSplit) {
     const GpuInventory found = FindGpus();
     if (found.gpus.empty()) {
       missing = "no GPU: " + found.driver_message;
@@ -56,7 +57,10 @@ struct GpuRig {
     Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess,
           "bench: stream");
     memory = std::make_unique<GpuMemory>(stream);
-    ops = MakeCudaOps({.stream = stream, .activations = activations, .memory = memory.get()});
+    ops = MakeCudaOps({.stream = stream,
+                       .activations = activations,
+                       .attention = attention,
+                       .memory = memory.get()});
   }
   ~GpuRig() {
     ops.reset();
@@ -185,21 +189,25 @@ void ManyTokens(benchmark::State& state, DType type) {
   state.SetLabel(rig.ops->name());
 }
 
-// 32 heads of 128 over 8, range(0) rows after a past of range(1) positions.
-void Attention(benchmark::State& state) {
-  GpuRig rig(ActivationType::kInt8);
+// 32 heads over 8, range(0) rows after a past of range(1) positions, range(2) dimensions.
+void Attention(benchmark::State& state, AttentionPrecision precision) {
+  GpuRig rig(ActivationType::kInt8, precision);
   if (!rig.ops) return state.SkipWithError(rig.missing.c_str());
-  constexpr uint32_t kHeads = 32, kKvHeads = 8, kHeadDim = 128;
+  constexpr uint32_t kHeads = 32, kKvHeads = 8;
   const auto rows = static_cast<uint32_t>(state.range(0));
   const auto past = static_cast<uint32_t>(state.range(1));
+  const auto head_dim = static_cast<uint32_t>(state.range(2));
   const uint32_t pages = (rows + past + kPageTokens - 1) / kPageTokens;
-  const uint64_t stride = uint64_t{2} * kKvHeads * kPageTokens * kHeadDim * 2;
-  const Buffer memory = rig.Room(pages * stride);
-  const KvView kv{memory.data(), stride, kKvHeads, kHeadDim};
+  const uint64_t elems = uint64_t{2} * kKvHeads * kPageTokens * head_dim, stride = elems * 2;
+  const std::vector<float> values = RandomRows(elems);  // of every page
+  std::vector<uint16_t> narrow(pages * elems);
+  for (uint64_t i = 0; i < narrow.size(); ++i) narrow[i] = F32ToF16(values[i % elems]);
+  const Buffer memory = rig.Bring(narrow.data(), pages * stride);
+  const KvView kv{memory.data(), stride, kKvHeads, head_dim};
   std::vector<int32_t> list(pages);
   for (uint32_t i = 0; i < pages; ++i) list[i] = static_cast<int32_t>(i);
   const SequenceRows sequence{0, rows, past, list.data()};
-  const uint64_t width = kHeads * kHeadDim;
+  const uint64_t width = uint64_t{kHeads} * head_dim;
   const Buffer q = rig.Bring(RandomRows(rows * width).data(), rows * width * sizeof(float));
   const Buffer out = rig.Room(rows * width * sizeof(float));
   double seconds = 0.0;
@@ -289,15 +297,20 @@ const bool kRegistered = [] {
         ->Iterations(1)
         ->Unit(benchmark::kMicrosecond);
   }
-  benchmark::RegisterBenchmark("Attention", Attention)
-      ->ArgNames({"rows", "past"})
-      ->Args({2048, 0})
-      ->Args({512, 4096})
-      ->Args({1, 4095})
-      ->Args({1, 32767})
-      ->UseManualTime()
-      ->Iterations(1)
-      ->Unit(benchmark::kMicrosecond);
+  for (AttentionPrecision precision : {AttentionPrecision::kSplit, AttentionPrecision::kHalf}) {
+    const std::string name = std::string("Attention/") + ToString(precision);
+    benchmark::RegisterBenchmark(name.c_str(), Attention, precision)
+        ->ArgNames({"rows", "past", "dim"})
+        ->Args({2048, 0, 128})
+        ->Args({8192, 0, 128})
+        ->Args({512, 4096, 128})
+        ->Args({2048, 0, 64})
+        ->Args({1, 4095, 128})
+        ->Args({1, 32767, 128})
+        ->UseManualTime()
+        ->Iterations(1)
+        ->Unit(benchmark::kMicrosecond);
+  }
   return true;
 }();
 

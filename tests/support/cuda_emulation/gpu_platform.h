@@ -83,6 +83,14 @@ inline std::byte* DynamicShared() { return SharedMemory(); }
 // The bits of an f16 as f32, and back (to nearest, ties to even).
 float HalfToFloat(uint16_t bits);
 uint16_t FloatToHalf(float value);
+inline uint32_t PackHalves(float first, float second) {
+  return FloatToHalf(first) | uint32_t{FloatToHalf(second)} << 16;
+}
+
+inline float FastExp2(float x) {
+  const float result = std::exp2(x);
+  return result < 0x1p-126f ? 0.0f : result;
+}
 
 // The value of the lane whose number differs in the bits of `mask`.
 float ShuffleXor(float value, int mask);

@@ -71,6 +71,18 @@ __device__ __forceinline__ float HalfToFloat(uint16_t bits) {
 __device__ __forceinline__ uint16_t FloatToHalf(float value) {
   return __half_as_ushort(__float2half_rn(value));
 }
+// Two at once, the first in the low bits.
+__device__ __forceinline__ uint32_t PackHalves(float first, float second) {
+  const __half2 packed = __floats2half2_rn(first, second);
+  return reinterpret_cast<const uint32_t&>(packed);
+}
+
+// 2^x to some 22 bits, by one instruction; tiny results are zeros.
+__device__ __forceinline__ float FastExp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
 
 __device__ __forceinline__ float ShuffleXor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
