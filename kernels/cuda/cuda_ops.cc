@@ -355,6 +355,7 @@ void CudaOps::Attention(const float* q, uint32_t q_heads, uint32_t window,
   if (plan.pages.empty()) return;
   call.pages = pages_.Put(std::span<const int32_t>(plan.pages));
   if (!plan.wide.empty()) {
+    Check(IsAligned(out), "kernels/cuda: outputs of attention at a multiple of 16 bytes");
     call.tiles = wide_.Put(std::span<const AttentionTile>(plan.wide));
     call.n_tiles = Narrow(plan.wide.size());
     LaunchWideAttention(call, stream);

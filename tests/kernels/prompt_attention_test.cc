@@ -119,14 +119,14 @@ TEST_P(PromptAttentionTest, ManyRowsHaveTheBitsOfFewUnderWindows) {
   const std::vector<Prompts::Length> lengths = {{200, 130}, {40, 0}};
   for (const Shape& shape : {Shape{6, 2, 32}, Shape{4, 4, 64}}) {
     Prompts prompts(shape, lengths, 3 + shape.q_heads);
-    for (uint32_t window : {1u, 20u, 64u, 150u, 300u}) ExpectTheBitsOfPieces(prompts, window);
+    for (uint32_t window : {1u, 20u, 150u, 300u}) ExpectTheBitsOfPieces(prompts, window);
   }
 }
 
 TEST_P(PromptAttentionTest, AnyNumberOfRowsHasTheBitsOfFew) {
   const Shape shape{4, 4, 32};
   std::mt19937_64 random(5);
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 6; ++i) {
     const auto below = [&](uint32_t n) { return static_cast<uint32_t>(random() % n); };
     std::vector<Prompts::Length> lengths = {{128 + below(40), below(200)}};
     if (i % 2 == 0) lengths.push_back({1 + below(70), below(300)});
