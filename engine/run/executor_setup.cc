@@ -121,6 +121,13 @@ void Executor::MakeTransports() {
   }
 }
 
+std::string Executor::windows() const {
+  for (const auto& transport : transports_) {
+    if (std::string windows = transport->windows(); !windows.empty()) return windows;
+  }
+  return {};
+}
+
 void Executor::CompilePrograms() {
   const Plan& plan = *setup_.plan;
   for (size_t i = 0; i < plan.programs.size(); ++i) {

@@ -18,11 +18,10 @@
 //    that stores the flag (fence.acq_rel.sys and a relaxed store: a release pattern, cumulative
 //    over the barrier), which synchronises with the load that sees it and the fence behind (an
 //    acquire pattern), which is before the barrier that r's block reads behind.
-// 2. p overwrites slot g % 2 at g + 2, and r has read it by then. All-reduce: p begins g + 2 when
-// it
-//    has finished g + 1, for which it saw a word (or flag) of r with g + 1, and r's block stored
-//    that behind the barrier at its end of g, where all its threads had read. So two slots do,
-//    without any barrier between the ranks. In `blocks` r's flag of g + 1 carries a fence: the
+// 2. p overwrites slot g % 2 at g + 2, and r has read it by then. All-reduce: p begins g + 2
+//    when it has finished g + 1, for which it saw a word (or flag) of r with g + 1, and r's block
+//    stored that behind the barrier at its end of g, where all its threads had read. So two slots
+//    do, without any barrier between the ranks. In `blocks` r's flag of g + 1 carries a fence: the
 //    order is the model's. In `words` it rests on r's loads having returned before what depends on
 //    them is stored, which no GPU undoes (PTX: values do not come out of thin air); were it undone,
 //    r would wait for a generation that is gone and give up, not use a wrong value. Send: nothing
