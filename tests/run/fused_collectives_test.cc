@@ -1,11 +1,13 @@
 // All-reduces that take the ADD and NORM behind them along, on devices that work on their own time:
 // which do, the bits and hops of the ops apart whatever order the queues are run in, recorded and
 // not, and the times that each op is told.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
 
 #include "engine/base/check.h"
+#include "engine/base/error.h"
 #include "engine/link/collectives.h"
 #include "engine/link/direct_collectives.h"
 #include "tests/run/engine_fixture.h"
@@ -26,22 +28,23 @@ struct Calls {
   uint64_t fused = 0, plain = 0, norms = 0;
 };
 
+struct Setting {
+  uint64_t most_rows = 1000;
+  bool recordable = true;
+  bool wrong = false;  // an element of every sum
+};
+
 // What a direct transport does, made of the copies that it stands for: all of it in the queues of
 // the ends, on memory that nobody else reaches.
 class DirectByCopies final : public Transport, private DirectCollectives {
  public:
   DirectByCopies(std::unique_ptr<Transport> inner, Backend*& backend, Ops& cpu, Calls& calls,
-                 uint64_t most_rows, bool recordable)
-      : inner_(std::move(inner)),
-        backend_(backend),
-        cpu_(cpu),
-        calls_(calls),
-        most_rows_(most_rows),
-        recordable_(recordable) {}
+                 const Setting& setting)
+      : inner_(std::move(inner)), backend_(backend), cpu_(cpu), calls_(calls), setting_(setting) {}
 
   PathKind mechanism() const override { return inner_->mechanism(); }
   PathKind path() const override { return inner_->path(); }
-  bool recordable() const override { return recordable_; }
+  bool recordable() const override { return setting_.recordable; }
   DirectCollectives* direct() override { return this; }
   void Copy(const CopyTask& task, TrafficLedger& ledger) override { inner_->Copy(task, ledger); }
   void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) override {
@@ -60,7 +63,7 @@ class DirectByCopies final : public Transport, private DirectCollectives {
     Reduce(wire, ends, outs, n, ledger);
   }
   bool TakesRows(WireType, const DirectRowsShape& shape, size_t) const override {
-    return shape.rows <= most_rows_;
+    return shape.rows <= setting_.most_rows;
   }
   void AllReduceRows(WireType wire, std::span<const DirectEnd> ends,
                      std::span<const DirectRows> outs, const DirectRowsShape& shape,
@@ -118,20 +121,15 @@ class DirectByCopies final : public Transport, private DirectCollectives {
         CollectiveContext{
             .transport = inner_.get(), .ledger = &ledger, .wire = wire, .scratch_bytes = kRoom},
         Algorithm::kOneShot, ranks, n);
+    if (setting_.wrong) testing::AskFake(*ends[1].queue, [out = outs[1], n] { out[n / 2] += 1; });
   }
 
   const std::unique_ptr<Transport> inner_;
   Backend*& backend_;
   Ops& cpu_;
   Calls& calls_;
-  const uint64_t most_rows_;
-  const bool recordable_;
+  const Setting setting_;
   std::vector<Buffer> scratch_, reduced_;
-};
-
-struct Setting {
-  uint64_t most_rows = 1000;
-  bool recordable = true;
 };
 
 // An engine on fake devices whose links have direct collectives.
@@ -146,13 +144,14 @@ struct Bench {
     };
     options.hooks.wrap_transport = [this, setting](std::unique_ptr<Transport> inner) {
       return std::make_unique<DirectByCopies>(std::move(inner), backend, cpu->ops(0), calls,
-                                              setting.most_rows, setting.recordable);
+                                              setting);
     };
   }
 
   // Three requests of different lengths to the end.
   void Run() {
     engine = Engine::Create(options);
+    calls = {};  // without those of the check at the start
     engine->AddObserver(&log);
     for (int32_t i = 0; i < 3; ++i) {
       recorders.push_back(std::make_shared<Recorder>());
@@ -334,6 +333,17 @@ TEST(FusedCollectivesTest, OtherPlansGiveTheSameBits) {
       apart.Run();
       ExpectSame(fused, apart);
     }
+  }
+}
+
+TEST(FusedCollectivesTest, ATransportWhoseSumsAreWrongIsRefused) {
+  Bench bench(1, Tensor(2), {.wrong = true});
+  try {
+    bench.Run();
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kDevice);
+    EXPECT_THAT(error.what(), ::testing::HasSubstr("element 2048 of a sum of 4096"));
   }
 }
 
