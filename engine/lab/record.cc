@@ -316,6 +316,8 @@ Record Parse(const json& j) {
   r.attention_precision = j.value("attention_precision", "split");
   r.ops = j.at("ops");
   r.launch = j.value("launch", "eager");
+  r.collectives = j.value("collectives", "apart");
+  r.nccl_windows = j.value("nccl_windows", "");
   r.seed = j.at("seed");
   r.predicted = PredictedFrom(j.at("predicted"));
   if (j.contains("prefill")) r.prefill = PhaseFrom(j.at("prefill"));
@@ -376,12 +378,14 @@ json ToJson(const Record& r) {
          {"attention_precision", r.attention_precision},
          {"ops", r.ops},
          {"launch", r.launch},
+         {"collectives", r.collectives},
          {"seed", r.seed},
          {"predicted", PredictedJson(r.predicted)},
          {"memory", MemoryJson(r.memory)},
          {"machine", r.machine},
          {"tandem", {{"version", r.tandem_version}}},
          {"when", r.when}};
+  if (!r.nccl_windows.empty()) j["nccl_windows"] = r.nccl_windows;
   if (!r.memory_check.empty()) j["memory_check"] = MemoryCheckJson(r.memory_check);
   if (!r.shares.empty()) j["rig"]["gpu_shares"] = SharesJson(r.shares);
   if (r.auto_use) {

@@ -107,6 +107,9 @@ struct Record {
   std::string wire, activations, ops;
   std::string attention_precision = "split";  // "half": CUDA alone
   std::string launch = "eager";               // how decode steps are started: "eager", "graph"
+  // Whether small all-reduces take the residual and norm along: "fused", "apart".
+  std::string collectives = "apart";
+  std::string nccl_windows;  // on the path nccl: "granted", "refused (why)", "off"
   uint64_t seed = 0;
   PredictedResult predicted;
   std::optional<PhaseResult> prefill, decode;

@@ -378,6 +378,8 @@ class Sweep {
     record.ops = engine.info().ops_name;
     record.memory_check = engine.CheckMemory();
     record.launch = ToString(engine.info().launch);
+    record.collectives = engine.info().collectives();
+    record.nccl_windows = engine.info().nccl_windows;
   }
 
   Engine& EngineFor(const PlannedCell& p) {

@@ -17,6 +17,9 @@ class PeerKernels {
   // `channels` blocks, the same number for all kernels of one message.
   virtual void Reduce(size_t device, DeviceQueue& queue, WireType wire, peer::Way way,
                       uint32_t channels, const peer::ReduceArgs& args) = 0;
+  // `blocks` of args.row_channels channels each, likewise.
+  virtual void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
+                          const peer::RowsArgs& args) = 0;
   virtual void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way,
                     uint32_t channels, const peer::SendArgs& args) = 0;
   virtual void Receive(size_t device, DeviceQueue& queue, WireType wire, peer::Way way,

@@ -90,6 +90,21 @@ struct ReduceArgs {
   uint64_t shaped_nanos = 0;  // what the message takes on the link that is played; 0: as it comes
 };
 
+// An all-reduce of rows, of which no more is wanted than with a residual added, and their norms. A
+// block takes a row at a time and as many channels as the row has chunks, its own: block b those
+// from b * row_channels on.
+struct RowsArgs {
+  ReduceArgs reduce;  // in (rows, width), n of all rows; `out` is not written
+  uint32_t width = 0;
+  uint32_t row_channels = 0;        // RowChannels(width)
+  const float* residual = nullptr;  // (rows, width)
+  float* sum = nullptr;             // (rows, width)
+  const float* weights = nullptr;   // (width); null: no norm
+  float eps = 0.0f;
+  float* norm = nullptr;  // (rows, width)
+};
+constexpr uint64_t RowChannels(uint64_t width) { return (width + kWordsElems - 1) / kWordsElems; }
+
 // One direction of a pair, either end.
 struct SendArgs {
   const float* in = nullptr;  // (n); the sender's

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "engine/base/check.h"
+#include "engine/link/wire.h"
 #include "engine/plan/plan.h"
 
 namespace tandem {
@@ -106,37 +107,81 @@ void PeerLink::Book(DeviceId src, DeviceId dst, uint64_t bytes, TrafficLedger& l
   ledger.Book(kHost, dst, options_.path, Bytes{bytes});
 }
 
+uint64_t PeerLink::ShapedNanos(WireType wire, size_t ranks, uint64_t n) const {
+  if (options_.shape == nullptr) return 0;
+  const Bytes bytes = WireBytes(wire, n);
+  const Nanos time =
+      ranks == 2 ? options_.shape->AllReduceTime(2, bytes, options_.path)
+                 : options_.shape->ExchangeTime(static_cast<uint32_t>(ranks), bytes, options_.path);
+  return static_cast<uint64_t>(time.value);
+}
+
+peer::ReduceArgs PeerLink::ReduceArgsOf(WireType wire, peer::Way way,
+                                        std::span<const DirectEnd> ranks, uint32_t r, uint64_t n,
+                                        TrafficLedger& ledger) {
+  const auto w = static_cast<size_t>(way);
+  const size_t self = IndexOf(ranks[r].device);
+  Check(ranks[r].queue != nullptr && ranks[r].in != nullptr,
+        "peer link: a rank without queue or buffers");
+  peer::ReduceArgs args{.in = ranks[r].in, .n = n, .rank = r};
+  args.ranks = static_cast<uint32_t>(ranks.size());
+  args.shaped_nanos = ShapedNanos(wire, ranks.size(), n);
+  args.generations = ranks_[self].generations[w].as<uint32_t>();
+  args.bound = BoundOf(self, ledger.op());
+  for (uint32_t other = 0; other < args.ranks; ++other) {
+    if (other == r) continue;
+    const size_t peer = IndexOf(ranks[other].device);
+    args.to[other] = PairOf(self, peer).reduce[w].slots.data();
+    args.from[other] = PairOf(peer, self).reduce[w].slots.data();
+    Book(ranks[other].device, ranks[r].device, WireBytes(wire, n).value, ledger);
+  }
+  return args;
+}
+
 void PeerLink::AllReduce(WireType wire, std::span<const DirectEnd> ranks, uint64_t n,
                          TrafficLedger& ledger) {
   Check(TakesAllReduce(wire, n, ranks.size()), "peer link: an all-reduce that was not taken");
   const peer::Way way = WayOf(n);
-  const auto w = static_cast<size_t>(way);
-  const uint64_t bytes = WireBytes(wire, n).value;
-  const auto count = static_cast<uint32_t>(ranks.size());
-  peer::ReduceArgs args{.n = n, .ranks = count};
-  if (options_.shape != nullptr) {
-    const Nanos time = count == 2
-                           ? options_.shape->AllReduceTime(2, Bytes{bytes}, options_.path)
-                           : options_.shape->ExchangeTime(count, Bytes{bytes}, options_.path);
-    args.shaped_nanos = static_cast<uint64_t>(time.value);
-  }
-  for (uint32_t r = 0; r < count; ++r) {
-    const size_t self = IndexOf(ranks[r].device);
-    Check(ranks[r].queue != nullptr && ranks[r].in != nullptr && ranks[r].out != nullptr,
-          "peer link: a rank without queue or buffers");
-    args.in = ranks[r].in;
+  for (uint32_t r = 0; r < ranks.size(); ++r) {
+    Check(ranks[r].out != nullptr, "peer link: a rank without queue or buffers");
+    peer::ReduceArgs args = ReduceArgsOf(wire, way, ranks, r, n, ledger);
     args.out = ranks[r].out;
-    args.rank = r;
-    args.generations = ranks_[self].generations[w].as<uint32_t>();
-    args.bound = BoundOf(self, ledger.op());
-    for (uint32_t other = 0; other < count; ++other) {
-      if (other == r) continue;
-      const size_t peer = IndexOf(ranks[other].device);
-      args.to[other] = PairOf(self, peer).reduce[w].slots.data();
-      args.from[other] = PairOf(peer, self).reduce[w].slots.data();
-      Book(ranks[other].device, ranks[r].device, bytes, ledger);
-    }
-    kernels_.Reduce(self, *ranks[r].queue, wire, way, ChannelsFor(way, n), args);
+    kernels_.Reduce(IndexOf(ranks[r].device), *ranks[r].queue, wire, way, ChannelsFor(way, n),
+                    args);
+  }
+}
+
+bool PeerLink::TakesRows(WireType wire, const DirectRowsShape& shape, size_t ranks) const {
+  const uint64_t n = shape.elems();
+  // Blocks of the wire that span rows would have scales of two.
+  const bool whole = wire != WireType::kQ8 || shape.rows == 1 || shape.width % kWireBlock == 0;
+  return TakesAllReduce(wire, n, ranks) && WayOf(n) == peer::Way::kWords && whole &&
+         peer::RowChannels(shape.width) <= peer::kChannels;
+}
+
+void PeerLink::AllReduceRows(WireType wire, std::span<const DirectEnd> ranks,
+                             std::span<const DirectRows> outs, const DirectRowsShape& shape,
+                             TrafficLedger& ledger) {
+  Check(TakesRows(wire, shape, ranks.size()), "peer link: an all-reduce that was not taken");
+  Check(outs.size() == ranks.size(), "peer link: what each rank makes of the sum");
+  const auto row_channels = static_cast<uint32_t>(peer::RowChannels(shape.width));
+  const auto blocks =
+      static_cast<uint32_t>(std::min<uint64_t>(shape.rows, peer::kChannels / row_channels));
+  for (uint32_t r = 0; r < ranks.size(); ++r) {
+    const DirectRows& out = outs[r];
+    Check(out.residual != nullptr && out.sum != nullptr &&
+              (out.weights == nullptr) == (out.norm == nullptr),
+          "peer link: a rank without the buffers of its rows");
+    const peer::RowsArgs args{
+        .reduce = ReduceArgsOf(wire, peer::Way::kWords, ranks, r, shape.elems(), ledger),
+        .width = static_cast<uint32_t>(shape.width),
+        .row_channels = row_channels,
+        .residual = out.residual,
+        .sum = out.sum,
+        .weights = out.weights,
+        .eps = shape.eps,
+        .norm = out.norm};
+    kernels_.ReduceRows(IndexOf(ranks[r].device), *ranks[r].queue, wire, blocks, args);
   }
 }
 

@@ -59,6 +59,11 @@ class PeerLink final : public DirectCollectives {
   bool TakesAllReduce(WireType wire, uint64_t n, size_t ranks) const override;
   void AllReduce(WireType wire, std::span<const DirectEnd> ranks, uint64_t n,
                  TrafficLedger& ledger) override;
+  // What crosses as words and has rows that fit a block's channels.
+  bool TakesRows(WireType wire, const DirectRowsShape& shape, size_t ranks) const override;
+  void AllReduceRows(WireType wire, std::span<const DirectEnd> ranks,
+                     std::span<const DirectRows> outs, const DirectRowsShape& shape,
+                     TrafficLedger& ledger) override;
   bool TakesSend(WireType wire, uint64_t n) const override;
   void Send(WireType wire, const DirectEnd& src, const DirectEnd& dst, uint64_t n,
             TrafficLedger& ledger) override;
@@ -93,6 +98,10 @@ class PeerLink final : public DirectCollectives {
   Device& OwnerOf(peer::Way way, size_t writer, size_t reader, bool of_acks);
   peer::Bound BoundOf(size_t device, uint32_t op) const;
   peer::Way WayOf(uint64_t n) const;
+  // What ranks[r]'s kernel is told of a sum, but where its own values lie. Books what it gets.
+  peer::ReduceArgs ReduceArgsOf(WireType wire, peer::Way way, std::span<const DirectEnd> ranks,
+                                uint32_t r, uint64_t n, TrafficLedger& ledger);
+  uint64_t ShapedNanos(WireType wire, size_t ranks, uint64_t n) const;
   void Book(DeviceId src, DeviceId dst, uint64_t bytes, TrafficLedger& ledger) const;
   // Fills every buffer but the words of failure with `generation`, which no message has after it.
   void Reset(uint32_t generation);

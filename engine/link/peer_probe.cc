@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "engine/base/error.h"
@@ -25,10 +28,17 @@ Nanos Now() {
                    .count()};
 }
 
+// What is asked for the sums.
+struct Summer {
+  DirectCollectives& direct;
+  PathKind path;
+  std::function<std::optional<TransportFailure>()> take_failure;
+};
+
 class Probe {
  public:
-  Probe(PeerLink& link, std::span<const std::unique_ptr<Device>> devices, uint64_t n)
-      : link_(link), devices_(devices), n_(n), values_(n) {
+  Probe(Summer summer, std::span<const std::unique_ptr<Device>> devices, uint64_t n)
+      : summer_(std::move(summer)), devices_(devices), n_(n), values_(n) {
     ledger_.BeginStep(ProgramKind::kDecode);
     ledger_.BeginOp(0, OpKind::kAllReduce, BlockId{0}, WireType::kF32);
     for (const auto& device : devices) {
@@ -49,10 +59,10 @@ class Probe {
                                .queue = device.queue(QueueRole::kComm)});
     }
     const Nanos begin = Now();
-    link_.AllReduce(WireType::kF32, ends, n_, ledger_);
+    summer_.direct.AllReduce(WireType::kF32, ends, n_, ledger_);
     for (const DirectEnd& end : ends) end.queue->Finish();
     const Nanos time = Now() - begin;
-    if (const auto failure = link_.TakeFailure()) Fail(ErrorCode::kDevice, failure->what);
+    if (const auto failure = summer_.take_failure()) Fail(ErrorCode::kDevice, failure->what);
     Compare(round);
     return time;
   }
@@ -66,14 +76,14 @@ class Probe {
         for (size_t r = 0; r < devices_.size(); ++r) want += Value(i, r, round);
         if (values_[i] == want) continue;
         Fail(ErrorCode::kDevice,
-             fmt::format("link probe: path {}: element {} of a sum of {} on {} is {} (want {})",
-                         ToString(link_.options().path), i, n_, devices_[d]->name(), values_[i],
-                         want));
+             fmt::format("link probe: path {}: element {} of a sum of {} on {} is {} (want {}): do "
+                         "not trust this path, choose another with --path",
+                         ToString(summer_.path), i, n_, devices_[d]->name(), values_[i], want));
       }
     }
   }
 
-  PeerLink& link_;
+  const Summer summer_;
   const std::span<const std::unique_ptr<Device>> devices_;
   const uint64_t n_;
   std::vector<float> values_;
@@ -84,13 +94,23 @@ class Probe {
 }  // namespace
 
 Nanos TimeAllReduce(PeerLink& link, std::span<const std::unique_ptr<Device>> devices, uint64_t n) {
-  Probe probe(link, devices, n);
+  Probe probe(Summer{link, link.options().path, [&link] { return link.TakeFailure(); }}, devices,
+              n);
   Nanos best = probe.Round(0);
   for (int round = 1; round < kRounds; ++round) {
     const Nanos time = probe.Round(static_cast<uint64_t>(round));
     best = round == 1 ? time : std::min(best, time);
   }
   return best;
+}
+
+void CheckSums(Transport& transport, std::span<const std::unique_ptr<Device>> devices) {
+  constexpr uint64_t kRow = 4096;
+  DirectCollectives* const direct = transport.direct();
+  if (direct == nullptr || !direct->TakesAllReduce(WireType::kF32, kRow, devices.size())) return;
+  Probe probe(Summer{*direct, transport.path(), [&transport] { return transport.TakeFailure(); }},
+              devices, kRow);
+  for (uint64_t round = 0; round < kRounds; ++round) probe.Round(round);
 }
 
 }  // namespace tandem

@@ -1,4 +1,4 @@
-// Whether a peer link delivers the right sums, and how long they take.
+// Whether a transport's own collectives deliver the right sums, and how long they take.
 #pragma once
 
 #include <memory>
@@ -7,6 +7,7 @@
 #include "engine/base/units.h"
 #include "engine/device/device.h"
 #include "engine/link/peer_link.h"
+#include "engine/link/transport.h"
 
 namespace tandem {
 
@@ -14,5 +15,9 @@ namespace tandem {
 // Every sum is compared. Throws Error(kDevice) naming what came wrong, or did not come. Takes
 // memory of the devices for as long as it runs.
 Nanos TimeAllReduce(PeerLink& link, std::span<const std::unique_ptr<Device>> devices, uint64_t n);
+
+// A few all-reduces of a decode row over all devices by a transport that carries them out itself,
+// compared; nothing where it does not. Throws Error(kDevice) naming what came wrong.
+void CheckSums(Transport& transport, std::span<const std::unique_ptr<Device>> devices);
 
 }  // namespace tandem

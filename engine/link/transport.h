@@ -78,6 +78,9 @@ class Transport {
   // For the end of a step, all queues empty: what went wrong in it without anybody having thrown.
   // The transport can be used again.
   virtual std::optional<TransportFailure> TakeFailure() { return std::nullopt; }
+  // Whether small sums cross memory that a library has mapped for all devices: "granted",
+  // "refused (why)", "off"; empty where a transport knows no such thing.
+  virtual std::string windows() const { return {}; }
   // More of the mechanism, for people: "push", "as link pcie4-x16". May be empty.
   virtual std::string detail() const { return {}; }
 };

@@ -74,6 +74,7 @@ struct BackendSetup {
   std::shared_ptr<ThreadPool> pool;
   // At most so much of the host's memory is page-locked; zero: DefaultPinnedLimit.
   Bytes pinned_limit;
+  bool nccl_windows = true;  // asked for on the path nccl
   // Where given, what each Ops is wrapped in.
   std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
 };

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/plan/dependencies.h"
@@ -58,6 +60,40 @@ uint32_t NextNorm(const Program& program, uint32_t add, const BlockGraph& graph)
   return kNoOp;
 }
 
+// How often ops of the program read a value.
+uint32_t UsesOf(const Program& program, ValueId value) {
+  uint32_t uses = 0;
+  for (const Op& op : program.ops) {
+    uses += static_cast<uint32_t>(std::count(op.in.begin(), op.in.end(), value));
+  }
+  return uses;
+}
+
+// The ADD that is the next op of the device and the only one to want `value`, where nothing but
+// other devices' compute ops lies between in the list.
+uint32_t NextAdd(const Program& program, uint32_t reduce, DeviceId device, ValueId value) {
+  for (uint32_t i = reduce + 1; i < program.ops.size(); ++i) {
+    const Op& next = program.ops[i];
+    if (IsCompute(next.kind) && next.devices[0] != device) continue;
+    const bool is_add = next.kind == OpKind::kAdd && next.devices[0] == device &&
+                        std::count(next.in.begin(), next.in.end(), value) == 1;
+    return is_add && UsesOf(program, value) == 1 ? i : kNoOp;
+  }
+  return kNoOp;
+}
+
+// Of a one-shot ALL_REDUCE, each rank's; none where a rank has none.
+std::vector<uint32_t> NextAdds(const Program& program, uint32_t reduce) {
+  const Op& op = program.ops[reduce];
+  std::vector<uint32_t> adds;
+  for (size_t r = 0; r < op.devices.size() && op.algorithm != Algorithm::kTwoShot; ++r) {
+    const uint32_t add = NextAdd(program, reduce, op.devices[r], op.out[r]);
+    if (add == kNoOp) return {};
+    adds.push_back(add);
+  }
+  return adds;
+}
+
 }  // namespace
 
 CompiledProgram CompileWeights(const Program& program, const ProgramInfo& info,
@@ -73,6 +109,9 @@ CompiledProgram CompileWeights(const Program& program, const ProgramInfo& info,
       case OpKind::kRun:
         c.pieces = PiecesOf(op, info.weights[i], program, graph, weights);
         c.head_norms = weights.NormsOfHeads(op.devices[0], op.block);
+        break;
+      case OpKind::kAllReduce:
+        c.next_adds = NextAdds(program, static_cast<uint32_t>(i));
         break;
       case OpKind::kAdd:
         c.next_norm = NextNorm(program, static_cast<uint32_t>(i), graph);

@@ -33,6 +33,7 @@ inline constexpr uint32_t kNoOp = UINT32_MAX;
 struct CompiledOp {
   const Op* op = nullptr;
   uint32_t next_norm = kNoOp;              // ADD: the NORM of its sum that may run with it
+  std::vector<uint32_t> next_adds;         // ALL_REDUCE: by rank, the ADDs that may run with it
   std::vector<RunPiece> pieces;            // RUN
   const float* norm = nullptr;             // NORM
   HeadNorms head_norms;                    // RUN of an ATTENTION block

@@ -34,6 +34,7 @@ namespace {
 constexpr Bytes kGpuOpsRoom{uint64_t{64} << 20};
 
 constexpr int kOrderRounds = 4;
+constexpr char kNoWindows[] = "windows off";
 
 // Whether one GPU stands for several devices on a link that is another than its own memory, which
 // GpuRig names so.
@@ -59,7 +60,8 @@ std::vector<std::shared_ptr<GpuPart>> CutSharedGpus(const Rig& rig) {
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const BackendSetup& setup) : rig_(*setup.rig), gpus_(GpusOf(setup)) {
+  explicit CudaBackend(const BackendSetup& setup)
+      : rig_(*setup.rig), nccl_windows_(setup.nccl_windows), gpus_(GpusOf(setup)) {
     for (int gpu : gpus_) before_.emplace(gpu, Before{ReadGpuMemory(gpu).free, LedgerBytes(gpu)});
     const std::vector<std::shared_ptr<GpuPart>> parts = CutSharedGpus(*setup.rig);
     const Bytes memory = setup.rig->host_memory;
@@ -90,7 +92,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Transport> MakeTransport(PathKind path) override {
     switch (path) {
       case PathKind::kNccl:
-        return MakeNcclTransport(gpus_);
+        return MakeNccl(nccl_windows_);
       case PathKind::kHostStaged:
         return MakeQueuedTransport(
             path, path, Cards(), *host_,
@@ -114,10 +116,12 @@ class CudaBackend final : public Backend {
   }
 
   std::vector<std::string> WaysOf(PathKind path) override {
+    if (path == PathKind::kNccl && nccl_windows_) return {kNoWindows};
     if (path != PathKind::kP2p) return {};
     return {ToString(PeerPlace::kPush), ToString(PeerPlace::kPull)};
   }
   std::unique_ptr<Transport> MakeTransportBy(PathKind path, const std::string& way) override {
+    if (path == PathKind::kNccl) return MakeNccl(way != kNoWindows);
     Check(path == PathKind::kP2p, "cuda backend: a path with one way");
     GrantEachOther(path);
     const PeerPlace place = way == ToString(PeerPlace::kPull) ? PeerPlace::kPull : PeerPlace::kPush;
@@ -162,6 +166,10 @@ class CudaBackend final : public Backend {
     return std::span(devices_).first(gpus_.size());
   }
 
+  std::unique_ptr<Transport> MakeNccl(bool windows) const {
+    return MakeNcclTransport({.gpus = gpus_, .wire_ops = wire_ops_, .windows = windows});
+  }
+
   // The host's processor comes after them, where it is among the devices.
   static std::vector<int> GpusOf(const BackendSetup& setup) {
     const std::vector<int>& named = setup.rig->gpus;
@@ -204,6 +212,7 @@ class CudaBackend final : public Backend {
   }
 
   const Rig& rig_;
+  const bool nccl_windows_;
   // Of a GPU when this was made; other engines of the process may use it too.
   struct Before {
     Bytes free;

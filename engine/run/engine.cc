@@ -95,6 +95,7 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                                                .limits = options_.limits,
                                                .backend = backend_.get(),
                                                .graphs = options_.graphs,
+                                               .fuse_collectives = options_.fuse_collectives,
                                                .wrap_transport = options_.hooks.wrap_transport});
   SchedulerLimits limits{.plan = options_.limits,
                          .n_lanes = plan.n_lanes,
@@ -182,6 +183,7 @@ void EngineImpl::MakeBackend() {
                            .attention = options_.attention,
                            .pool = pool_,
                            .pinned_limit = options_.pinned_limit,
+                           .nccl_windows = options_.nccl_windows,
                            .wrap_ops = options_.hooks.wrap_ops};
   if (options_.hooks.make_backend) {
     backend_ = options_.hooks.make_backend(setup);
@@ -198,6 +200,8 @@ void EngineImpl::MakeInfo() {
   info_.threads = pool_->threads();
   info_.transports = executor_->transport_names();
   info_.launch = executor_->decode_launch();
+  info_.fused_collectives = executor_->fuses_collectives();
+  info_.nccl_windows = executor_->windows();
   info_.op_time_factor = timer_->op_time_factor();
   info_.packed_bytes = executor_->packed_bytes();
 }

@@ -90,6 +90,11 @@ struct EngineOptions {
   ClockKind clock = ClockKind::kWall;
   OpTimes op_times = OpTimes::kMeasured;
   GraphUse graphs = GraphUse::kAuto;
+  // Whether all-reduces add the residual and norm the sum in the kernel that makes it, where a
+  // transport can (direct_collectives.h).
+  bool fuse_collectives = true;
+  // Whether the path nccl asks for symmetric windows (engine/link/cuda/nccl_windows.h).
+  bool nccl_windows = true;
   uint32_t max_queue = 512;  // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
   // Told once, on the engine's thread, when a device has failed for good: every request from then
@@ -210,7 +215,11 @@ struct EngineInfo {
   // moves the bytes here: "d0-d1 local", "d0-d1 p2p (by local)".
   std::vector<std::string> transports;
   LaunchMode launch = LaunchMode::kEager;  // of decode steps, once they repeat
-  double op_time_factor = 1.0;             // median roofline(rig)/roofline(here), for the record
+  bool fused_collectives = false;          // of decode steps of few rows: see EngineOptions
+  // On the path nccl: "granted", "refused (why)" or "off"; else empty.
+  std::string nccl_windows;
+  const char* collectives() const { return fused_collectives ? "fused" : "apart"; }
+  double op_time_factor = 1.0;  // median roofline(rig)/roofline(here), for the record
   Nanos load_time;
   Bytes packed_bytes;
 };

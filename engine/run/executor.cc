@@ -65,7 +65,7 @@ void Executor::Run(const StepBatch& batch, LogitsSink& sink) {
   const size_t n_ops = compiled.ops.size();
   trace_.op_start.assign(n_ops, Nanos{0});
   trace_.op_time.assign(n_ops, Nanos{0});
-  PairNorms();
+  PairOps();
   ledger_.BeginStep(compiled.program->kind);
   if (order_ != nullptr) {
     RunQueued(index, batch, laid_anew, sink);
@@ -94,13 +94,8 @@ void Executor::Run(const StepBatch& batch, LogitsSink& sink) {
 
 void Executor::Dispatch(uint32_t index, LogitsSink& sink) {
   const CompiledOp& op = programs_[trace_.program_index].ops[index];
-  const OpKind kind = op.op->kind;
-  if (op.transport != nullptr) {
-    const bool activations =
-        kind != OpKind::kFetch && kind != OpKind::kKvMove && kind != OpKind::kSample;
-    ledger_.BeginOp(index, kind, op.moves_block, activations ? setup_.plan->wire : WireType::kF32);
-  }
-  switch (kind) {
+  if (op.transport != nullptr) BeginBooking(index);
+  switch (op.op->kind) {
     case OpKind::kRun:
       return RunBlock(op);
     case OpKind::kNorm:
@@ -125,6 +120,14 @@ void Executor::Dispatch(uint32_t index, LogitsSink& sink) {
       break;
   }
   Check(false, "executor: an op kind that the verifier refuses");
+}
+
+void Executor::BeginBooking(uint32_t index) {
+  const CompiledOp& op = programs_[trace_.program_index].ops[index];
+  const OpKind kind = op.op->kind;
+  const bool activations =
+      kind != OpKind::kFetch && kind != OpKind::kKvMove && kind != OpKind::kSample;
+  ledger_.BeginOp(index, kind, op.moves_block, activations ? setup_.plan->wire : WireType::kF32);
 }
 
 void Executor::SetValueShapes(size_t program_index, std::span<const MicrobatchShape> shapes) {

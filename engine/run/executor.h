@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "engine/link/collectives.h"
+#include "engine/link/direct_collectives.h"
 #include "engine/link/staging_ring.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
@@ -56,6 +57,8 @@ struct ExecutorSetup {
   PlanLimits limits;
   Backend* backend = nullptr;  // the plan's devices
   GraphUse graphs = GraphUse::kAuto;
+  // Whether all-reduces take the ADD and NORM of their sum along where a transport can.
+  bool fuse_collectives = true;
   // Where given, what a path's transport is wrapped in: tests inject faults with it.
   std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> wrap_transport;
 };
@@ -93,12 +96,16 @@ class Executor {
   LaunchMode decode_launch() const {
     return recorder_ == nullptr ? LaunchMode::kEager : LaunchMode::kGraph;
   }
+  // Whether all-reduces of a decode step take along what follows them, in steps of few rows.
+  bool fuses_collectives() const;
   uint32_t pages_per_lane() const { return n_pages_; }
   // Rows of a prefill step that may all be sampled (scoring a prompt) without growing the arena.
   uint32_t max_scored_rows(uint32_t lane) const { return max_scored_rows_[lane]; }
   // The path that each pair of ends in use takes, and what moves the bytes here where that is not
   // the path itself: "d0-d1 local", "host-d0 copy (by local)".
   const std::vector<std::string>& transport_names() const { return transport_names_; }
+  // What the transport says that may have any: see Transport::windows.
+  std::string windows() const;
   Bytes packed_bytes() const { return weights_->packed_bytes(); }
   Bytes pageable_bytes() const { return weights_->pageable_bytes(); }
   // Bytes of weights that one step of a program reads on a device, by device.
@@ -137,6 +144,7 @@ class Executor {
   void SetValueShapes(size_t program_index, std::span<const MicrobatchShape> shapes);
   void BindValues();
   void Dispatch(uint32_t index, LogitsSink& sink);
+  void BeginBooking(uint32_t index);
   size_t ProgramIndex(ProgramKind kind, uint32_t lane) const;
 
   // A step on devices with queues (executor_queued.cc).
@@ -145,6 +153,8 @@ class Executor {
   template <typename Wait>
   void Await(const Wait& wait);
   void AskForOps(uint32_t begin, uint32_t end, LogitsSink& sink);
+  void AskForAddNorm(uint32_t add, uint32_t norm);
+  void AskForReduce(uint32_t reduce);
   void SizeLanding(uint32_t top_k);
   void FetchForNextStep(size_t program_index);
   void SendLogits(uint32_t index, LogitsSink& sink);
@@ -178,8 +188,8 @@ class Executor {
   void RunAdd(const CompiledOp& op);
   void RunSample(const CompiledOp& op, LogitsSink& sink);
 
-  // ADD and the NORM of its sum as one (executor_fused.cc).
-  void PairNorms();
+  // ADD and the NORM of its sum as one, and with the ALL_REDUCE before it (executor_fused.cc).
+  void PairOps();
   bool MayRunWith(const CompiledOp& add, const CompiledOp& norm) const;
   // The NORM that an ADD runs in this step, or kNoOp.
   uint32_t NormOf(uint32_t op) const {
@@ -188,7 +198,17 @@ class Executor {
   }
   void RunAddNorm(uint32_t add, uint32_t norm);
   double NormShare(uint32_t add, uint32_t norm) const;
+  DirectRowsShape RowsShapeOf(const CompiledOp& reduce) const;
+  bool MayRunWithReduce(uint32_t reduce) const;
+  // The ADDs that an ALL_REDUCE runs in this step, by rank, with their NORMs; or none.
+  std::span<const uint32_t> AddsOf(uint32_t op) const {
+    const std::span<const uint32_t> adds = programs_[trace_.program_index].ops[op].next_adds;
+    return !adds.empty() && run_with_[adds[0]] == op ? adds : std::span<const uint32_t>();
+  }
+  void ReduceWithAdds(uint32_t reduce);
+  Nanos RoofTime(uint32_t op) const;
   void ShareOverlap();
+  void ShareReduce(uint32_t reduce);
   void Product(Ops& ops, const float* x, uint64_t rows, std::span<MatMulTask> tasks,
                Int8Parts parts, Scratch& scratch);
 
@@ -251,6 +271,8 @@ class Executor {
   std::vector<SequenceRows> pass_sequences_;
   ScratchRoom room_;  // of the RUN at hand
   std::vector<CollectiveRank> ranks_;
+  std::vector<DirectEnd> ends_;
+  std::vector<DirectRows> rows_;
   std::vector<uint64_t> cuts_;
   std::vector<ColumnShard> columns_;
   // Layouts in use, one a program; valid for `shapes`.
@@ -264,9 +286,10 @@ class Executor {
   std::vector<PendingLogits> pending_;
   StepGraphKey graph_key_;
   std::vector<StepRows> step_rows_;
-  uint32_t top_k_ = 0;              // largest logits a row that cross to the host; 0: all logits do
-  uint64_t landing_row_ = 0;        // bytes of host_logits_ that a row takes
-  std::vector<uint32_t> run_with_;  // by op: the ADD that a NORM runs with, else kNoOp
+  uint32_t top_k_ = 0;        // largest logits a row that cross to the host; 0: all logits do
+  uint64_t landing_row_ = 0;  // bytes of host_logits_ that a row takes
+  // By op: the ADD that a NORM runs with, the ALL_REDUCE that an ADD does, else kNoOp.
+  std::vector<uint32_t> run_with_;
   std::vector<std::pair<uint32_t, Nanos>> sampled_;  // SAMPLE ops, and when their ids were chosen
   StepTrace trace_;
 };

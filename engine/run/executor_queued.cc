@@ -84,19 +84,18 @@ void Executor::AskForOps(uint32_t begin, uint32_t end, LogitsSink& sink) {
     const Op& op = *compiled.ops[i].op;
     if (run_with_[i] != kNoOp) continue;
     try {
-      // An op without work keeps its place in the order.
-      order_->BeginOp(i);
-      const bool works = DoesWork(graph_, op, *compiled.info, trace_.shape);
       const uint32_t norm = NormOf(i);
       if (norm != kNoOp) {
         Check(norm < end, "executor: an ADD and its NORM are asked for together");
-        order_->BeginOp(norm);
-        RunAddNorm(i, norm);
-      } else if (works) {
-        Dispatch(i, sink);
+        AskForAddNorm(i, norm);
+      } else if (!AddsOf(i).empty()) {
+        AskForReduce(i);
+      } else {
+        // An op without work keeps its place in the order.
+        order_->BeginOp(i);
+        if (DoesWork(graph_, op, *compiled.info, trace_.shape)) Dispatch(i, sink);
+        order_->EndOp(i);
       }
-      order_->EndOp(i);
-      if (norm != kNoOp) order_->EndOp(norm);
     } catch (const Error& error) {
       Fail(error.code(),
            fmt::format("{} (asked for op {} of the step: {})", error.what(), i, FormatOp(op)));

@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "engine/base/check.h"
+#include "engine/link/peer_probe.h"
 #include "engine/link/self_test.h"
 #include "engine/plan/memory.h"
 #include "engine/run/executor.h"
@@ -119,6 +120,14 @@ void Executor::MakeTransports() {
     }
     transport_names_.push_back(std::move(text));
   }
+  for (const auto& transport : transports_) CheckSums(*transport, devices_);
+}
+
+std::string Executor::windows() const {
+  for (const auto& transport : transports_) {
+    if (std::string windows = transport->windows(); !windows.empty()) return windows;
+  }
+  return {};
 }
 
 void Executor::CompilePrograms() {

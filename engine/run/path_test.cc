@@ -3,11 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
 #include "engine/base/error.h"
 #include "engine/link/collectives.h"
+#include "engine/link/direct_collectives.h"
 #include "engine/link/self_test.h"
 
 namespace tandem {
@@ -99,6 +101,102 @@ class SumTest {
   std::vector<Buffer> in_, out_, scratch_;
 };
 
+// The same sums with the residual and the norm taken along, beside the device's own norm of them.
+class RowsTest {
+ public:
+  RowsTest(Backend& backend, DirectCollectives& direct, Transport& transport)
+      : backend_(backend), direct_(direct), transport_(transport) {
+    ledger_.BeginStep(ProgramKind::kDecode);
+    ledger_.BeginOp(0, OpKind::kAllReduce, BlockId{0}, WireType::kF32);
+    for (const auto& device : backend.devices()) {
+      for (auto* buffers : {&in_, &residual_, &weights_, &sum_, &norm_, &want_norm_}) {
+        buffers->push_back(device->Allocate(MemoryUse::kWorkspace, Bytes{4 * kMost}, "path test"));
+      }
+    }
+  }
+
+  bool Takes() const {
+    return std::all_of(kShapes.begin(), kShapes.end(), [&](const DirectRowsShape& shape) {
+      return direct_.TakesRows(WireType::kF32, shape, backend_.devices().size());
+    });
+  }
+  // Throws Error(kDevice) naming the first wrong element.
+  void Run() {
+    for (const DirectRowsShape& shape : kShapes) {
+      for (uint64_t round = 0; round < kRounds; ++round) Rows(shape, round);
+    }
+  }
+
+ private:
+  // Rows of a warp each, and a decode row.
+  static constexpr std::array<DirectRowsShape, 2> kShapes{
+      {{.rows = 3, .width = 96, .eps = 1e-5f}, {.rows = 1, .width = 4096, .eps = 1e-5f}}};
+  static constexpr uint64_t kMost = 4096;
+
+  void Rows(const DirectRowsShape& shape, uint64_t round) {
+    const uint64_t n = shape.elems(), count = backend_.devices().size();
+    std::vector<float> want(n);
+    std::vector<DirectEnd> ends;
+    std::vector<DirectRows> outs;
+    for (uint64_t r = 0; r < count; ++r) {
+      const auto part = Put(in_[r], r, n, r, round);
+      for (uint64_t i = 0; i < n; ++i) want[i] = r == 0 ? part[i] : want[i] + part[i];
+      Put(weights_[r], r, shape.width, count + 1, round);
+      ends.push_back({.device = backend_.devices()[r]->id(),
+                      .in = in_[r].as<float>(),
+                      .queue = backend_.devices()[r]->queue(QueueRole::kComm)});
+      outs.push_back({.residual = residual_[r].as<float>(),
+                      .sum = sum_[r].as<float>(),
+                      .weights = weights_[r].as<float>(),
+                      .norm = norm_[r].as<float>()});
+    }
+    std::vector<float> residual;
+    for (uint64_t r = 0; r < count; ++r) residual = Put(residual_[r], r, n, count, round);
+    for (uint64_t i = 0; i < n; ++i) want[i] = residual[i] + want[i];
+    direct_.AllReduceRows(WireType::kF32, ends, outs, shape, ledger_);
+    for (const DirectEnd& end : ends) end.queue->Finish();
+    if (const auto failure = transport_.TakeFailure()) Fail(ErrorCode::kDevice, failure->what);
+    for (uint64_t r = 0; r < count; ++r) {
+      backend_.ops(r).RmsNorm(sum_[r].as<float>(), weights_[r].as<float>(), shape.eps, shape.rows,
+                              shape.width, want_norm_[r].as<float>());
+      backend_.devices()[r]->queue(QueueRole::kCompute)->Finish();
+      Compare("sum", r, Get(sum_[r], r, n), want);
+      Compare("norm", r, Get(norm_[r], r, n), Get(want_norm_[r], r, n));
+    }
+  }
+
+  std::vector<float> Put(const Buffer& to, uint64_t device, uint64_t n, uint64_t which,
+                         uint64_t round) {
+    std::vector<float> values(n);
+    for (uint64_t i = 0; i < n; ++i) values[i] = Value(i, which, round);
+    backend_.devices()[device]->Upload(to.data(), reinterpret_cast<const std::byte*>(values.data()),
+                                       n * sizeof(float));
+    return values;
+  }
+  std::vector<float> Get(const Buffer& from, uint64_t device, uint64_t n) {
+    std::vector<float> values(n);
+    backend_.devices()[device]->Download(reinterpret_cast<std::byte*>(values.data()), from.data(),
+                                         n * sizeof(float));
+    return values;
+  }
+  void Compare(const char* what, uint64_t device, const std::vector<float>& got,
+               const std::vector<float>& want) {
+    for (size_t i = 0; i < want.size(); ++i) {
+      if (std::memcmp(&got[i], &want[i], sizeof(float)) == 0) continue;
+      Fail(ErrorCode::kDevice,
+           fmt::format("element {} of the {} of {} on {} is {} (want {}): run with "
+                       "--fuse-collectives off, or do not trust this path",
+                       i, what, want.size(), backend_.devices()[device]->name(), got[i], want[i]));
+    }
+  }
+
+  Backend& backend_;
+  DirectCollectives& direct_;
+  Transport& transport_;
+  TrafficLedger ledger_;
+  std::vector<Buffer> in_, residual_, weights_, sum_, norm_, want_norm_;  // by device
+};
+
 // Runs a check and keeps what it throws.
 template <typename Check>
 PathVerdict Try(PathKind path, std::string what, const Check& check) {
@@ -135,8 +233,19 @@ void TestTransport(Backend& backend, Transport& transport, PathKind path, const 
                              [&] { SelfTestPath(transport, *from, *to); }));
     }
   }
-  verdicts.push_back(Try(path, fmt::format("all-reduce over {}{}", backend.devices().size(), by),
+  const std::string windows =
+      transport.windows().empty() ? "" : fmt::format(" (windows {})", transport.windows());
+  verdicts.push_back(Try(path,
+                         fmt::format("all-reduce over {}{}{}", backend.devices().size(), by,
+                                     way.empty() ? windows : ""),
                          [&] { SumTest(backend, transport).Run(); }));
+  if (transport.direct() == nullptr) return;
+  RowsTest rows(backend, *transport.direct(), transport);
+  if (!rows.Takes()) return;
+  verdicts.push_back(
+      Try(path,
+          fmt::format("all-reduce with residual and norm over {}{}", backend.devices().size(), by),
+          [&] { rows.Run(); }));
 }
 
 // Where the path rests on it, the order in which every two devices see each other's stores.

@@ -173,6 +173,22 @@ void StepOrder::BeginOp(uint32_t op) {
   }
 }
 
+void StepOrder::BeginWith(uint32_t op, uint32_t later) {
+  for (const Part& part : PartsOf(later)) {
+    const auto carrier = std::ranges::find(PartsOf(op), part.device, &Part::device);
+    Check(carrier != PartsOf(op).end(), "step order: an op of a device that the other has");
+    DeviceQueue& queue = Queue(*carrier);
+    const auto follow = [&](uint32_t p) {
+      const Part& other = current_->parts[p];
+      // What is asked after `op` is its own work.
+      if (other.op < op && &Queue(other) != &queue) queue.WaitFor(*other.done);
+    };
+    // What the parts before it in its queue waited for is behind the last of them.
+    if (part.before != kNone) follow(part.before);
+    for (uint32_t other : part.waits) follow(other);
+  }
+}
+
 void StepOrder::EndOp(uint32_t op) {
   for (const Part& part : PartsOf(op)) Queue(part).Mark(*part.done);
 }

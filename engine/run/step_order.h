@@ -64,6 +64,10 @@ class StepOrder {
   void BeginStep(size_t program, std::span<const LaidValue> laid, const ValueLayout& layout,
                  bool same);
   void BeginOp(uint32_t op);
+  // Between BeginOp and EndOp of `op`, whose work is that of `later` too, an op of one device that
+  // comes after it in the list: what is asked of op's queue there comes after all that `later`
+  // waits for. Nothing of that device's lies between the two but what `op` does as well.
+  void BeginWith(uint32_t op, uint32_t later);
   void EndOp(uint32_t op);
   // The host waits for an op that has been asked for.
   void FinishOp(uint32_t op);

@@ -28,6 +28,8 @@ Record SampleRecord() {
   r.shares = {{48, 132, 2e12, 1.9e12, true, "calibrated"}, {}};
   r.launch = "graph";
   r.attention_precision = "half";
+  r.collectives = "fused";
+  r.nccl_windows = "refused (why)";
   PhaseResult phase;
   phase.tokens = 16;
   phase.time = Nanos{1000};

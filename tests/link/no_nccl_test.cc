@@ -11,7 +11,7 @@ namespace {
 TEST(NoNcclTest, IsRefusedWithWhatToDo) {
   const std::vector<int> gpus{0, 1};
   try {
-    MakeNcclTransport(gpus);
+    MakeNcclTransport({.gpus = gpus, .wire_ops = {}});
     FAIL() << "not refused";
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::kUnsupported);

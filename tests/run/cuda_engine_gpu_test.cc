@@ -89,5 +89,24 @@ TEST_F(CudaEngineTest, ReplaysGiveTheTokensOfEagerSteps) {
   }
 }
 
+// Sums that take the residual and the norm along, over whatever path there is between the two.
+TEST_F(CudaEngineTest, FusedCollectivesGiveTheBitsOfTheOpsApart) {
+  for (PathKind path : {PathKind::kP2p, PathKind::kHostStaged}) {
+    for (GraphUse graphs : {GraphUse::kOff, GraphUse::kOn}) {
+      std::vector<std::shared_ptr<testing::Recorder>> got;
+      for (bool fused : {true, false}) {
+        EngineOptions options = Options("tensor_split", both_);
+        options.path = path;
+        options.graphs = graphs;
+        options.fuse_collectives = fused;
+        got.push_back(testing::RunOne(std::move(options), MakeRequest(Prompt(41), 12, true)));
+        ASSERT_EQ(got.back()->reason, FinishReason::kLength) << got.back()->error;
+      }
+      EXPECT_EQ(got[0]->ids, got[1]->ids);
+      EXPECT_TRUE(testing::SameBits(got[0]->prompt_logits, got[1]->prompt_logits));
+    }
+  }
+}
+
 }  // namespace
 }  // namespace tandem

@@ -101,6 +101,11 @@ class EmulatedPeerKernels final : public PeerKernels {
     emulated::CurrentDevice() = static_cast<int>(device);
     peer::LaunchReduce(wire, way, channels, queue.native(), args);
   }
+  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
+                  const peer::RowsArgs& args) override {
+    emulated::CurrentDevice() = static_cast<int>(device);
+    peer::LaunchReduceRows(wire, blocks, queue.native(), args);
+  }
   void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
             const peer::SendArgs& args) override {
     emulated::CurrentDevice() = static_cast<int>(device);
@@ -131,6 +136,11 @@ PeerMachine::PeerMachine(size_t n) : host(std::make_unique<PeerHost>()) {
 PeerMachine::~PeerMachine() { FinishAll(); }
 
 std::unique_ptr<PeerKernels> MakePeerKernels() { return std::make_unique<EmulatedPeerKernels>(); }
+
+void AskAddNorm(size_t device, DeviceQueue& queue, const cuda::NormCall& call) {
+  emulated::CurrentDevice() = static_cast<int>(device);
+  cuda::LaunchNorm(call, cuda::GpuStream{queue.native()});
+}
 
 std::string NoPeerMachine() { return {}; }
 bool HoldsStoresBack() { return true; }

@@ -13,10 +13,11 @@
 
 #include "engine/device/device.h"
 #include "engine/link/peer_kernels.h"
+#include "kernels/cuda/rows.h"
 
 namespace tandem::testing {
 
-inline constexpr size_t kMostPeerDevices = 3;
+inline constexpr size_t kMostPeerDevices = 4;
 
 class PeerMachine {
  public:
@@ -41,6 +42,9 @@ class PeerMachine {
 
 // For the devices of any PeerMachine.
 std::unique_ptr<PeerKernels> MakePeerKernels();
+
+// Asks a queue of the device for the kernel of kernels/cuda/norms.cu.
+void AskAddNorm(size_t device, DeviceQueue& queue, const cuda::NormCall& call);
 
 // Why there is nothing to run on; empty where there is.
 std::string NoPeerMachine();

@@ -36,6 +36,11 @@ PeerMachine::~PeerMachine() { FinishAll(); }
 
 std::unique_ptr<PeerKernels> MakePeerKernels() { return MakeCudaPeerKernels(Gpus()); }
 
+void AskAddNorm(size_t device, DeviceQueue& queue, const cuda::NormCall& call) {
+  MakeGpuCurrent(Gpus()[device]);
+  cuda::LaunchNorm(call, cuda::GpuStream{queue.native()});
+}
+
 std::string NoPeerMachine() {
   const GpuInventory found = FindGpus();
   if (found.gpus.empty()) return found.driver_message;

@@ -123,6 +123,21 @@ class Graphs(unittest.TestCase):
                        "--graphs", graphs)
             self.assertEqual({row["launch"] for row in json.loads(done.stdout)}, {launch})
 
+    def test_fused_collectives_change_no_token(self):
+        """With graphs and without, and on one GPU as two, where the kernels run between recorded parts."""
+        one, two = "cuda:0,cuda:0", "cuda:0,cuda:1"
+        for path, devices, wire in [("p2p", two, "f32"), ("p2p", one, "q8"), ("host_staged", two, "q8"), ("host_staged", one, "f32")]:
+            args = ["--plugin", "tensor_split", "--devices", devices, "--path", path, "--wire", wire]
+            want = tokens(GPU, *args, "--fuse-collectives", "off", "--graphs", "on")
+            for graphs in ["on", "off"]:
+                self.assertEqual(tokens(GPU, *args, "--fuse-collectives", "on", "--graphs", graphs), want, (path, devices, wire, graphs))
+
+    def test_it_is_told_whether_collectives_are_fused(self):
+        for path, fuse, told in [("p2p", "on", "fused"), ("p2p", "off", "apart"), ("copy", "on", "apart")]:
+            done = run(GPU, "bench", "-m", MODEL.format("q8_0"), "--plugin", "tensor_split", "--devices", "cuda:0,cuda:1", "-p", 0, "-n", 4,
+                       "-r", 1, "-o", "json", "--path", path, "--fuse-collectives", fuse)
+            self.assertEqual({row["collectives"] for row in json.loads(done.stdout)}, {told})
+
     def test_graphs_are_refused_where_there_are_none(self):
         done = run(CPU, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--graphs", "on", status=3)
         self.assertIn("--graphs", done.stderr)
@@ -144,6 +159,23 @@ class AttentionPrecision(unittest.TestCase):
             done = run(program, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--devices", devices,
                        "--plugin", "layer_split", "--attention-precision", "half", status=3)
             self.assertIn("--attention-precision split", done.stderr)
+
+
+class NcclWindows(unittest.TestCase):
+    def test_granted_refused_and_off(self):
+        if "nccl" not in paths():
+            self.skipTest("a build without NCCL")
+        args = ["--plugin", "tensor_split", "--devices", "cuda:0,cuda:1", "--path", "nccl"]
+        want = tokens(GPU, *args, "--nccl-windows", "off")
+        for windows, flag, told in [("granted", "on", "granted"), ("none", "on", "refused (NCCL gives none"),
+                                    ("error", "on", "refused (register: "), ("granted", "off", "off")]:
+            self.assertEqual(tokens(GPU, *args, "--nccl-windows", flag, TANDEM_EMULATED_NCCL_WINDOWS=windows), want, told)
+            done = run(GPU, "bench", "-m", MODEL.format("q8_0"), *args, "-p", 0, "-n", 2, "-r", 1, "-o", "json", "--nccl-windows", flag,
+                       TANDEM_EMULATED_NCCL_WINDOWS=windows)
+            self.assertTrue(json.loads(done.stdout)[0]["nccl_windows"].startswith(told), done.stdout)
+        rows = run(GPU, "rig", "test", "--devices", "cuda:0,cuda:1", "--path", "nccl").stdout
+        self.assertIn("all-reduce over 2 (windows granted)", rows)
+        self.assertIn("all-reduce over 2, windows off", rows)
 
 
 class LostGpus(unittest.TestCase):

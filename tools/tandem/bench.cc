@@ -191,6 +191,7 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"activations", ToString(info.activations)},
                          {"attention_precision", ToString(info.attention)},
                          {"launch", ToString(info.launch)},
+                         {"collectives", info.collectives()},
                          {"n_threads", info.threads},
                          {"fidelity", ToString(info.fidelity)},
                          {"n_prompt", row.n_prompt},
@@ -203,6 +204,7 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"stddev_ts", SampleStdDev(rates)},
                          {"samples_ns", row.samples_ns},
                          {"samples_ts", rates}};
+  if (!info.nccl_windows.empty()) json["nccl_windows"] = info.nccl_windows;
   if (!row.probe_bytes_per_s.empty()) {
     json["step_bytes"] = row.step_bytes;
     json["read_probe_bytes_per_s"] = MedianOf(row.probe_bytes_per_s);

@@ -35,6 +35,11 @@ GraphUse GraphsFrom(const std::string& name) {
   BadFlag("--graphs", name, "auto, on or off");
 }
 
+bool IsOn(const std::string& flag, const std::string& value) {
+  if (value != "on" && value != "off") BadFlag(flag, value, "on or off");
+  return value == "on";
+}
+
 }  // namespace
 
 void EngineFlags::AddModel(CLI::App& app) {
@@ -103,6 +108,14 @@ void EngineFlags::AddCompute(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--graphs", graphs,
                  "Record decode steps and replay them: auto (where the devices can), on or off")
+      ->capture_default_str();
+  app.add_option("--fuse-collectives", fuse_collectives,
+                 "Small all-reduces add the residual and norm the sum in their own kernel, where "
+                 "the transport can (p2p, host_staged): on or off")
+      ->capture_default_str();
+  app.add_option("--nccl-windows", nccl_windows,
+                 "On the path nccl, small all-reduces over symmetric windows, where NCCL grants "
+                 "them: on or off")
       ->capture_default_str();
 }
 
@@ -229,6 +242,8 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
     BadFlag("--op-times", op_times, "measured on the wall clock, or --clock virtual beside it");
   options.op_times = op_times == "modelled" ? OpTimes::kModelled : OpTimes::kMeasured;
   options.graphs = GraphsFrom(graphs);
+  options.fuse_collectives = IsOn("--fuse-collectives", fuse_collectives);
+  options.nccl_windows = IsOn("--nccl-windows", nccl_windows);
   options.on_device_lost = [](const std::string&) { DeviceLost() = true; };
   options.log = log;
   return options;

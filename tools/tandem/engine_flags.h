@@ -31,6 +31,8 @@ struct EngineFlags {
   std::string clock;  // wall or virtual
   std::string op_times = "measured";
   std::string graphs = "auto";
+  std::string fuse_collectives = "on";
+  std::string nccl_windows = "on";
   int threads = 0;
   double pinned_gib = 0;       // --pinned-memory; 0: three quarters of the host's
   uint32_t context = 0;        // -c; 0: the command's default
@@ -39,8 +41,9 @@ struct EngineFlags {
   bool verbose = false;
 
   void AddModel(CLI::App& app);
-  void AddPlan(CLI::App& app);     // plugin, devices, rig, link, path, wire, split, -c, -np
-  void AddCompute(CLI::App& app);  // threads, activations, attention, tier, clock, op times, graphs
+  void AddPlan(CLI::App& app);  // plugin, devices, rig, link, path, wire, split, -c, -np
+  // threads, activations, attention, tier, clock, op times, graphs, fusing, NCCL's windows
+  void AddCompute(CLI::App& app);
 
   // Values with their meaning; each throws Error(kInvalidArgument) naming the flag.
   std::string PluginOr(const std::string& fallback) const;

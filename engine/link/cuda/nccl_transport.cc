@@ -1,7 +1,6 @@
 #include "engine/link/cuda/nccl_transport.h"
 
 #include <fmt/format.h>
-#include <nccl.h>
 
 #include <algorithm>
 #include <string>
@@ -9,36 +8,26 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
-#include "engine/device/cuda/handles.h"
+#include "engine/link/cuda/nccl_calls.h"
+#include "engine/link/cuda/nccl_windows.h"
 
 namespace tandem {
 namespace {
 
-void CheckNccl(ncclResult_t status, const std::string& what) {
-  if (status == ncclSuccess || status == ncclInProgress) return;
-  std::string last;
-  if (const char* text = ncclGetLastError(nullptr); text != nullptr) last = text;
-  Fail(ErrorCode::kDevice,
-       fmt::format("link: path nccl: {}: {}{}{}; NCCL_DEBUG=INFO says more, --path names another",
-                   what, ncclGetErrorString(status), last.empty() ? "" : ": ", last));
-}
-
 class NcclTransport final : public Transport {
  public:
-  explicit NcclTransport(std::span<const int> gpus) : comms_(gpus.size(), nullptr) {
-    CheckNccl(ncclCommInitAll(comms_.data(), static_cast<int>(gpus.size()), gpus.data()),
-              "make communicators");
+  explicit NcclTransport(const NcclSetup& setup) : comms_(setup.gpus) {
+    if (!setup.windows) return;
+    std::string why;
+    sums_ = MakeNcclWindowSums(comms_, setup.wire_ops, why);
+    windows_ = sums_ != nullptr ? "granted" : fmt::format("refused ({})", why);
   }
-  ~NcclTransport() override {
-    for (ncclComm_t comm : comms_) {
-      if (comm != nullptr) ncclCommDestroy(comm);
-    }
-  }
-  NcclTransport(const NcclTransport&) = delete;
-  NcclTransport& operator=(const NcclTransport&) = delete;
 
   PathKind mechanism() const override { return PathKind::kNccl; }
   PathKind path() const override { return PathKind::kNccl; }
+  DirectCollectives* direct() override { return sums_.get(); }
+  std::string windows() const override { return windows_; }
+  std::string detail() const override { return fmt::format("windows {}", windows_); }
 
   void Copy(const CopyTask& task, TrafficLedger& ledger) override {
     CopyAll(std::span(&task, 1), ledger);
@@ -74,15 +63,17 @@ class NcclTransport final : public Transport {
     }
   }
 
-  ncclComm_t CommOf(DeviceId id) const { return comms_[static_cast<size_t>(id.value)]; }
+  ncclComm_t CommOf(DeviceId id) const { return comms_.of(static_cast<size_t>(id.value)); }
 
-  std::vector<ncclComm_t> comms_;  // by DeviceId, which is the rank
+  NcclComms comms_;  // by DeviceId, which is the rank
+  std::unique_ptr<DirectCollectives> sums_;
+  std::string windows_ = "off";
 };
 
 }  // namespace
 
-std::unique_ptr<Transport> MakeNcclTransport(std::span<const int> gpus) {
-  std::vector<int> sorted(gpus.begin(), gpus.end());
+std::unique_ptr<Transport> MakeNcclTransport(const NcclSetup& setup) {
+  std::vector<int> sorted(setup.gpus.begin(), setup.gpus.end());
   std::sort(sorted.begin(), sorted.end());
   if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end()) {
     Fail(ErrorCode::kUnsupported,
@@ -91,7 +82,7 @@ std::unique_ptr<Transport> MakeNcclTransport(std::span<const int> gpus) {
              "name another path: --path copy, host_staged",
              *twice));
   }
-  return std::make_unique<NcclTransport>(gpus);
+  return std::make_unique<NcclTransport>(setup);
 }
 
 }  // namespace tandem

@@ -1,7 +1,7 @@
 // The path `nccl`: messages as NCCL's point-to-point sends and receives, one communicator a device,
-// all of one process (ncclCommInitAll), each batch of messages one group. Launched eagerly, never
-// within a graph. The arithmetic of collectives stays ours, so results are those of every other
-// path.
+// all of one process (ncclCommInitAll), each batch of messages one group; small all-reduces over
+// symmetric windows, where NCCL grants them (nccl_windows.h). Launched eagerly, never within a
+// graph. The arithmetic of collectives stays ours, so results are those of every other path.
 //
 // Implemented by nccl_transport.cc, or by no_nccl.cc where CMake found no NCCL.
 #pragma once
@@ -10,11 +10,18 @@
 #include <span>
 
 #include "engine/link/transport.h"
+#include "engine/link/wire_ops.h"
 
 namespace tandem {
 
-// `gpus` by DeviceId. Throws Error(kUnsupported) without NCCL, or where a GPU stands for two
-// devices (NCCL takes one rank a GPU), and Error(kDevice) when NCCL refuses.
-std::unique_ptr<Transport> MakeNcclTransport(std::span<const int> gpus);
+struct NcclSetup {
+  std::span<const int> gpus;                           // by DeviceId
+  std::span<const std::unique_ptr<WireOps>> wire_ops;  // likewise; outlive the transport
+  bool windows = true;                                 // ask for them; refused, it works without
+};
+
+// Throws Error(kUnsupported) without NCCL, or where a GPU stands for two devices (NCCL takes one
+// rank a GPU), and Error(kDevice) when NCCL refuses.
+std::unique_ptr<Transport> MakeNcclTransport(const NcclSetup& setup);
 
 }  // namespace tandem

@@ -3,7 +3,7 @@
 
 namespace tandem {
 
-std::unique_ptr<Transport> MakeNcclTransport(std::span<const int>) {
+std::unique_ptr<Transport> MakeNcclTransport(const NcclSetup&) {
   Fail(
       ErrorCode::kUnsupported,
       "link: path nccl: this tandem was built without NCCL (want nccl.h and its library when it is "

@@ -1,5 +1,6 @@
 // One-shot all-reduce, send and receive over slots that two devices reach (peer_layout.h), in one
-// kernel a rank, and copies over peer memory.
+// kernel a rank, and copies over peer memory. All-reduces of rows with what follows them are in
+// p2p_rows.cu, over the same slots and counts.
 //
 //   all-reduce   out = wire(in of rank 0) + wire(in of rank 1) + ...   (n) f32, in that order
 //   send         out of the receiver = wire(in of the sender)          (n) f32
@@ -17,11 +18,10 @@
 //    that stores the flag (fence.acq_rel.sys and a relaxed store: a release pattern, cumulative
 //    over the barrier), which synchronises with the load that sees it and the fence behind (an
 //    acquire pattern), which is before the barrier that r's block reads behind.
-// 2. p overwrites slot g % 2 at g + 2, and r has read it by then. All-reduce: p begins g + 2 when
-// it
-//    has finished g + 1, for which it saw a word (or flag) of r with g + 1, and r's block stored
-//    that behind the barrier at its end of g, where all its threads had read. So two slots do,
-//    without any barrier between the ranks. In `blocks` r's flag of g + 1 carries a fence: the
+// 2. p overwrites slot g % 2 at g + 2, and r has read it by then. All-reduce: p begins g + 2
+//    when it has finished g + 1, for which it saw a word (or flag) of r with g + 1, and r's block
+//    stored that behind the barrier at its end of g, where all its threads had read. So two slots
+//    do, without any barrier between the ranks. In `blocks` r's flag of g + 1 carries a fence: the
 //    order is the model's. In `words` it rests on r's loads having returned before what depends on
 //    them is stored, which no GPU undoes (PTX: values do not come out of thin air); were it undone,
 //    r would wait for a generation that is gone and give up, not use a wrong value. Send: nothing
@@ -49,28 +49,6 @@ constexpr uint32_t kQuadsPerChunk = kBlocksElems / kQuad;
 __device__ __forceinline__ uint64_t ChunkBegin(Way way) { return blockIdx.x * ChunkElems(way); }
 __device__ __forceinline__ uint64_t ChunkStep(Way way) { return gridDim.x * ChunkElems(way); }
 
-// On a link that is played: threads that speak for the block to one peer each say with the chunk
-// when its message was sent, and with the last chunk wait until the peer's would have come. Before
-// the generation ends, for the slot with the stamp is then given back.
-__device__ __forceinline__ void StampReduce(const ReduceArgs& args, Way way, uint32_t generation,
-                                            uint64_t sent) {
-  const uint32_t peer = threadIdx.x;
-  if (args.shaped_nanos == 0 || peer >= args.ranks || peer == args.rank) return;
-  StoreStamp(SlotOf(args.to[peer], way, generation), generation, sent);
-}
-__device__ __forceinline__ bool PlayLink(const ReduceArgs& args, Way way, uint32_t generation,
-                                         uint64_t at) {
-  const uint32_t peer = threadIdx.x;
-  const bool is_last = at + ChunkStep(way) >= args.n;
-  if (args.shaped_nanos == 0 || !is_last || peer >= args.ranks || peer == args.rank) return true;
-  uint64_t sent = 0;
-  if (!AwaitStamp(SlotOf(args.from[peer], way, generation), generation, args.bound, peer, sent)) {
-    return false;
-  }
-  WaitUntil(sent + args.shaped_nanos);
-  return true;
-}
-
 template <WireType wire>
 __global__ void ReduceWords(ReduceArgs args) {
   if (cuda::BarrierOr(HasGivenUp(args.bound))) return;
@@ -78,26 +56,28 @@ __global__ void ReduceWords(ReduceArgs args) {
   const uint64_t sent = cuda::NowNanos();
   for (uint64_t at = ChunkBegin(Way::kWords); at < args.n; at += ChunkStep(Way::kWords)) {
     ++generation;
-    StampReduce(args, Way::kWords, generation, sent);
+    StampReduce(args, Way::kWords, blockIdx.x, generation, sent);
     const uint64_t mine = at + uint64_t{threadIdx.x} * kQuad;
     const bool holds = mine < args.n;
     const Packed own = Pack<wire>(LoadQuad(args.in, mine, args.n));
     for (uint32_t r = 0; r < args.ranks; ++r) {
       if (r == args.rank) continue;
-      StoreWords<wire>(SlotOf(args.to[r], Way::kWords, generation), own, generation, holds);
+      StoreWords<wire>(SlotOf(args.to[r], Way::kWords, generation), threadIdx.x, own, generation,
+                       holds);
     }
     bool failed = false;
     Quad sum = {};
     for (uint32_t r = 0; r < args.ranks && holds && !failed; ++r) {
       Packed part = own;
       if (r != args.rank) {
-        failed = !AwaitWords<wire>(SlotOf(args.from[r], Way::kWords, generation), generation,
-                                   args.bound, r, part);
+        failed = !AwaitWords<wire>(SlotOf(args.from[r], Way::kWords, generation), threadIdx.x,
+                                   generation, args.bound, r, part);
       }
       AddInOrder(sum, Unpack<wire>(part), r == 0);
     }
     if (holds && !failed) StoreQuad(args.out, mine, args.n, sum);
-    failed = failed || !PlayLink(args, Way::kWords, generation, at);
+    const bool is_last = at + ChunkStep(Way::kWords) >= args.n;
+    failed = failed || !PlayLink(args, Way::kWords, blockIdx.x, generation, is_last);
     // The end of this generation: all threads have read (2. above).
     if (cuda::BarrierOr(failed)) return;
   }
@@ -131,7 +111,7 @@ __global__ void ReduceBlocks(ReduceArgs args) {
   const uint64_t sent = cuda::NowNanos();
   for (uint64_t at = ChunkBegin(Way::kBlocks); at < args.n; at += ChunkStep(Way::kBlocks)) {
     ++generation;
-    StampReduce(args, Way::kBlocks, generation, sent);
+    StampReduce(args, Way::kBlocks, blockIdx.x, generation, sent);
     for (uint32_t q = thread; q < kQuadsPerChunk; q += kThreads) {
       const uint64_t mine = at + uint64_t{q} * kQuad;
       const Packed own = Pack<wire>(LoadQuad(args.in, mine, args.n));
@@ -152,7 +132,8 @@ __global__ void ReduceBlocks(ReduceArgs args) {
     }
     if (cuda::BarrierOr(failed)) return;
     AddBlocks<wire>(args, at, generation);
-    failed = !PlayLink(args, Way::kBlocks, generation, at);
+    const bool is_last = at + ChunkStep(Way::kBlocks) >= args.n;
+    failed = !PlayLink(args, Way::kBlocks, blockIdx.x, generation, is_last);
     // The end of this generation: all threads have read (2. above).
     if (cuda::BarrierOr(failed)) return;
   }
@@ -195,7 +176,7 @@ __global__ void Send(SendArgs args) {
     if (args.shaped_nanos != 0 && thread == 0) StoreStamp(slot, generation, sent);
     if constexpr (way == Way::kWords) {
       const uint64_t mine = at + uint64_t{thread} * kQuad;
-      StoreWords<wire>(slot, Pack<wire>(LoadQuad(args.in, mine, args.n)), generation,
+      StoreWords<wire>(slot, thread, Pack<wire>(LoadQuad(args.in, mine, args.n)), generation,
                        mine < args.n);
     } else {
       for (uint32_t q = thread; q < kQuadsPerChunk; q += kThreads) {
@@ -225,7 +206,9 @@ __global__ void Receive(SendArgs args) {
     if constexpr (way == Way::kWords) {
       const uint64_t mine = at + uint64_t{thread} * kQuad;
       Packed part = {};
-      if (mine < args.n) failed = !AwaitWords<wire>(slot, generation, args.bound, args.peer, part);
+      if (mine < args.n) {
+        failed = !AwaitWords<wire>(slot, thread, generation, args.bound, args.peer, part);
+      }
       if (mine < args.n && !failed) StoreQuad(args.out, mine, args.n, Unpack<wire>(part));
     } else {
       if (thread == 0) {
@@ -282,22 +265,6 @@ __global__ void Copy(CopyArgs args) {
   if (args.shaped_nanos != 0) WaitUntil(begun + args.shaped_nanos);
 }
 
-// Calls go(wire) with the wire type as a constant.
-template <typename Go>
-void ForWire(WireType wire, const Go& go) {
-  switch (wire) {
-    case WireType::kF32:
-      go(std::integral_constant<WireType, WireType::kF32>());
-      return;
-    case WireType::kBf16:
-      go(std::integral_constant<WireType, WireType::kBf16>());
-      return;
-    case WireType::kQ8:
-      go(std::integral_constant<WireType, WireType::kQ8>());
-      return;
-  }
-}
-
 }  // namespace
 
 void LaunchReduce(WireType wire, Way way, uint32_t channels, void* stream, const ReduceArgs& args) {
@@ -345,6 +312,7 @@ void VisitKernels(void (*visit)(const void* kernel)) {
     });
   }
   show(Copy);
+  VisitRowKernels(visit);
 }
 
 }  // namespace tandem::peer

@@ -1,11 +1,13 @@
 // What the kernels of peer links are made of: a value in its wire form, a slot's words, waiting
 // with a bound, and the clock of a shaped link. See peer_layout.h for what lies where, and
-// p2p_kernels.cu for the kernels and why their slots may be used again.
+// p2p_kernels.cu and p2p_rows.cu for the kernels and why their slots may be used again.
 //
 // Compiled by nvcc, and as plain C++ by the emulation.
 #pragma once
 
 #include <peer_platform.h>
+
+#include <type_traits>
 
 #include "engine/link/cuda/wire_math.h"
 #include "engine/link/peer_layout.h"
@@ -137,21 +139,25 @@ __device__ __forceinline__ bool HasGivenUp(const Bound& bound) {
   return cuda::LoadWord(bound.abort) != 0;
 }
 
-// Channel's slot for this generation.
+// A channel's slot for this generation.
+__device__ __forceinline__ uint64_t SlotAt(Way way, uint32_t channel, uint32_t generation) {
+  return (uint64_t{channel} * 2 + (generation & 1)) * SlotBytes(way);
+}
+// That of the block's own channel, where it has one.
 __device__ __forceinline__ std::byte* SlotOf(std::byte* slots, Way way, uint32_t generation) {
-  return slots + (uint64_t{blockIdx.x} * 2 + (generation & 1)) * SlotBytes(way);
+  return slots + SlotAt(way, blockIdx.x, generation);
 }
 __device__ __forceinline__ const std::byte* SlotOf(const std::byte* slots, Way way,
                                                    uint32_t generation) {
-  return slots + (uint64_t{blockIdx.x} * 2 + (generation & 1)) * SlotBytes(way);
+  return slots + SlotAt(way, blockIdx.x, generation);
 }
 
 // --- words ---
 
-// Stores this thread's quad in its lines of the slot, or, where it holds none and the generation
-// asks for it, the generation alone.
+// Stores quad `lane` of the chunk in its lines of the slot, or, where there is none and the
+// generation asks for it, the generation alone.
 template <WireType wire>
-__device__ __forceinline__ void StoreWords(std::byte* slot, const Packed& packed,
+__device__ __forceinline__ void StoreWords(std::byte* slot, uint32_t lane, const Packed& packed,
                                            uint32_t generation, bool holds) {
   constexpr uint32_t kUsed = wire == WireType::kF32 ? 2 : 1;
   const bool sweeps = (generation & kSweepMask) < 2;
@@ -159,23 +165,24 @@ __device__ __forceinline__ void StoreWords(std::byte* slot, const Packed& packed
   for (uint32_t i = 0; i < kLinesPerQuad; ++i) {
     const bool fills = holds && i < kUsed;
     if (!fills && !sweeps) continue;
-    // Line i of all threads lie together, so that a warp stores whole sectors.
-    std::byte* to = lines + (uint64_t{i} * kThreads + threadIdx.x) * kLineBytes;
+    // Line i of all quads lie together, so that a warp stores whole sectors.
+    std::byte* to = lines + (uint64_t{i} * kThreads + lane) * kLineBytes;
     cuda::StoreLine(to, Line{Flagged(fills ? packed.word[2 * i] : 0, generation),
                              Flagged(fills ? packed.word[2 * i + 1] : 0, generation)});
   }
 }
 
-// The same thread's quad of the other end.
+// The same quad of the other end.
 template <WireType wire>
-__device__ __forceinline__ bool AwaitWords(const std::byte* slot, uint32_t generation,
-                                           const Bound& bound, uint32_t peer, Packed& packed) {
+__device__ __forceinline__ bool AwaitWords(const std::byte* slot, uint32_t lane,
+                                           uint32_t generation, const Bound& bound, uint32_t peer,
+                                           Packed& packed) {
   constexpr uint32_t kUsed = wire == WireType::kF32 ? 2 : 1;
   const std::byte* lines = slot + kDataAt;
   return SpinUntil(bound, peer, [&] {
     bool come = true;
     for (uint32_t i = 0; i < kUsed; ++i) {
-      const Line line = cuda::LoadLine(lines + (uint64_t{i} * kThreads + threadIdx.x) * kLineBytes);
+      const Line line = cuda::LoadLine(lines + (uint64_t{i} * kThreads + lane) * kLineBytes);
       come = come && HasCome(line, generation);
       packed.word[2 * i] = static_cast<uint32_t>(line.low);
       packed.word[2 * i + 1] = static_cast<uint32_t>(line.high);
@@ -250,6 +257,46 @@ __device__ __forceinline__ bool AwaitStamp(const std::byte* slot, uint32_t gener
 __device__ __forceinline__ void WaitUntil(uint64_t nanos) {
   // As differences, for the clock may begin anywhere.
   while (static_cast<int64_t>(cuda::NowNanos() - nanos) < 0) cuda::Pause();
+}
+
+// Of all-reduces: threads that speak for the block to one peer each say with the chunk when its
+// message was sent, and with the last chunk wait until the peer's would have come. Before the
+// generation ends, for the slot with the stamp is then given back.
+__device__ __forceinline__ bool SpeaksToPeer(const ReduceArgs& args) {
+  return args.shaped_nanos != 0 && threadIdx.x < args.ranks && threadIdx.x != args.rank;
+}
+__device__ __forceinline__ void StampReduce(const ReduceArgs& args, Way way, uint32_t channel,
+                                            uint32_t generation, uint64_t sent) {
+  if (!SpeaksToPeer(args)) return;
+  StoreStamp(args.to[threadIdx.x] + SlotAt(way, channel, generation), generation, sent);
+}
+__device__ __forceinline__ bool PlayLink(const ReduceArgs& args, Way way, uint32_t channel,
+                                         uint32_t generation, bool is_last) {
+  if (!is_last || !SpeaksToPeer(args)) return true;
+  const uint32_t peer = threadIdx.x;
+  uint64_t sent = 0;
+  if (!AwaitStamp(args.from[peer] + SlotAt(way, channel, generation), generation, args.bound, peer,
+                  sent)) {
+    return false;
+  }
+  WaitUntil(sent + args.shaped_nanos);
+  return true;
+}
+
+// Calls go(wire) with the wire type as a constant.
+template <typename Go>
+void ForWire(WireType wire, const Go& go) {
+  switch (wire) {
+    case WireType::kF32:
+      go(std::integral_constant<WireType, WireType::kF32>());
+      return;
+    case WireType::kBf16:
+      go(std::integral_constant<WireType, WireType::kBf16>());
+      return;
+    case WireType::kQ8:
+      go(std::integral_constant<WireType, WireType::kQ8>());
+      return;
+  }
 }
 
 }  // namespace tandem::peer

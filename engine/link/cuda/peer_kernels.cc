@@ -32,6 +32,11 @@ class CudaPeerKernels final : public PeerKernels {
     OnDevice current(gpus_[device]);
     peer::LaunchReduce(wire, way, channels, queue.native(), args);
   }
+  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
+                  const peer::RowsArgs& args) override {
+    OnDevice current(gpus_[device]);
+    peer::LaunchReduceRows(wire, blocks, queue.native(), args);
+  }
   void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
             const peer::SendArgs& args) override {
     OnDevice current(gpus_[device]);

@@ -33,6 +33,10 @@ class SpoilingKernels final : public PeerKernels {
     if (device == 1 && spoiled_-- > 0) changed.in = other_.as<float>();
     inner_->Reduce(device, queue, wire, way, channels, changed);
   }
+  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
+                  const peer::RowsArgs& args) override {
+    inner_->ReduceRows(device, queue, wire, blocks, args);
+  }
   void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
             const peer::SendArgs& args) override {
     inner_->Send(device, queue, wire, way, channels, args);

@@ -43,6 +43,10 @@ class SomeKernels final : public PeerKernels {
               const peer::ReduceArgs& args) override {
     if (!drops(device)) inner_->Reduce(device, queue, wire, way, channels, args);
   }
+  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
+                  const peer::RowsArgs& args) override {
+    if (!drops(device)) inner_->ReduceRows(device, queue, wire, blocks, args);
+  }
   void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
             const peer::SendArgs& args) override {
     if (!drops(device)) inner_->Send(device, queue, wire, way, channels, args);

@@ -66,6 +66,61 @@ TEST_F(PeerTimeTest, SumsOfADecodeRow) {
   }
 }
 
+// What the residual and the norm cost on top, in the sum's kernel and as the kernel after it.
+TEST_F(PeerTimeTest, RowsWithWhatFollowsThem) {
+  PeerMachine machine(2);
+  const auto kernels = testing::MakePeerKernels();
+  TrafficLedger ledger;
+  ledger.BeginStep(ProgramKind::kDecode);
+  ledger.BeginOp(0, OpKind::kAllReduce, BlockId{0}, WireType::kF32);
+  for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull, PeerPlace::kHost}) {
+    PeerLink link({.words = place, .blocks = place}, machine.devices, *machine.host, *kernels);
+    for (uint64_t width : {1024u, 4096u, 8192u}) {
+      std::vector<Buffer> buffers;
+      std::vector<DirectEnd> ends;
+      std::vector<DirectRows> outs;
+      const auto room = [&](size_t d) {
+        buffers.push_back(machine.Room(d, 4 * width));
+        return buffers.back().as<float>();
+      };
+      for (size_t d = 0; d < machine.devices.size(); ++d) {
+        ends.push_back({machine.devices[d]->id(), room(d), room(d), machine.queue(d)});
+        outs.push_back({room(d), room(d), room(d), room(d)});
+      }
+      const DirectRowsShape shape{1, width, 1e-5f};
+      for (bool fused : {true, false}) {
+        const auto ask = [&] {
+          if (fused) return link.AllReduceRows(WireType::kF32, ends, outs, shape, ledger);
+          link.AllReduce(WireType::kF32, ends, width, ledger);
+          for (size_t d = 0; d < ends.size(); ++d) {
+            testing::AskAddNorm(d, *machine.queue(d),
+                                {.x = outs[d].residual,
+                                 .y = ends[d].out,
+                                 .w = outs[d].weights,
+                                 .eps = shape.eps,
+                                 .n = 1,
+                                 .width = static_cast<uint32_t>(width),
+                                 .sum = outs[d].sum,
+                                 .norm = outs[d].norm});
+          }
+        };
+        constexpr int kRounds = 200;
+        DeviceQueue& queue = *machine.queue(0);
+        const auto begin = queue.MakeEvent(), end = queue.MakeEvent();
+        ask();
+        queue.Mark(*begin);
+        for (int i = 0; i < kRounds; ++i) ask();
+        queue.Mark(*end);
+        machine.FinishAll();
+        ASSERT_FALSE(link.TakeFailure());
+        std::printf("a row of %5d, %s, residual and norm %-8s %8.2f us\n", static_cast<int>(width),
+                    ToString(place), fused ? "within:" : "after:",
+                    static_cast<double>(end->Since(*begin).value) / kRounds / 1e3);
+      }
+    }
+  }
+}
+
 TEST_F(PeerTimeTest, APlayedLinkIsWithinATwentiethOfItsProfile) {
   PeerMachine machine(2);
   const auto kernels = testing::MakePeerKernels();

@@ -27,14 +27,14 @@ void FinishStores();
 
 template <typename Args>
 void LaunchPeer(const char* what, void (*kernel)(Args), uint32_t blocks, uint32_t threads,
-                void* stream, const Args& args) {
+                void* stream, const Args& args, uint32_t shared_bytes = 0) {
   struct Held {
     void (*kernel)(Args);
     Args args;
   };
   InStream(stream, what, [=, held = Held{kernel, args}]() mutable {
     RunGrid(
-        dim3(blocks), dim3(threads), 0,
+        dim3(blocks), dim3(threads), shared_bytes,
         [](void* context) {
           auto* call = static_cast<Held*>(context);
           call->kernel(call->args);

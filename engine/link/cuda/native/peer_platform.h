@@ -20,8 +20,8 @@ namespace tandem::cuda {
 // Starts kernel(args) in `blocks` blocks on the stream.
 template <typename Args>
 void LaunchPeer(const char* what, void (*kernel)(Args), uint32_t blocks, uint32_t threads,
-                void* stream, const Args& args) {
-  Launch(what, kernel, dim3(blocks), dim3(threads), 0, stream, args);
+                void* stream, const Args& args, uint32_t shared_bytes = 0) {
+  Launch(what, kernel, dim3(blocks), dim3(threads), shared_bytes, stream, args);
 }
 
 // A barrier of the block's threads; true for all where one of them says so.
