@@ -80,12 +80,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-__device__ __forceinline__ uint32_t Bf16Bits(float value) {
-  const uint32_t bits = __float_as_uint(value);
-  if (!(fabsf(value) <= INFINITY)) return (bits >> 16) | 0x40u;  // a NaN stays one
-  return (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-}
-
 template <bool kGated>
 __global__ void __launch_bounds__(kThreads)
     ToBf16(const PrepareCall call, uint32_t padded, uint16_t* out) {

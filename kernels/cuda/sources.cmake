@@ -17,4 +17,5 @@ set(cuda_kernel_sources
   rows.cu
   step_recorder.cc
   step_tables.cc
-  top_k.cu)
+  top_k.cu
+  unpack.cu)
