@@ -21,6 +21,17 @@ RowForm FormFor(ActivationType activations, DType weights) {
   return weights == DType::kBF16 ? RowForm::kBf16 : RowForm::kF32;
 }
 
+const char* ToString(PrefillProducts products) {
+  return products == PrefillProducts::kOwn ? "own" : "cublaslt";
+}
+
+std::optional<PrefillProducts> PrefillProductsFromName(std::string_view name) {
+  for (PrefillProducts products : {PrefillProducts::kOwn, PrefillProducts::kCublasLt}) {
+    if (name == ToString(products)) return products;
+  }
+  return std::nullopt;
+}
+
 void Ops::AddNorm(const float* x, const float* y, const float* w, float eps, uint64_t n,
                   uint64_t hidden, float* sum, float* norm) {
   Add(x, y, n * hidden, sum);

@@ -26,7 +26,7 @@ namespace tandem {
 
 // Whether weights meet activations as narrow as themselves, or f32 ones. Narrow is int8 for
 // quantised weights (blocks of 32 with an f32 scale, int8_block.h) and BF16, rounded to nearest
-// even, for BF16 ones. F32 and F16 weights always meet f32.
+// even, for BF16 ones. F32 and F16 weights always meet f32 (but see PrefillProducts).
 enum class ActivationType : uint8_t { kInt8, kF32 };
 const char* ToString(ActivationType type);  // "int8", "f32"
 
@@ -47,6 +47,12 @@ enum class Int8Parts : uint8_t { kOne = 1, kTwo = 2 };
 // What enters the down projection, gate times up, has the widest range in a model: in one part it
 // would make the largest share of the error of int8 activations.
 inline constexpr Int8Parts kDownInputParts = Int8Parts::kTwo;
+
+// What multiplies weights with many rows on a GPU: kernels of this project, whose bits depend on no
+// number of rows, or cuBLASLt, for which both sides are rounded to BF16 (kernels/README.md).
+enum class PrefillProducts : uint8_t { kOwn, kCublasLt };
+const char* ToString(PrefillProducts products);  // "own", "cublaslt"
+std::optional<PrefillProducts> PrefillProductsFromName(std::string_view name);
 
 // A half-open rectangle of a weight matrix: rows are outputs, columns inputs.
 // Column bounds are multiples of the type's block; row bounds are arbitrary.

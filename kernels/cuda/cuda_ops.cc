@@ -7,9 +7,8 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "kernels/cuda/attention_tiles.h"
-#include "kernels/cuda/fetch_ahead.h"
 #include "kernels/cuda/layout.h"
-#include "kernels/cuda/matmul.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/step_recorder.h"
@@ -23,21 +22,10 @@ namespace {
 
 constexpr size_t kRingHalfBytes = 1 << 20;
 constexpr uint64_t kMostPartialBytes = uint64_t{32} << 20;
-// Up to here the weights' bytes cost more than reading them for every 16 rows anew from the cache.
-constexpr uint64_t kFewRows = 32;
 constexpr int kLeastOverlap = 90;  // sm_90: programmatic dependent launch
 constexpr int kLeastCompute = 80;  // sm_80: int8 and BF16 tensor cores, asynchronous copies
 
 uint64_t DivideUp(uint64_t n, uint64_t by) { return (n + by - 1) / by; }
-
-uint64_t PanelBytes(DType type, const MatrixSlice& slice) {
-  return kPanelRows * RowBytes(type, slice.cols());
-}
-
-uint32_t Narrow(uint64_t n) {
-  Check(n <= UINT32_MAX / 2, "kernels/cuda: a matrix or a step beyond 2^31");
-  return static_cast<uint32_t>(n);
-}
 
 bool IsAligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
@@ -56,9 +44,12 @@ class CudaOps final : public Ops {
         joins_(*options.memory, options.stream, ring_, "attention joins"),
         pages_(*options.memory, options.stream, ring_, "page tables"),
         angles_(*options.memory, options.stream, "rotary angles"),
-        partials_(*options.memory, options.stream, "attention folds") {}
+        partials_(*options.memory, options.stream, "attention folds"),
+        products_(options, facts) {}
 
-  std::string name() const override { return facts_.name; }
+  std::string name() const override {
+    return products_.library().empty() ? facts_.name : facts_.name + " " + products_.library();
+  }
   ActivationType activations() const override { return options_.activations; }
 
   uint64_t PackedBytes(DType type, const MatrixSlice& slice) const override {
@@ -67,25 +58,27 @@ class CudaOps final : public Ops {
   void Pack(const TensorView& tensor, PackedMatrix& out) override;
 
   uint64_t PreparedBytes(uint64_t n, uint64_t cols) const override {
-    if (activations() == ActivationType::kF32) return 0;
-    return n * std::max(2 * DivideUp(cols, kGroupCols) * sizeof(PreparedGroup),
-                        DivideUp(cols, kBf16Cols) * kBf16Cols * sizeof(uint16_t));
+    return products_.PreparedBytes(n, cols);
   }
   PreparedRows PrepareRows(const float* x, uint64_t n, uint64_t cols, DType weight_type,
                            Int8Parts parts, std::byte* scratch) override {
-    return PrepareCalled({.x = x, .n = Narrow(n), .cols = Narrow(cols)}, weight_type, parts,
-                         scratch);
+    return products_.Prepare({.x = x, .n = Narrow(n), .cols = Narrow(cols)},
+                             products_.FormOf(weight_type, n, recording()), parts, scratch,
+                             Asked("rows of a product"));
   }
   PreparedRows PrepareSwiGlu(float* gate, const float* up, uint64_t n, uint64_t cols,
                              DType weight_type, Int8Parts parts, std::byte* scratch) override {
-    if (FormFor(activations(), weight_type) == RowForm::kF32) {
+    const RowForm form = products_.FormOf(weight_type, n, recording());
+    if (form == RowForm::kF32) {
       SwiGlu(gate, up, n * cols, gate);
       up = nullptr;
     }
-    return PrepareCalled({.x = gate, .up = up, .n = Narrow(n), .cols = Narrow(cols)}, weight_type,
-                         parts, scratch);
+    return products_.Prepare({.x = gate, .up = up, .n = Narrow(n), .cols = Narrow(cols)}, form,
+                             parts, scratch, Asked("SwiGLU"));
   }
-  void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override;
+  void MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) override {
+    products_.MatMul(x, tasks, recording(), Asked("product"));
+  }
 
   void Embed(const PackedMatrix& table, const MatrixSlice& slice, std::span<const int32_t> ids,
              float* out) override;
@@ -145,10 +138,6 @@ class CudaOps final : public Ops {
     last_ = what;
     return {options_.stream, early_};
   }
-  PreparedRows PrepareCalled(const PrepareCall& call, DType weight_type, Int8Parts parts,
-                             std::byte* scratch);
-  MatMulPart PartOf(const MatMulTask& task) const;
-  void LaunchCall(DType type, MatMulCall call);
   bool recording() const { return recorder_ != nullptr && recorder_->active(); }
   uint32_t busy_blocks() const { return static_cast<uint32_t>(2 * facts_.sm_count); }
   void PlaceRowsOf(std::span<const SequenceRows> sequences, const RopeParams& rope, RopeCall& call);
@@ -162,6 +151,7 @@ class CudaOps final : public Ops {
   PinnedRing ring_;
   StepTable ids_, places_, frequencies_, tiles_, wide_, joins_, pages_;
   GrowingBuffer angles_, partials_;
+  Products products_;
   std::unique_ptr<StepRecorder> recorder_;  // once asked for
   std::vector<RowPlace> row_places_;
   bool turned_ = false;     // the angles are those of the rows and frequencies
@@ -178,83 +168,6 @@ void CudaOps::Pack(const TensorView& tensor, PackedMatrix& out) {
     PackPanel(out.type, stored, tensor.row_bytes(),
               static_cast<uint32_t>(std::min<uint64_t>(kPanelRows, rows - row)),
               Narrow(out.slice.cols()), out.data + row / kPanelRows * panel_bytes);
-  }
-}
-
-PreparedRows CudaOps::PrepareCalled(const PrepareCall& call, DType weight_type, Int8Parts parts,
-                                    std::byte* scratch) {
-  PreparedRows rows{.f32 = call.x, .form = FormFor(activations(), weight_type), .n = call.n};
-  rows.cols = call.cols;
-  if (rows.form == RowForm::kF32) return rows;
-  rows.narrow = scratch;
-  if (rows.form == RowForm::kInt8) rows.parts = parts;
-  if (call.n == 0) return rows;
-  Check(IsAligned(scratch), "kernels/cuda: scratch of prepared rows at a multiple of 16 bytes");
-  if (rows.form == RowForm::kInt8) {
-    Check(call.cols % kBlockCols == 0, "kernels: rows of quantised products are whole blocks");
-    LaunchQuantize(call, static_cast<uint32_t>(parts), reinterpret_cast<PreparedGroup*>(scratch),
-                   Asked("int8 rows"));
-  } else {
-    LaunchToBf16(call, reinterpret_cast<uint16_t*>(scratch), Asked("BF16 rows"));
-  }
-  return rows;
-}
-
-MatMulPart CudaOps::PartOf(const MatMulTask& task) const {
-  const PackedMatrix& w = *task.w;
-  MatMulPart part{.w = w.data, .y = task.y, .y_stride = task.y_stride};
-  part.row_begin = Narrow(task.slice.row_begin - w.slice.row_begin);
-  part.row_end = Narrow(task.slice.row_end - w.slice.row_begin);
-  part.col_begin = Narrow(task.slice.col_begin - w.slice.col_begin);
-  part.packed_cols = Narrow(w.slice.cols());
-  part.panel_bytes = PanelBytes(w.type, w.slice);
-  return part;
-}
-
-void CudaOps::LaunchCall(DType type, MatMulCall call) {
-  if (call.n_parts == 0) return;
-  call.ahead = GroupsAhead(type, call.panels, facts_);
-  Check(call.panels <= 65535, "kernels/cuda: a product of more outputs than a grid has rows");
-  const GpuStream stream = Asked("product");
-  switch (FormFor(activations(), type)) {
-    case RowForm::kF32:
-      return LaunchMatMulF32(type, call, stream);
-    case RowForm::kInt8:
-      if (call.n > kFewRows) return LaunchPrefillInt8(type, call, stream);
-      return LaunchMatMulInt8(type, call, stream);
-    case RowForm::kBf16:
-      if (call.n > kFewRows) return LaunchPrefillBf16(call, stream);
-      return LaunchMatMulBf16(call, stream);
-  }
-}
-
-// Tasks of one type share a launch.
-void CudaOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
-  for (const MatMulTask& task : tasks) {
-    CheckMatMul(x, task, FormFor(activations(), task.w->type));
-    Check(IsAligned(task.w->data), "kernels/cuda: weights at a multiple of 16 bytes");
-  }
-  if (x.n == 0) return;
-  for (DType type : kAllDTypes) {
-    MatMulCall call{.n = Narrow(x.n), .cols = Narrow(x.cols), .narrow = x.narrow, .f32 = x.f32};
-    if (FormFor(activations(), type) == RowForm::kInt8) {
-      call.row_parts = static_cast<uint32_t>(x.parts);
-      call.n *= call.row_parts;
-    }
-    const auto launch = [&] {
-      LaunchCall(type, call);
-      call.n_parts = 0;
-      call.panels = 0;
-    };
-    for (const MatMulTask& task : tasks) {
-      if (task.w->type != type || task.slice.rows() == 0) continue;
-      MatMulPart part = PartOf(task);
-      part.first_panel = call.panels;
-      call.parts[call.n_parts++] = part;
-      call.panels += (part.row_end - 1) / kPanelRows - part.row_begin / kPanelRows + 1;
-      if (call.n_parts == kMaxParts) launch();
-    }
-    launch();
   }
 }
 

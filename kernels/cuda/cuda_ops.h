@@ -14,6 +14,7 @@
 
 #include <memory>
 
+#include "kernels/cuda/library_room.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -26,11 +27,16 @@ struct CudaOpsOptions {
   AttentionPrecision attention = AttentionPrecision::kSplit;
   // Kernels begin while the one before them ends, where the GPU can (sm_90 and later; launch.h).
   bool overlap_kernels = true;
+  // kCublasLt: calls of library.least_rows() rows or more round both sides to BF16 and are
+  // multiplied by cuBLASLt, which must be there; int8 activations alone.
+  PrefillProducts prefill_products = PrefillProducts::kOwn;
+  LibraryRoom library;
   Device* memory = nullptr;  // the same GPU; gives what ops need besides (some MiB); outlives them
 };
 
-// Throws Error(kUnsupported) where tandem was built without CUDA, or the GPU is older than sm_80,
-// and Error(kDevice) where it cannot be asked.
+// Throws Error(kUnsupported) where tandem was built without CUDA, the GPU is older than sm_80, or a
+// library that is asked for is not there, Error(kInvalidArgument) for a library beside f32
+// activations, and Error(kDevice) where the GPU cannot be asked.
 std::unique_ptr<Ops> MakeCudaOps(const CudaOpsOptions& options);
 
 }  // namespace tandem

@@ -4,6 +4,7 @@ set(cuda_kernel_sources
   attention_tiles.cc
   attention_wide.cu
   cuda_ops.cc
+  library_products.cc
   matmul_bf16.cu
   matmul_f32.cu
   matmul_int8.cu
@@ -13,6 +14,7 @@ set(cuda_kernel_sources
   prefill_int8.cu
   prepare.cu
   probe_kernels.cu
+  products.cc
   rope.cu
   rows.cu
   step_recorder.cc

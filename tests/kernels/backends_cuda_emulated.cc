@@ -16,9 +16,14 @@ Bench MakeBench(const Backend& backend, int) {
   bench.pool = std::make_unique<ThreadPool>(ThreadPoolOptions{.threads = 1});
   bench.device = std::make_unique<CpuDevice>(DeviceId{0}, Bytes{0},
                                              std::make_shared<ThreadPool>(ThreadPoolOptions{1}));
-  bench.ops = MakeCudaOps({.activations = backend.activations,
-                           .attention = backend.attention,
-                           .memory = bench.device.get()});
+  CudaOpsOptions options{.activations = backend.activations,
+                         .attention = backend.attention,
+                         .memory = bench.device.get()};
+  if (backend.library != nullptr) {
+    options.prefill_products = PrefillProducts::kCublasLt;
+    options.library = *backend.library;
+  }
+  bench.ops = MakeCudaOps(options);
   return bench;
 }
 

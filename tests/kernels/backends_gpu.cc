@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include "engine/base/check.h"
+#include "engine/base/error.h"
 #include "engine/device/inventory.h"
 #include "kernels/cuda/cuda_ops.h"
 #include "tests/kernels/kernel_test_support.h"
@@ -54,12 +55,22 @@ Bench MakeBench(const Backend& backend, int) {
     return bench;
   }
   bench.device = std::make_unique<GpuMemory>();
-  // The default stream, with which the copies are in order. Few multiprocessors, so that small
-  // tests meet both sides of the choices that depend on them.
-  bench.ops = MakeStagedOps(
-      MakeCudaOps(
-          {.sm_count = 8, .activations = backend.activations, .memory = bench.device.get()}),
-      *bench.device, kCopies);
+  // Few multiprocessors, so that small tests meet both sides of the choices that depend on them.
+  CudaOpsOptions options{.sm_count = 8,
+                         .activations = backend.activations,
+                         .attention = backend.attention,
+                         .memory = bench.device.get()};
+  if (backend.library != nullptr) {
+    options.prefill_products = PrefillProducts::kCublasLt;
+    options.library = *backend.library;
+  }
+  // The default stream, with which the copies are in order.
+  try {
+    bench.ops = MakeStagedOps(MakeCudaOps(options), *bench.device, kCopies);
+  } catch (const Error& error) {
+    if (backend.library == nullptr || error.code() != ErrorCode::kUnsupported) throw;
+    bench.missing = error.what();
+  }
   return bench;
 }
 

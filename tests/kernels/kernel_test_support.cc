@@ -97,6 +97,28 @@ std::vector<float> Poison(size_t n) {
   return std::vector<float>(n, std::numeric_limits<float>::quiet_NaN());
 }
 
+double F32Tolerance(const float* w, const float* x, uint64_t cols) {
+  double ww = 0.0, xx = 0.0;
+  for (uint64_t c = 0; c < cols; ++c) {
+    ww += double{w[c]} * w[c];
+    xx += double{x[c]} * x[c];
+  }
+  return 8.0 * kUnitF32 * std::sqrt(static_cast<double>(cols) * ww * xx) + 1e-30;
+}
+
+std::vector<float> DoubleProduct(const TestTensor& w, const std::vector<float>& x, uint64_t n) {
+  const uint64_t rows = w.view.rows, cols = w.view.cols;
+  std::vector<float> y(n * rows);
+  for (uint64_t t = 0; t < n; ++t) {
+    for (uint64_t r = 0; r < rows; ++r) {
+      double sum = 0.0;
+      for (uint64_t c = 0; c < cols; ++c) sum += double{w.values[r * cols + c]} * x[t * cols + c];
+      y[t * rows + r] = static_cast<float>(sum);
+    }
+  }
+  return y;
+}
+
 ::testing::AssertionResult Same(const std::vector<float>& got, const std::vector<float>& want,
                                 size_t width) {
   if (got.size() != want.size()) return ::testing::AssertionFailure() << "sizes differ";

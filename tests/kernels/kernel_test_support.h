@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "engine/device/cpu/thread_pool.h"
+#include "kernels/cuda/library_room.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -31,6 +32,7 @@ struct Backend {
   std::string tier;  // "ref", "portable", "avx2", ...
   ActivationType activations = ActivationType::kInt8;
   AttentionPrecision attention = AttentionPrecision::kSplit;
+  const LibraryRoom* library = nullptr;  // CUDA: many rows by a library, in this room
 };
 // Of the family that this program is linked with (backends_*.cc).
 std::vector<std::string> Tiers();
@@ -84,6 +86,12 @@ std::vector<float> Product(Ops& ops, const PackedMatrix& w, const MatrixSlice& s
                            Int8Parts parts = Int8Parts::kOne);
 
 std::vector<float> Poison(size_t n);
+
+inline constexpr double kUnitF32 = 0x1p-24;  // rounding unit
+// An f32 sum of K products errs by some sqrt(K) units of the product of the norms; 8 is the margin.
+double F32Tolerance(const float* w, const float* x, uint64_t cols);
+// x W^T on the dequantised weights, in double.  (n, rows)
+std::vector<float> DoubleProduct(const TestTensor& w, const std::vector<float>& x, uint64_t n);
 
 // |got - want| <= tolerance(i) for each element; names the worst by its ratio. NaN is never near.
 template <typename Tolerance>

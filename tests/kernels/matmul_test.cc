@@ -12,8 +12,6 @@
 namespace tandem {
 namespace {
 
-constexpr double kUnit = 0x1p-24;  // rounding unit of f32
-
 struct Shape {
   uint64_t rows, cols, n;
 };
@@ -31,16 +29,6 @@ class MatMulTest : public ::testing::TestWithParam<Backend> {
   Bench bench_;
 };
 
-// An f32 sum of K products errs by some sqrt(K) units of the product of the norms; 8 is the margin.
-double F32Tolerance(const float* w, const float* x, uint64_t cols) {
-  double ww = 0.0, xx = 0.0;
-  for (uint64_t c = 0; c < cols; ++c) {
-    ww += double{w[c]} * w[c];
-    xx += double{x[c]} * x[c];
-  }
-  return 8.0 * kUnit * std::sqrt(static_cast<double>(cols) * ww * xx) + 1e-30;
-}
-
 // With int8, block sums are exact and only their f32 sum rounds. A Q4_1 block's two parts may each
 // be three times the largest weight.
 double Int8Tolerance(const float* w, const float* x, uint64_t cols) {
@@ -50,7 +38,8 @@ double Int8Tolerance(const float* w, const float* x, uint64_t cols) {
     xx += double{x[c]} * x[c];
   }
   const double blocks = static_cast<double>(cols) / 32.0;
-  return 8.0 * kUnit * std::sqrt(blocks) * 3.0 * top * std::sqrt(static_cast<double>(cols) * xx) +
+  return 8.0 * kUnitF32 * std::sqrt(blocks) * 3.0 * top *
+             std::sqrt(static_cast<double>(cols) * xx) +
          1e-30;
 }
 
@@ -64,20 +53,6 @@ std::vector<float> AsMet(ActivationType activations, DType type, std::vector<flo
     for (float& value : x) value = BF16ToF32(F32ToBF16(value));
   }
   return x;
-}
-
-// x W^T on the dequantised weights, in double.  (n, rows)
-std::vector<float> DoubleProduct(const TestTensor& w, const std::vector<float>& x, uint64_t n) {
-  const uint64_t rows = w.view.rows, cols = w.view.cols;
-  std::vector<float> y(n * rows);
-  for (uint64_t t = 0; t < n; ++t) {
-    for (uint64_t r = 0; r < rows; ++r) {
-      double sum = 0.0;
-      for (uint64_t c = 0; c < cols; ++c) sum += double{w.values[r * cols + c]} * x[t * cols + c];
-      y[t * rows + r] = static_cast<float>(sum);
-    }
-  }
-  return y;
 }
 
 // Every type and shape against the oracle's int8 product, or the dequantised one.

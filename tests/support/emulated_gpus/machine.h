@@ -1,8 +1,8 @@
 // Two GPUs that are not there: memory, streams and events with the rules of CUDA's, each stream a
 // thread of its own so that work comes late and side by side, kernels in the emulation beside this.
 // Under it the engine's own code for GPUs runs unchanged, from the command line down to the
-// launches: cuda_runtime.cc and nccl.cc give the functions of the two libraries that this code
-// calls.
+// launches: cuda_runtime.cc, cublaslt.cc and nccl.cc give the functions of the libraries that this
+// code calls.
 //
 // What it holds its callers to: a kernel goes to a stream of the current device, an event to a
 // stream of its own; copies stay within what was allocated; memory is junk when it is new and when
