@@ -314,6 +314,7 @@ Record Parse(const json& j) {
   r.wire = j.at("wire");
   r.activations = j.at("activations");
   r.attention_precision = j.value("attention_precision", "split");
+  r.prefill_products = j.value("prefill_products", "own");
   r.ops = j.at("ops");
   r.launch = j.value("launch", "eager");
   r.collectives = j.value("collectives", "apart");
@@ -376,6 +377,7 @@ json ToJson(const Record& r) {
          {"wire", r.wire},
          {"activations", r.activations},
          {"attention_precision", r.attention_precision},
+         {"prefill_products", r.prefill_products},
          {"ops", r.ops},
          {"launch", r.launch},
          {"collectives", r.collectives},

@@ -104,6 +104,7 @@ struct Record {
   std::string plan_hash;
   std::string path_requested;
   std::vector<std::string> paths_taken;  // "d0-d1 local"
+  std::string prefill_products = "own";  // what multiplied the rows of prompts, or "cublaslt"
   std::string wire, activations, ops;
   std::string attention_precision = "split";  // "half": CUDA alone
   std::string launch = "eager";               // how decode steps are started: "eager", "graph"

@@ -130,6 +130,7 @@ class Sweep {
     p.cell = cell;
     p.shape = arms_.Shape(cell.model);
     p.rig = NamesDevices(cell) ? MachineRigOf(cell) : RigOf(cell, catalogue_);
+    MakeRoomForProducts(p.rig, cell.prefill_products);
     if (p.rig.is_this_machine && ClockOf(cell) == ClockKind::kVirtual && !scenario_.predicted) {
       Fail(ErrorCode::kInvalidArgument,
            fmt::format("scenario: clock: virtual time needs a rig; '{}', this machine, runs on the "
@@ -202,7 +203,8 @@ class Sweep {
     return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
                        without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(),
                        p.run.plan_hash, ToString(p.cell.activations), ToString(p.cell.attention),
-                       p.cell.limits.context, p.cell.limits.max_step_tokens);
+                       ToString(p.cell.prefill_products), p.cell.limits.context,
+                       p.cell.limits.max_step_tokens);
   }
 
   // Cells in the order of this repetition, those that share a run together at the first one's
@@ -361,6 +363,7 @@ class Sweep {
     r.wire = ToString(p.cell.wire);
     r.activations = ToString(p.cell.activations);
     r.attention_precision = ToString(p.cell.attention);
+    r.prefill_products = ToString(p.cell.prefill_products);
     r.seed = scenario_.seed;
     r.predicted = PredictedOf(p);
     r.memory = p.run.verified.memory;
@@ -398,6 +401,7 @@ class Sweep {
     options.tensor_split = p.cell.tensor_split;
     options.ops.activations = p.cell.activations;
     options.attention = p.cell.attention;
+    options.prefill_products = p.cell.prefill_products;
     options.threads = scenario_.threads;
     options.clock = ClockOf(p.cell);
     options.op_times = scenario_.op_times;

@@ -244,6 +244,14 @@ void AddSettings(std::vector<Axis>& axes, YamlMap& root) {
           value.FailHere(fmt::format("got '{}', want split or half", w));
         }
       });
+  AddWords(
+      axes, root, "prefill_products",
+      [](Cell& c, const std::string& w) { c.prefill_products = *PrefillProductsFromName(w); },
+      [](const YamlValue& value, const std::string& w) {
+        if (!PrefillProductsFromName(w)) {
+          value.FailHere(fmt::format("got '{}', want own or cublaslt", w));
+        }
+      });
 }
 
 bool EitherWord(YamlMap& root, const std::string& key, const std::string& fallback,

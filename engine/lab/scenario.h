@@ -12,6 +12,7 @@
 //   plugin: [single, {name: layer_split, microbatches: 4}, auto]
 //   tensor_split: "2,1"                         # or absent
 //   wire: f32     path: auto     activations: int8     attention_precision: split
+//   prefill_products: own                       # or cublaslt, on GPUs
 //   clock: virtual     op_times: measured       # virtual|wall, measured|modelled
 //   fidelity: emulated                          # or predicted: nothing runs, any model size
 //   phases: {prefill: {tokens: 512}, decode: {context: 512, tokens: 32, sequences: 1}}
@@ -72,6 +73,7 @@ struct Cell {
   PathKind path = PathKind::kAuto;
   ActivationType activations = ActivationType::kInt8;
   AttentionPrecision attention = AttentionPrecision::kSplit;
+  PrefillProducts prefill_products = PrefillProducts::kOwn;
   std::optional<PrefillSpec> prefill;
   std::optional<DecodeSpec> decode;
   std::optional<WorkloadSpec> workload;

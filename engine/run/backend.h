@@ -71,6 +71,8 @@ struct BackendSetup {
   uint32_t n_devices = 0;
   CpuOpsOptions ops;  // tier "ref" is the oracle; CUDA takes the activations alone
   AttentionPrecision attention = AttentionPrecision::kSplit;
+  PrefillProducts prefill_products = PrefillProducts::kOwn;  // CUDA's
+  uint32_t step_rows = 512;                                  // at most, of a prefill step
   std::shared_ptr<ThreadPool> pool;
   // At most so much of the host's memory is page-locked; zero: DefaultPinnedLimit.
   Bytes pinned_limit;

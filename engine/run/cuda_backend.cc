@@ -184,7 +184,10 @@ class CudaBackend final : public Backend {
   void AddGpu(const BackendSetup& setup, DeviceId id, int gpu,
               const std::shared_ptr<GpuPart>& part) {
     const DeviceSpec& spec = setup.rig->devices[static_cast<size_t>(id.value)];
-    devices_.push_back(MakeCudaDevice(id, gpu, spec.memory + kGpuOpsRoom, part));
+    const LibraryRoom library = LibraryRoomFor(setup.step_rows);
+    Bytes room = spec.memory + kGpuOpsRoom;
+    if (setup.prefill_products == PrefillProducts::kCublasLt) room += Bytes{library.bytes()};
+    devices_.push_back(MakeCudaDevice(id, gpu, room, part));
     MakeGpuCurrent(gpu);
     std::unique_ptr<Ops> ops =
         MakeCudaOps(CudaOpsOptions{.device = gpu,
@@ -192,6 +195,8 @@ class CudaBackend final : public Backend {
                                    .sm_count = part ? static_cast<int>(part->sm_count()) : 0,
                                    .activations = setup.ops.activations,
                                    .attention = setup.attention,
+                                   .prefill_products = setup.prefill_products,
+                                   .library = library,
                                    .memory = devices_.back().get()});
     ops = std::make_unique<OnGpu>(std::move(ops), [gpu] { MakeGpuCurrent(gpu); });
     ops_.push_back(setup.wrap_ops ? setup.wrap_ops(std::move(ops)) : std::move(ops));

@@ -6,6 +6,7 @@
 
 #include "engine/base/error.h"
 #include "engine/run/engine_impl.h"
+#include "engine/run/gpu_rig.h"
 
 namespace tandem {
 namespace {
@@ -22,6 +23,7 @@ void CheckOptions(const EngineOptions& options) {
                     options.model->source()));
   }
   if (options.rig.devices.empty()) refuse("the rig has no devices");
+  CheckProducts(options.rig, options.prefill_products);
   if (options.limits.max_sequences == 0) refuse("0 slots (want at least 1: -np)");
   if (options.limits.max_step_tokens == 0) refuse("a prefill chunk of 0 tokens (want at least 1)");
   if (options.limits.context < options.limits.max_sequences) {
@@ -181,6 +183,8 @@ void EngineImpl::MakeBackend() {
                            .n_devices = info_.planned.plan.n_devices,
                            .ops = options_.ops,
                            .attention = options_.attention,
+                           .prefill_products = options_.prefill_products,
+                           .step_rows = options_.limits.max_step_tokens,
                            .pool = pool_,
                            .pinned_limit = options_.pinned_limit,
                            .nccl_windows = options_.nccl_windows,

@@ -84,6 +84,7 @@ struct EngineOptions {
   CpuOpsOptions ops;  // tier "ref" runs the oracle instead of the CPU kernels
   // Half is for GPUs alone; Error(kUnsupported) where the CPU is among the devices.
   AttentionPrecision attention = AttentionPrecision::kSplit;
+  PrefillProducts prefill_products = PrefillProducts::kOwn;  // on GPUs
   int threads = 0;  // of the CPU team; 0: one a core
   // At most so much of the host's memory is page-locked for GPUs; zero: three quarters of it.
   Bytes pinned_limit;

@@ -11,6 +11,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "kernels/cuda/library_room.h"
 
 namespace tandem {
 namespace {
@@ -251,6 +252,29 @@ Rig RigOnGpus(const Rig& described, std::span<const int> gpus, const GpuInventor
   rig.host_link = described.host_link;
   rig.measured = described.measured;
   return rig;
+}
+
+void CheckProducts(const Rig& rig, PrefillProducts products) {
+  if (products == PrefillProducts::kOwn) return;
+  const bool any =
+      std::any_of(rig.gpus.begin(), rig.gpus.end(), [](int gpu) { return gpu != Rig::kNotAGpu; });
+  if (any) return;
+  Fail(
+      ErrorCode::kUnsupported,
+      fmt::format("engine: --prefill-products {} is for GPUs, and no device is one (want --devices "
+                  "cuda:0, or --prefill-products own)",
+                  ToString(products)));
+}
+
+void MakeRoomForProducts(Rig& rig, PrefillProducts products) {
+  CheckProducts(rig, products);
+  if (products == PrefillProducts::kOwn) return;
+  const Bytes room{LibraryRoom{}.bytes()};
+  for (size_t d = 0; d < rig.gpus.size() && d < rig.devices.size(); ++d) {
+    if (rig.gpus[d] == Rig::kNotAGpu) continue;
+    Bytes& memory = rig.devices[d].memory;
+    memory = memory > room ? memory - room : Bytes{1};  // zero would be unlimited
+  }
 }
 
 }  // namespace tandem

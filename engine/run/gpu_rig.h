@@ -16,6 +16,7 @@
 #include "engine/device/cuda/cuda_device.h"
 #include "engine/device/inventory.h"
 #include "engine/rig/rig.h"
+#include "kernels/ops.h"
 
 namespace tandem {
 
@@ -38,6 +39,12 @@ Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
 // cards: what was measured of one card is not said of another.
 Rig RigOnGpus(const Rig& described, std::span<const int> gpus, const GpuInventory& found,
               const std::function<GpuMemory(int)>& memory_of);
+
+// Throws Error(kUnsupported) where products are to be cuBLASLt's and no device is a GPU.
+void CheckProducts(const Rig& rig, PrefillProducts products);
+// Takes what products of that kind need of each GPU (LibraryRoom) from what plans may use of it;
+// checks as above.
+void MakeRoomForProducts(Rig& rig, PrefillProducts products);
 
 // Kept free on every GPU: what the libraries and the driver take beside the ledger.
 inline constexpr Bytes kGpuReserve{uint64_t{512} << 20};

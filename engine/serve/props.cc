@@ -92,6 +92,7 @@ HttpResponse HandleProps(ServeContext& context, const HttpRequest&) {
              {"ops", info.ops_name},
              {"activations", ToString(info.activations)},
              {"attention_precision", ToString(info.attention)},
+             {"prefill_products", ToString(options.prefill_products)},
              {"threads", info.threads},
              {"op_time_factor", info.op_time_factor},
              {"draining", context.lifecycle.draining()}};

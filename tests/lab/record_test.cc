@@ -24,6 +24,7 @@ Record SampleRecord() {
   r.model.parameters = 1000;
   r.plugin = "tensor_split";
   r.knobs = {{"k", "v"}};
+  r.prefill_products = "cublaslt";
   r.paths_taken = {"d0-d1 local"};
   r.shares = {{48, 132, 2e12, 1.9e12, true, "calibrated"}, {}};
   r.launch = "graph";

@@ -95,7 +95,8 @@ TEST_F(ScenarioTest, RefusesBadValues) {
   for (const char* line :
        {"clock: sundial\n", "wire: f64\n", "repetitions: 0\n", "repetitions: 2.5\n",
         "order: random\n", "path: tunnel\n", "tensor_split: a,b\n", "devices: 0\n",
-        "activations: int4\n", "attention_precision: f16\n"}) {
+        "activations: int4\n", "attention_precision: f16\n",
+        "prefill_products: cublas\n"}) {
     EXPECT_NE(Refusal(std::string(kSmall) + line), "") << line;
   }
   EXPECT_NE(Refusal("question: q\nplugin: single\nphases:\n  prefill: {tokens: 9..1}\n"), "");

@@ -89,6 +89,24 @@ TEST_F(CudaEngineTest, ReplaysGiveTheTokensOfEagerSteps) {
   }
 }
 
+// A prompt long enough for it. On BF16 weights the same numbers meet, added up in another order.
+TEST_F(CudaEngineTest, PromptsByCublasLtGiveTheTokensOfOwnKernels) {
+  EngineOptions options = Options("single", {both_[0]});
+  options.ops.activations = ActivationType::kInt8;
+  options.limits.max_step_tokens = 256;
+  options.limits.context = 4 * 320;
+  const auto want = testing::RunOne(options, MakeRequest(Prompt(250), 8, true));
+  ASSERT_EQ(want->reason, FinishReason::kLength) << want->error;
+  options.prefill_products = PrefillProducts::kCublasLt;
+  try {
+    const auto got = testing::RunOne(options, MakeRequest(Prompt(250), 8, true));
+    EXPECT_EQ(got->ids, want->ids) << got->error;
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kUnsupported) throw;
+    GTEST_SKIP() << error.what();
+  }
+}
+
 // Sums that take the residual and the norm along, over whatever path there is between the two.
 TEST_F(CudaEngineTest, FusedCollectivesGiveTheBitsOfTheOpsApart) {
   for (PathKind path : {PathKind::kP2p, PathKind::kHostStaged}) {

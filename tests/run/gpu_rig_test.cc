@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "engine/base/error.h"
+#include "kernels/cuda/library_room.h"
 
 namespace tandem {
 namespace {
@@ -150,6 +151,24 @@ TEST(GpuRigTest, TheLinkIsWhatTheDriverGrants) {
   GpuInventory half = Two(true, true);
   half.peer_paths[1].access = false;
   EXPECT_EQ(GpuRig(both, half, TwentyFree).link.kind, LinkKind::kHostStaged);
+}
+
+TEST(GpuRigTest, ALibrarysRoomIsTakenFromWhatPlansMayUse) {
+  const std::vector<int> with_cpu{0, Rig::kNotAGpu};
+  const Rig rig = GpuRig(with_cpu, Two(true, true), TwentyFree);
+  Rig less = rig;
+  MakeRoomForProducts(less, PrefillProducts::kOwn);
+  EXPECT_EQ(less.devices[0].memory, rig.devices[0].memory);
+  MakeRoomForProducts(less, PrefillProducts::kCublasLt);
+  EXPECT_EQ(less.devices[0].memory.value + LibraryRoom{}.bytes(), rig.devices[0].memory.value);
+  EXPECT_EQ(less.devices[1].memory, rig.devices[1].memory) << "the host's processor";
+  less.devices[0].memory = Bytes{5};
+  MakeRoomForProducts(less, PrefillProducts::kCublasLt);
+  EXPECT_EQ(less.devices[0].memory.value, 1u) << "zero would be unlimited";
+  ExpectRefusal(ErrorCode::kUnsupported, "no device is one", [] {
+    Rig cpus = ThisMachineRig(2);
+    MakeRoomForProducts(cpus, PrefillProducts::kCublasLt);
+  });
 }
 
 TEST(GpuRigTest, MemoryIsWhatIsFreeLessAReserve) {

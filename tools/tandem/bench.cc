@@ -190,6 +190,7 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"backends", info.ops_name},
                          {"activations", ToString(info.activations)},
                          {"attention_precision", ToString(info.attention)},
+                         {"prefill_products", ToString(engine.options().prefill_products)},
                          {"launch", ToString(info.launch)},
                          {"collectives", info.collectives()},
                          {"n_threads", info.threads},

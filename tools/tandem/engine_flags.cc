@@ -28,6 +28,12 @@ std::vector<std::string> SplitList(const std::string& text, char separator) {
   return parts;
 }
 
+PrefillProducts ProductsFrom(const std::string& name) {
+  const std::optional<PrefillProducts> products = PrefillProductsFromName(name);
+  if (!products) BadFlag("--prefill-products", name, "own or cublaslt");
+  return *products;
+}
+
 GraphUse GraphsFrom(const std::string& name) {
   for (GraphUse use : {GraphUse::kAuto, GraphUse::kOn, GraphUse::kOff}) {
     if (name == ToString(use)) return use;
@@ -98,6 +104,9 @@ void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("--attention-precision", attention_precision,
                  "Attention on GPUs: split (queries and weights as two f16 each, as exact as f32) "
                  "or half (as one)")
+      ->capture_default_str();
+  app.add_option("--prefill-products,--prefill", prefill_products,
+                 "On GPUs, what multiplies the rows of prompts: own kernels, or cublaslt, in BF16")
       ->capture_default_str();
   app.add_option("--cpu-tier", cpu_tier,
                  "CPU kernels: auto, amx, avx512_bf16, avx512, avx2 or portable, of those this "
@@ -211,6 +220,7 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   EngineOptions options;
   options.plugin = PluginOr(default_plugin);
   options.rig = MakeRig(options.plugin == "single" ? 1 : 2);
+  MakeRoomForProducts(options.rig, ProductsFrom(prefill_products));
   options.limits = Limits(*model, std::min(default_context, std::max(model->config().context, 1u)),
                           default_slots);
   options.model = std::move(model);
@@ -230,6 +240,7 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   const auto attention = AttentionPrecisionFromName(attention_precision);
   if (!attention) BadFlag("--attention-precision", attention_precision, "split or half");
   options.attention = *attention;
+  options.prefill_products = ProductsFrom(prefill_products);
   options.ops.tier = cpu_tier;
   options.threads = threads;
   options.pinned_limit = Bytes{static_cast<uint64_t>(pinned_gib * (uint64_t{1} << 30))};

@@ -27,6 +27,7 @@ struct EngineFlags {
   std::string tensor_split;  // -ts 2,1
   std::string activations = "int8";
   std::string attention_precision = "split";
+  std::string prefill_products = "own";
   std::string cpu_tier = "auto";
   std::string clock;  // wall or virtual
   std::string op_times = "measured";

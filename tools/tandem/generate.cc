@@ -95,6 +95,7 @@ nlohmann::json ResultJson(const Engine& engine, const std::vector<int32_t>& prom
           {"ops", info.ops_name},
           {"activations", ToString(info.activations)},
           {"attention_precision", ToString(info.attention)},
+          {"prefill_products", ToString(engine.options().prefill_products)},
           {"prefill", PhaseJson(result.stats.prefill)},
           {"decode", PhaseJson(result.stats.decode)}};
 }

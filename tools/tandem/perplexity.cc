@@ -222,6 +222,7 @@ int Perplexity(const PerplexityFlags& flags) {
                {"ops", info.ops_name},
                {"activations", ToString(info.activations)},
                {"attention_precision", ToString(info.attention)},
+               {"prefill_products", ToString(engine->options().prefill_products)},
                {"plugin", info.planned.plan.plugin},
                {"sequences", sequences.size()},
                {"tokens", tokens},
