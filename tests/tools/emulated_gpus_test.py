@@ -110,6 +110,51 @@ class Tokens(unittest.TestCase):
             self.assertEqual(got, want, kind)
 
 
+class PrefillByCublasLt(unittest.TestCase):
+    """A prompt in steps of 256 and 144 rows, both long enough for calls of 256."""
+    PROMPT = ",".join(str(3 + i * i % 250) for i in range(400))
+
+    def answer(self, program, *args, kind="bf16", status=0, activations="int8", **environment):
+        done = run(program, "generate", "-m", MODEL.format(kind), "--prompt-ids", self.PROMPT, "-n", 6, "--temp", 0, "--activations",
+                   activations, "-c", 512, "--ub", 256, "--json", *args, status=status, **environment)
+        return json.loads(done.stdout) if status == 0 else done.stderr
+
+    def test_every_plugin(self):
+        """On BF16 weights the numbers that meet are those of the CPU."""
+        want = self.answer(CPU, "--devices", 1)["token_ids"]
+        for plugin in ["single", "layer_split", "tensor_split", "offload"]:
+            got = self.answer(GPU, "--prefill", "cublaslt", "--plugin", plugin, "--devices", "cuda:0,cuda:1")
+            self.assertEqual(got["token_ids"], want, plugin)
+            self.assertEqual(got["prefill_products"], "cublaslt")
+            self.assertRegex(got["ops"], "^cuda/sm_80 cublaslt/13")
+
+    def test_one_gpu_as_two(self):
+        want = self.answer(CPU, "--devices", 1)["token_ids"]
+        got = self.answer(GPU, "--prefill", "cublaslt", "--plugin", "tensor_split", "--devices", "cuda:0,cuda:0", TANDEM_EMULATED_GPUS="1")
+        self.assertEqual(got["token_ids"], want)
+
+    def test_it_takes_part(self):
+        """Where a perplexity is not to the bit what own kernels give, and near it."""
+        with tempfile.TemporaryDirectory() as folder:
+            ids = pathlib.Path(folder) / "ids.txt"
+            ids.write_text(" ".join(self.PROMPT.split(",")[:300]))
+            found = {}
+            for products, step in [("own", 256), ("cublaslt", 256), ("cublaslt", 100)]:
+                done = run(GPU, "perplexity", "-m", MODEL.format("q8_0"), "--ids", ids, "-c", 300, "--ub", step, "--devices", "cuda:0",
+                           "--prefill-products", products, "--json")
+                found[products, step] = json.loads(done.stdout)["nll_mean"]
+            self.assertNotEqual(found["cublaslt", 256], found["own", 256])
+            self.assertAlmostEqual(found["cublaslt", 256], found["own", 256], delta=0.02)
+            self.assertEqual(found["cublaslt", 100], found["own", 256], "steps too short for it")
+
+    def test_what_it_cannot_have_is_refused(self):
+        self.assertRegex(self.answer(GPU, "--prefill", "cublaslt", "--devices", "cuda:0", status=3, TANDEM_EMULATED_CUBLASLT="absent"),
+                         "libcublasLt.so.13.* cannot be loaded.*LD_LIBRARY_PATH")
+        self.assertIn("--activations int8", self.answer(GPU, "--prefill", "cublaslt", "--devices", "cuda:0", activations="f32", status=2))
+        self.assertIn("is for GPUs", self.answer(CPU, "--prefill", "cublaslt", "--devices", 1, status=3))
+        self.assertIn("own or cublaslt", self.answer(GPU, "--prefill", "cublas", "--devices", "cuda:0", status=2))
+
+
 class Graphs(unittest.TestCase):
     def test_recorded_and_not(self):
         for path in paths():
@@ -294,6 +339,16 @@ class Sweeps(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             records = self.sweep("gpu_splits", folder, "--set", 'rig="cuda:0,cuda:0"', TANDEM_EMULATED_GPUS="1")
             self.assertEqual({record["fidelity"] for record in records}, {"emulated"})
+
+    def test_what_multiplies_prompts(self):
+        small = ["--set", f'model="{MODEL.format("q8_0")}"', "--set", "phases.prefill.tokens=200", "--set", "step_tokens=256", "--set",
+                 "repetitions=1", "--set", "warmup=0"]
+        with tempfile.TemporaryDirectory() as folder:
+            run(GPU, "run", f"{SCENARIOS}/gpu_prefill.yaml", "-o", folder, *small)
+            records = [json.loads(line) for line in pathlib.Path(folder, "gpu_prefill.jsonl").read_text().splitlines()]
+            self.assertEqual({record["prefill_products"]: "cublaslt/" in record["ops"] for record in records}, {"own": False, "cublaslt": True})
+            done = run(GPU, "run", f"{SCENARIOS}/gpu_prefill.yaml", "-o", folder + "/cpu", *small, "--set", "rig=cpu", status=3)
+            self.assertIn("is for GPUs", done.stderr)
 
     def test_refusals(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -124,7 +124,7 @@ class EmulatedGpus(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             model = "synthetic:h=64,l=2,heads=4,kv=2,ffn=128,vocab=256,tied=0,type=q8_0,seed=3"
             done = subprocess.run([CHECK, "--bin", EMULATED, "--out", folder + "/out", "--devices", devices, "--model", model, "--shapes",
-                                   model, "--prompt", "16", "--parts", "machine,share,paths,greedy,shapes,links"], capture_output=True, text=True, timeout=280)
+                                   model, "--prompt", "16", "--parts", "machine,share,paths,greedy,shapes,prefill,links"], capture_output=True, text=True, timeout=280)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
             return done.stdout
 

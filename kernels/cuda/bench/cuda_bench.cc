@@ -1,7 +1,7 @@
 // Products, attention and row kernels of the CUDA back end on shapes of an 8B Llama: with few
-// tokens as a share of a read probe, with many and for a prompt's attention as a share of cuBLAS's
-// BF16 peak, each measured beside its probe in this process; row kernels as a share of the read
-// probe too.
+// tokens as a share of a read probe, with many (by own kernels and by cuBLASLt) and for a prompt's
+// attention as a share of cuBLAS's BF16 peak, each measured beside its probe in this process; row
+// kernels as a share of the read probe too.
 //
 //   kernels_cuda_bench --benchmark_filter=FewTokens
 #include <benchmark/benchmark.h>
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/base/check.h"
+#include "engine/base/error.h"
 #include "engine/device/inventory.h"
 #include "engine/model/quant_block.h"
 #include "kernels/cuda/bench/probes.h"
@@ -48,7 +49,8 @@ class GpuMemory final : public Device {
 // A GPU with ops, or the reason why there is none.
 struct GpuRig {
   explicit GpuRig(ActivationType activations,
-                  AttentionPrecision attention = AttentionPrecision::kSplit) {
+                  AttentionPrecision attention = AttentionPrecision::kSplit,
+                  const LibraryRoom* library = nullptr) {
     const GpuInventory found = FindGpus();
     if (found.gpus.empty()) {
       missing = "no GPU: " + found.driver_message;
@@ -57,10 +59,20 @@ struct GpuRig {
     Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking) == cudaSuccess,
           "bench: stream");
     memory = std::make_unique<GpuMemory>(stream);
-    ops = MakeCudaOps({.stream = stream,
-                       .activations = activations,
-                       .attention = attention,
-                       .memory = memory.get()});
+    CudaOpsOptions options{.stream = stream,
+                           .activations = activations,
+                           .attention = attention,
+                           .memory = memory.get()};
+    if (library != nullptr) {
+      options.prefill_products = PrefillProducts::kCublasLt;
+      options.library = *library;
+    }
+    try {
+      ops = MakeCudaOps(options);
+    } catch (const Error& error) {
+      if (library == nullptr) throw;
+      missing = error.what();
+    }
   }
   ~GpuRig() {
     ops.reset();
@@ -174,8 +186,7 @@ void FewTokens(benchmark::State& state, DType type) {
   state.SetLabel(rig.ops->name());
 }
 
-void ManyTokens(benchmark::State& state, DType type) {
-  GpuRig rig(ActivationType::kInt8);
+void MeasureManyTokens(benchmark::State& state, DType type, GpuRig& rig) {
   if (!rig.ops) return state.SkipWithError(rig.missing.c_str());
   const auto n = static_cast<uint64_t>(state.range(0));
   double rate = 0.0;
@@ -187,6 +198,18 @@ void ManyTokens(benchmark::State& state, DType type) {
   state.counters["Tops/s"] = rate * 1e-12;
   state.counters["share"] = rate / GemmPeak(rig);
   state.SetLabel(rig.ops->name());
+}
+
+void ManyTokens(benchmark::State& state, DType type) {
+  GpuRig rig(ActivationType::kInt8);
+  MeasureManyTokens(state, type, rig);
+}
+
+// By cuBLASLt, in calls of range(1) rows.
+void ManyTokensCublasLt(benchmark::State& state, DType type) {
+  const LibraryRoom library = LibraryRoomFor(static_cast<uint32_t>(state.range(1)));
+  GpuRig rig(ActivationType::kInt8, AttentionPrecision::kSplit, &library);
+  MeasureManyTokens(state, type, rig);
 }
 
 // 32 heads over 8, range(0) rows after a past of range(1) positions, range(2) dimensions.
@@ -283,6 +306,16 @@ const bool kRegistered = [] {
         ->Arg(128)
         ->Arg(512)
         ->Arg(2048)
+        ->UseManualTime()
+        ->Iterations(1)
+        ->Unit(benchmark::kMicrosecond);
+    benchmark::RegisterBenchmark(("ManyTokensCublasLt/" + name).c_str(), ManyTokensCublasLt, type)
+        ->ArgNames({"", "height"})
+        ->Args({128, 256})
+        ->Args({512, 512})
+        ->Args({2048, 512})
+        ->Args({2048, 1024})
+        ->Args({2048, 2048})
         ->UseManualTime()
         ->Iterations(1)
         ->Unit(benchmark::kMicrosecond);
