@@ -200,11 +200,12 @@ class Sweep {
   }
 
   std::string EngineKey(const PlannedCell& p, bool without_link) const {
-    return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
-                       without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(),
-                       p.run.plan_hash, ToString(p.cell.activations), ToString(p.cell.attention),
-                       ToString(p.cell.prefill_products), p.cell.limits.context,
-                       p.cell.limits.max_step_tokens);
+    return fmt::format(
+        "{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
+        without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(), p.run.plan_hash,
+        ToString(p.cell.activations), ToString(p.cell.attention), ToString(p.cell.prefill_products),
+        ToString(p.cell.graphs), p.cell.fuse_collectives, p.cell.nccl_windows,
+        ToString(p.cell.p2p_way), p.cell.limits.context, p.cell.limits.max_step_tokens);
   }
 
   // Cells in the order of this repetition, those that share a run together at the first one's
@@ -402,6 +403,10 @@ class Sweep {
     options.ops.activations = p.cell.activations;
     options.attention = p.cell.attention;
     options.prefill_products = p.cell.prefill_products;
+    options.graphs = p.cell.graphs;
+    options.fuse_collectives = p.cell.fuse_collectives;
+    options.nccl_windows = p.cell.nccl_windows;
+    options.p2p_way = p.cell.p2p_way;
     options.threads = scenario_.threads;
     options.clock = ClockOf(p.cell);
     options.op_times = scenario_.op_times;

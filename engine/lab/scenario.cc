@@ -199,6 +199,14 @@ void AddWorkload(std::vector<Axis>& axes, YamlMap& root, Cell& base) {
   map.Finish();
 }
 
+void AddSwitch(std::vector<Axis>& axes, YamlMap& root, const std::string& key, bool Cell::* to) {
+  AddWords(
+      axes, root, key, [to](Cell& c, const std::string& w) { c.*to = w == "on"; },
+      [](const YamlValue& value, const std::string& w) {
+        if (w != "on" && w != "off") value.FailHere(fmt::format("got '{}', want on or off", w));
+      });
+}
+
 void AddSettings(std::vector<Axis>& axes, YamlMap& root) {
   AddWords(axes, root, "model", [](Cell& c, const std::string& w) { c.model = w; });
   AddWords(axes, root, "rig", [](Cell& c, const std::string& w) { c.rig = w; });
@@ -251,6 +259,18 @@ void AddSettings(std::vector<Axis>& axes, YamlMap& root) {
         if (!PrefillProductsFromName(w)) {
           value.FailHere(fmt::format("got '{}', want own or cublaslt", w));
         }
+      });
+  AddWords(
+      axes, root, "graphs", [](Cell& c, const std::string& w) { c.graphs = *GraphUseFromName(w); },
+      [](const YamlValue& value, const std::string& w) {
+        if (!GraphUseFromName(w)) value.FailHere(fmt::format("got '{}', want auto, on or off", w));
+      });
+  AddSwitch(axes, root, "fuse_collectives", &Cell::fuse_collectives);
+  AddSwitch(axes, root, "nccl_windows", &Cell::nccl_windows);
+  AddWords(
+      axes, root, "p2p_way", [](Cell& c, const std::string& w) { c.p2p_way = *P2pWayFromName(w); },
+      [](const YamlValue& value, const std::string& w) {
+        if (!P2pWayFromName(w)) value.FailHere(fmt::format("got '{}', want auto, push or pull", w));
       });
 }
 

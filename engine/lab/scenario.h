@@ -5,14 +5,16 @@
 //   question: When does the link dominate?      # required, first
 //   model: [smollm2-135m, "synthetic:h=512,..."] # names, paths, catalogue shapes
 //   rig: 2x3090-nvlink                          # one or several; "cpu" is this machine itself,
-//                                                # "cuda:0,cuda:1" its GPUs (one as two:
-//                                                "cuda:0,cuda:0")
+//                                                # "cuda:0,cuda:1" its GPUs, and "cuda:0,cuda:0"
+//                                                # one as two
 //   devices: 2                                   # take the rig's first N devices (default: all)
 //   link: [nvlink3-bridge, pcie4-x16-p2p]       # default: the rig's own
 //   plugin: [single, {name: layer_split, microbatches: 4}, auto]
 //   tensor_split: "2,1"                         # or absent
 //   wire: f32     path: auto     activations: int8     attention_precision: split
 //   prefill_products: own                       # or cublaslt, on GPUs
+//   graphs: auto     fuse_collectives: on       # on GPUs: on, off; graphs also auto
+//   p2p_way: auto     nccl_windows: on          # on the path p2p: push, pull; on the path nccl
 //   clock: virtual     op_times: measured       # virtual|wall, measured|modelled
 //   fidelity: emulated                          # or predicted: nothing runs, any model size
 //   phases: {prefill: {tokens: 512}, decode: {context: 512, tokens: 32, sequences: 1}}
@@ -74,6 +76,10 @@ struct Cell {
   ActivationType activations = ActivationType::kInt8;
   AttentionPrecision attention = AttentionPrecision::kSplit;
   PrefillProducts prefill_products = PrefillProducts::kOwn;
+  GraphUse graphs = GraphUse::kAuto;
+  bool fuse_collectives = true;
+  bool nccl_windows = true;
+  P2pWay p2p_way = P2pWay::kAuto;
   std::optional<PrefillSpec> prefill;
   std::optional<DecodeSpec> decode;
   std::optional<WorkloadSpec> workload;

@@ -118,13 +118,32 @@ class P2p final : public QueuedTransport {
 
 }  // namespace
 
+const char* ToString(P2pWay way) {
+  switch (way) {
+    case P2pWay::kAuto:
+      return "auto";
+    case P2pWay::kPush:
+      return ToString(PeerPlace::kPush);
+    case P2pWay::kPull:
+      return ToString(PeerPlace::kPull);
+  }
+  return "auto";
+}
+
+std::optional<P2pWay> P2pWayFromName(std::string_view name) {
+  for (P2pWay way : {P2pWay::kAuto, P2pWay::kPush, P2pWay::kPull}) {
+    if (name == ToString(way)) return way;
+  }
+  return std::nullopt;
+}
+
 std::unique_ptr<Transport> MakeP2pTransport(const P2pOptions& options,
                                             std::span<const std::unique_ptr<Device>> devices,
                                             Device& host, std::unique_ptr<PeerKernels> kernels) {
   Places places;
-  if (options.place) {
-    Check(*options.place != PeerPlace::kHost, "transport: p2p pushes or pulls");
-    places = {*options.place, *options.place};
+  if (options.way != P2pWay::kAuto) {
+    const PeerPlace place = options.way == P2pWay::kPush ? PeerPlace::kPush : PeerPlace::kPull;
+    places = {place, place};
   } else {
     places = {Choose(kProbeWords, devices, host, *kernels),
               Choose(kProbeBlocks, devices, host, *kernels)};

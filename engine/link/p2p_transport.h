@@ -11,14 +11,20 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string_view>
 
 #include "engine/link/peer_link.h"
 #include "engine/link/transport.h"
 
 namespace tandem {
 
+// Who moves what crosses: the sender, the receiver, or whichever a probe finds faster.
+enum class P2pWay : uint8_t { kAuto, kPush, kPull };
+const char* ToString(P2pWay way);  // "auto", "push", "pull"
+std::optional<P2pWay> P2pWayFromName(std::string_view name);
+
 struct P2pOptions {
-  std::optional<PeerPlace> place;  // kPush or kPull, for everything
+  P2pWay way = P2pWay::kAuto;
   Nanos bound = PeerLinkOptions{}.bound;
   const Rig* shape = nullptr;  // see PeerLinkOptions
   bool recordable = true;      // see SmallByKernel

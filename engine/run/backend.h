@@ -21,6 +21,7 @@
 #include "engine/device/device.h"
 #include "engine/device/memory_check.h"
 #include "engine/device/recorder.h"
+#include "engine/link/p2p_transport.h"
 #include "engine/link/transport.h"
 #include "engine/link/wire_ops.h"
 #include "engine/rig/rig.h"
@@ -77,6 +78,7 @@ struct BackendSetup {
   // At most so much of the host's memory is page-locked; zero: DefaultPinnedLimit.
   Bytes pinned_limit;
   bool nccl_windows = true;  // asked for on the path nccl
+  P2pWay p2p_way = P2pWay::kAuto;
   // Where given, what each Ops is wrapped in.
   std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
 };

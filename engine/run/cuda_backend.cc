@@ -61,7 +61,10 @@ std::vector<std::shared_ptr<GpuPart>> CutSharedGpus(const Rig& rig) {
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const BackendSetup& setup)
-      : rig_(*setup.rig), nccl_windows_(setup.nccl_windows), gpus_(GpusOf(setup)) {
+      : rig_(*setup.rig),
+        nccl_windows_(setup.nccl_windows),
+        p2p_way_(setup.p2p_way),
+        gpus_(GpusOf(setup)) {
     for (int gpu : gpus_) before_.emplace(gpu, Before{ReadGpuMemory(gpu).free, LedgerBytes(gpu)});
     const std::vector<std::shared_ptr<GpuPart>> parts = CutSharedGpus(*setup.rig);
     const Bytes memory = setup.rig->host_memory;
@@ -99,7 +102,8 @@ class CudaBackend final : public Backend {
             SmallByKernel{.kernels = MakeCudaPeerKernels(gpus_), .recordable = !rig_.SharesAGpu()});
       case PathKind::kP2p:
         GrantEachOther(path);
-        return MakeP2pTransport(P2pOptions{.shape = PlaysItsLink(rig_) ? &rig_ : nullptr,
+        return MakeP2pTransport(P2pOptions{.way = p2p_way_,
+                                           .shape = PlaysItsLink(rig_) ? &rig_ : nullptr,
                                            .recordable = !rig_.SharesAGpu()},
                                 Cards(), *host_, MakeCudaPeerKernels(gpus_));
       case PathKind::kCopy:
@@ -118,14 +122,13 @@ class CudaBackend final : public Backend {
   std::vector<std::string> WaysOf(PathKind path) override {
     if (path == PathKind::kNccl && nccl_windows_) return {kNoWindows};
     if (path != PathKind::kP2p) return {};
-    return {ToString(PeerPlace::kPush), ToString(PeerPlace::kPull)};
+    return {ToString(P2pWay::kPush), ToString(P2pWay::kPull)};
   }
   std::unique_ptr<Transport> MakeTransportBy(PathKind path, const std::string& way) override {
     if (path == PathKind::kNccl) return MakeNccl(way != kNoWindows);
     Check(path == PathKind::kP2p, "cuda backend: a path with one way");
     GrantEachOther(path);
-    const PeerPlace place = way == ToString(PeerPlace::kPull) ? PeerPlace::kPull : PeerPlace::kPush;
-    return MakeP2pTransport(P2pOptions{.place = place}, Cards(), *host_,
+    return MakeP2pTransport(P2pOptions{.way = *P2pWayFromName(way)}, Cards(), *host_,
                             MakeCudaPeerKernels(gpus_));
   }
   bool TestOrderOf(PathKind path, size_t a, size_t b) override {
@@ -218,6 +221,7 @@ class CudaBackend final : public Backend {
 
   const Rig& rig_;
   const bool nccl_windows_;
+  const P2pWay p2p_way_;
   // Of a GPU when this was made; other engines of the process may use it too.
   struct Before {
     Bytes free;

@@ -76,6 +76,12 @@ const char* ToString(GraphUse use) {
   }
   return "?";
 }
+std::optional<GraphUse> GraphUseFromName(std::string_view name) {
+  for (GraphUse use : {GraphUse::kAuto, GraphUse::kOn, GraphUse::kOff}) {
+    if (name == ToString(use)) return use;
+  }
+  return std::nullopt;
+}
 
 const char* ToString(LaunchMode mode) { return mode == LaunchMode::kGraph ? "graph" : "eager"; }
 
@@ -188,6 +194,7 @@ void EngineImpl::MakeBackend() {
                            .pool = pool_,
                            .pinned_limit = options_.pinned_limit,
                            .nccl_windows = options_.nccl_windows,
+                           .p2p_way = options_.p2p_way,
                            .wrap_ops = options_.hooks.wrap_ops};
   if (options_.hooks.make_backend) {
     backend_ = options_.hooks.make_backend(setup);

@@ -20,12 +20,14 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/device/memory_check.h"
+#include "engine/link/p2p_transport.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
 #include "engine/model/model.h"
@@ -52,6 +54,7 @@ enum class OpTimes : uint8_t { kMeasured, kModelled };
 // where they cannot, or never.
 enum class GraphUse : uint8_t { kAuto, kOn, kOff };
 const char* ToString(GraphUse use);  // "auto", "on", "off"
+std::optional<GraphUse> GraphUseFromName(std::string_view name);
 // How a step was started: op by op, or by replaying what was recorded.
 enum class LaunchMode : uint8_t { kEager, kGraph };
 const char* ToString(LaunchMode mode);  // "eager", "graph"
@@ -85,7 +88,7 @@ struct EngineOptions {
   // Half is for GPUs alone; Error(kUnsupported) where the CPU is among the devices.
   AttentionPrecision attention = AttentionPrecision::kSplit;
   PrefillProducts prefill_products = PrefillProducts::kOwn;  // on GPUs
-  int threads = 0;  // of the CPU team; 0: one a core
+  int threads = 0;                                           // of the CPU team; 0: one a core
   // At most so much of the host's memory is page-locked for GPUs; zero: three quarters of it.
   Bytes pinned_limit;
   ClockKind clock = ClockKind::kWall;
@@ -96,6 +99,7 @@ struct EngineOptions {
   bool fuse_collectives = true;
   // Whether the path nccl asks for symmetric windows (engine/link/cuda/nccl_windows.h).
   bool nccl_windows = true;
+  P2pWay p2p_way = P2pWay::kAuto;
   uint32_t max_queue = 512;  // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
   // Told once, on the engine's thread, when a device has failed for good: every request from then

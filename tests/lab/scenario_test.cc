@@ -81,6 +81,20 @@ TEST_F(ScenarioTest, TakesOverrides) {
   EXPECT_EQ(s.cells.size(), 2u);
 }
 
+TEST_F(ScenarioTest, VariesHowGpusAreDriven) {
+  const Scenario s = Load(std::string(kSmall) +
+                          "graphs: [on, off]\nfuse_collectives: [on, off]\nnccl_windows: off\n"
+                          "p2p_way: pull\n");
+  ASSERT_EQ(s.cells.size(), 4u);
+  EXPECT_EQ(s.cells[0].graphs, GraphUse::kOn);
+  EXPECT_TRUE(s.cells[0].fuse_collectives);
+  EXPECT_FALSE(s.cells[1].fuse_collectives);
+  EXPECT_EQ(s.cells[3].graphs, GraphUse::kOff);
+  EXPECT_FALSE(s.cells[3].nccl_windows);
+  EXPECT_EQ(s.cells[3].p2p_way, P2pWay::kPull);
+  EXPECT_EQ(s.cells[3].axes.size(), 2u) << "what does not vary is no axis";
+}
+
 TEST_F(ScenarioTest, RefusesAnUnknownKeyWithItsLineAndANearOne) {
   std::string message = Refusal(std::string(kSmall) + "repetitons: 3\n");
   EXPECT_NE(message.find(":6"), std::string::npos) << message;
@@ -95,8 +109,8 @@ TEST_F(ScenarioTest, RefusesBadValues) {
   for (const char* line :
        {"clock: sundial\n", "wire: f64\n", "repetitions: 0\n", "repetitions: 2.5\n",
         "order: random\n", "path: tunnel\n", "tensor_split: a,b\n", "devices: 0\n",
-        "activations: int4\n", "attention_precision: f16\n",
-        "prefill_products: cublas\n"}) {
+        "activations: int4\n", "attention_precision: f16\n", "prefill_products: cublas\n",
+        "graphs: maybe\n", "fuse_collectives: auto\n", "nccl_windows: 1\n", "p2p_way: throw\n"}) {
     EXPECT_NE(Refusal(std::string(kSmall) + line), "") << line;
   }
   EXPECT_NE(Refusal("question: q\nplugin: single\nphases:\n  prefill: {tokens: 9..1}\n"), "");

@@ -335,6 +335,14 @@ class Sweeps(unittest.TestCase):
             shown = run(GPU, "report", folder).stdout
             self.assertIn("report.html", shown)
 
+    def test_ways_of_decode(self):
+        with tempfile.TemporaryDirectory() as folder:
+            records = self.sweep("gpu_decode", folder, "--set", "phases.decode.sequences=1")
+        told = {(record["path"]["taken"][0], record["launch"], record["collectives"]) for record in records}
+        self.assertEqual(told, {(f"d0-d1 p2p ({way})", launch, collectives) for way in ["push", "pull"] for launch in ["graph", "eager"]
+                                for collectives in ["fused", "apart"]})
+        self.assertEqual(len({record["decode"]["link_bytes"] for record in records}), 1)
+
     def test_one_gpu_as_two_is_emulated(self):
         with tempfile.TemporaryDirectory() as folder:
             records = self.sweep("gpu_splits", folder, "--set", 'rig="cuda:0,cuda:0"', TANDEM_EMULATED_GPUS="1")

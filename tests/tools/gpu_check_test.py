@@ -73,7 +73,7 @@ class Made(unittest.TestCase):
         self.assertEqual(rows["probe"][0], "not here")
         self.assertEqual(rows["plugin-offload"], ("FAILED", "4", "no room"))
         for name in ["share", "plugin-tensor_split", "shape-tiny-one", "shape-tiny-both", "link-copy-1", "link-copy-2", "records-gpu_splits",
-                     "records-gpu_paths", "report"]:
+                     "records-gpu_paths", "records-gpu_decode", "report"]:
             self.assertEqual(rows[name][0], "passed", name)
         both = [line for line in self.asked() if "tensor_split" in line]
         self.assertTrue(all("--gpu-share 48" in line for line in both), "cut once as measured")

@@ -35,9 +35,7 @@ PrefillProducts ProductsFrom(const std::string& name) {
 }
 
 GraphUse GraphsFrom(const std::string& name) {
-  for (GraphUse use : {GraphUse::kAuto, GraphUse::kOn, GraphUse::kOff}) {
-    if (name == ToString(use)) return use;
-  }
+  if (const std::optional<GraphUse> use = GraphUseFromName(name)) return *use;
   BadFlag("--graphs", name, "auto, on or off");
 }
 
@@ -125,6 +123,10 @@ void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("--nccl-windows", nccl_windows,
                  "On the path nccl, small all-reduces over symmetric windows, where NCCL grants "
                  "them: on or off")
+      ->capture_default_str();
+  app.add_option("--p2p-way", p2p_way,
+                 "On the path p2p, who moves what crosses: push (the sender), pull (the receiver), "
+                 "or auto, as a probe at start-up finds")
       ->capture_default_str();
 }
 
@@ -255,6 +257,9 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   options.graphs = GraphsFrom(graphs);
   options.fuse_collectives = IsOn("--fuse-collectives", fuse_collectives);
   options.nccl_windows = IsOn("--nccl-windows", nccl_windows);
+  const auto way = P2pWayFromName(p2p_way);
+  if (!way) BadFlag("--p2p-way", p2p_way, "auto, push or pull");
+  options.p2p_way = *way;
   options.on_device_lost = [](const std::string&) { DeviceLost() = true; };
   options.log = log;
   return options;

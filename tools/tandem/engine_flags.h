@@ -34,6 +34,7 @@ struct EngineFlags {
   std::string graphs = "auto";
   std::string fuse_collectives = "on";
   std::string nccl_windows = "on";
+  std::string p2p_way = "auto";
   int threads = 0;
   double pinned_gib = 0;       // --pinned-memory; 0: three quarters of the host's
   uint32_t context = 0;        // -c; 0: the command's default

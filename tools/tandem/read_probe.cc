@@ -3,9 +3,11 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <new>
 
+#include "engine/device/cpu/slabs.h"
 #include "kernels/cpu/probe_loops.h"
 
 namespace tandem {
@@ -15,15 +17,13 @@ constexpr size_t kGrain = 4096;  // shares are multiples of it, as the probe's l
 
 }  // namespace
 
-void ReadProbe::Free::operator()(std::byte* memory) const {
-  ::operator delete[](memory, std::align_val_t{kGrain});
-}
+void ReadProbe::Free::operator()(std::byte* memory) const { std::free(memory); }
 
 ReadProbe::ReadProbe(int threads, size_t bytes)
     : pool_({.threads = threads}),
       share_((bytes / static_cast<size_t>(pool_.threads()) / kGrain + 1) * kGrain),
-      memory_(static_cast<std::byte*>(::operator new[](share_* static_cast<size_t>(pool_.threads()),
-                                                       std::align_val_t{kGrain}))) {
+      memory_(AllocateHuge(share_ * static_cast<size_t>(pool_.threads()))) {
+  if (memory_ == nullptr) throw std::bad_alloc();
   // Pages exist once written.
   pool_.Run([&](int thread, int) {
     std::memset(memory_.get() + static_cast<size_t>(thread) * share_, thread + 1, share_);
@@ -33,6 +33,7 @@ ReadProbe::ReadProbe(int threads, size_t bytes)
 double ReadProbe::BytesPerSecond() {
   const ProbeLoops loops = BestProbeLoops(ArithmeticKind::kInt8);
   std::atomic<uint64_t> sink{0};  // keeps the loop's result alive
+  pool_.Run([](int, int) {});     // wakes the team, as a step's is awake
   const auto start = std::chrono::steady_clock::now();
   pool_.Run([&](int thread, int) {
     sink.fetch_add(loops.read(memory_.get() + static_cast<size_t>(thread) * share_, share_),

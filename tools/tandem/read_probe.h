@@ -1,6 +1,6 @@
 // The rate at which a thread team reads memory: what a decode step, which reads all weights once,
 // can at best come near to. Its buffer is as large as what it stands for, so caches serve both
-// alike.
+// alike, and it lies on huge pages as weights do.
 //
 // One thread; runs a team of its own, which is parked between passes.
 #pragma once

@@ -62,11 +62,11 @@ class SpoilingKernels final : public PeerKernels {
 TEST(P2pTransportTest, PassesTheSelfTestEitherWay) {
   if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
   PeerMachine machine(2);
-  for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull}) {
+  for (P2pWay way : {P2pWay::kPush, P2pWay::kPull}) {
     const auto p2p =
-        MakeP2pTransport({.place = place}, machine.devices, *machine.host, MakePeerKernels());
+        MakeP2pTransport({.way = way}, machine.devices, *machine.host, MakePeerKernels());
     EXPECT_EQ(p2p->path(), PathKind::kP2p);
-    EXPECT_EQ(p2p->detail(), ToString(place));
+    EXPECT_EQ(p2p->detail(), ToString(way));
     EXPECT_NO_THROW(SelfTestPath(*p2p, *machine.devices[0], *machine.devices[1]));
     EXPECT_NO_THROW(SelfTestPath(*p2p, *machine.devices[1], *machine.devices[0]));
   }
@@ -104,9 +104,9 @@ TEST(P2pTransportTest, CopiesRows) {
   TrafficLedger ledger;
   ledger.BeginStep(ProgramKind::kDecode);
   ledger.BeginOp(0, OpKind::kKvMove, BlockId{0}, WireType::kF32);
-  for (PeerPlace place : {PeerPlace::kPush, PeerPlace::kPull}) {
+  for (P2pWay way : {P2pWay::kPush, P2pWay::kPull}) {
     const auto p2p =
-        MakeP2pTransport({.place = place}, machine.devices, *machine.host, MakePeerKernels());
+        MakeP2pTransport({.way = way}, machine.devices, *machine.host, MakePeerKernels());
     for (uint64_t width : {64u, 61u}) {
       const Buffer from = machine.Room(0, 4096), to = machine.Room(1, 4096);
       std::vector<std::byte> sent(4096), got(4096);
