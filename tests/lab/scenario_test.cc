@@ -92,7 +92,7 @@ TEST_F(ScenarioTest, VariesHowGpusAreDriven) {
   EXPECT_EQ(s.cells[3].graphs, GraphUse::kOff);
   EXPECT_FALSE(s.cells[3].nccl_windows);
   EXPECT_EQ(s.cells[3].p2p_way, P2pWay::kPull);
-  EXPECT_EQ(s.cells[3].axes.size(), 2u) << "what does not vary is no axis";
+  EXPECT_EQ(s.cells[3].axes.size(), 3u) << "the plugin, and what varies";
 }
 
 TEST_F(ScenarioTest, RefusesAnUnknownKeyWithItsLineAndANearOne) {
