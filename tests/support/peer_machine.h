@@ -7,6 +7,7 @@
 //   peer_machine_gpu.cc  the GPUs of this machine, one for several devices where there are too few
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,6 +43,39 @@ class PeerMachine {
 
 // For the devices of any PeerMachine.
 std::unique_ptr<PeerKernels> MakePeerKernels();
+
+// Passes launches on to those, but messages' on devices that `drops` names.
+class SomePeerKernels : public PeerKernels {
+ public:
+  std::function<bool(size_t device)> drops = [](size_t) { return false; };
+
+  void Reduce(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
+              const peer::ReduceArgs& args) override {
+    if (!drops(device)) inner_->Reduce(device, queue, wire, way, channels, args);
+  }
+  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
+                  const peer::RowsArgs& args) override {
+    if (!drops(device)) inner_->ReduceRows(device, queue, wire, blocks, args);
+  }
+  void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
+            const peer::SendArgs& args) override {
+    if (!drops(device)) inner_->Send(device, queue, wire, way, channels, args);
+  }
+  void Receive(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
+               const peer::SendArgs& args) override {
+    if (!drops(device)) inner_->Receive(device, queue, wire, way, channels, args);
+  }
+  void Copy(size_t device, DeviceQueue& queue, const peer::CopyArgs& args) override {
+    inner_->Copy(device, queue, args);
+  }
+  void Litmus(size_t device, DeviceQueue& queue, uint32_t blocks, uint32_t threads,
+              const peer::LitmusArgs& args) override {
+    inner_->Litmus(device, queue, blocks, threads, args);
+  }
+
+ private:
+  std::unique_ptr<PeerKernels> inner_ = MakePeerKernels();
+};
 
 // Asks a queue of the device for the kernel of kernels/cuda/norms.cu.
 void AskAddNorm(size_t device, DeviceQueue& queue, const cuda::NormCall& call);

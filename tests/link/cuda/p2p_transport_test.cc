@@ -22,7 +22,7 @@ using testing::MakePeerKernels;
 using testing::PeerMachine;
 
 // Spoils what device 1 gives to the first all-reduces, as a fabric does that loses stores.
-class SpoilingKernels final : public PeerKernels {
+class SpoilingKernels final : public testing::SomePeerKernels {
  public:
   SpoilingKernels(PeerMachine& machine, int spoiled)
       : other_(machine.Room(1, size_t{1} << 22)), spoiled_(spoiled) {}
@@ -31,30 +31,10 @@ class SpoilingKernels final : public PeerKernels {
               const peer::ReduceArgs& args) override {
     peer::ReduceArgs changed = args;
     if (device == 1 && spoiled_-- > 0) changed.in = other_.as<float>();
-    inner_->Reduce(device, queue, wire, way, channels, changed);
-  }
-  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
-                  const peer::RowsArgs& args) override {
-    inner_->ReduceRows(device, queue, wire, blocks, args);
-  }
-  void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-            const peer::SendArgs& args) override {
-    inner_->Send(device, queue, wire, way, channels, args);
-  }
-  void Receive(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-               const peer::SendArgs& args) override {
-    inner_->Receive(device, queue, wire, way, channels, args);
-  }
-  void Copy(size_t device, DeviceQueue& queue, const peer::CopyArgs& args) override {
-    inner_->Copy(device, queue, args);
-  }
-  void Litmus(size_t device, DeviceQueue& queue, uint32_t blocks, uint32_t threads,
-              const peer::LitmusArgs& args) override {
-    inner_->Litmus(device, queue, blocks, threads, args);
+    SomePeerKernels::Reduce(device, queue, wire, way, channels, changed);
   }
 
  private:
-  std::unique_ptr<PeerKernels> inner_ = MakePeerKernels();
   const Buffer other_;
   int spoiled_;
 };

@@ -34,39 +34,6 @@ std::vector<float> Values(uint64_t n, uint32_t seed) {
   return values;
 }
 
-// Passes launches on, but those that `drops` wants.
-class SomeKernels final : public PeerKernels {
- public:
-  std::function<bool(size_t device)> drops = [](size_t) { return false; };
-
-  void Reduce(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-              const peer::ReduceArgs& args) override {
-    if (!drops(device)) inner_->Reduce(device, queue, wire, way, channels, args);
-  }
-  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
-                  const peer::RowsArgs& args) override {
-    if (!drops(device)) inner_->ReduceRows(device, queue, wire, blocks, args);
-  }
-  void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-            const peer::SendArgs& args) override {
-    if (!drops(device)) inner_->Send(device, queue, wire, way, channels, args);
-  }
-  void Receive(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-               const peer::SendArgs& args) override {
-    if (!drops(device)) inner_->Receive(device, queue, wire, way, channels, args);
-  }
-  void Copy(size_t device, DeviceQueue& queue, const peer::CopyArgs& args) override {
-    inner_->Copy(device, queue, args);
-  }
-  void Litmus(size_t device, DeviceQueue& queue, uint32_t blocks, uint32_t threads,
-              const peer::LitmusArgs& args) override {
-    inner_->Litmus(device, queue, blocks, threads, args);
-  }
-
- private:
-  std::unique_ptr<PeerKernels> inner_ = MakePeerKernels();
-};
-
 // A peer link over n devices, and the CPU's collectives beside it.
 class Linked {
  public:
@@ -146,7 +113,7 @@ class Linked {
   PeerMachine machine;
   LinkDevices cpu;
   std::unique_ptr<Transport> cpu_transport;
-  SomeKernels kernels;
+  testing::SomePeerKernels kernels;
   PeerLink link;
   TrafficLedger ledger = cpu.ledger;
 

@@ -35,39 +35,6 @@ struct Rows {
   uint64_t elems() const { return rows * width; }
 };
 
-// Passes launches on, but those of device 1 where it is told so.
-class SomeKernels final : public PeerKernels {
- public:
-  bool drops = false;
-
-  void Reduce(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-              const peer::ReduceArgs& args) override {
-    if (device != 1 || !drops) inner_->Reduce(device, queue, wire, way, channels, args);
-  }
-  void ReduceRows(size_t device, DeviceQueue& queue, WireType wire, uint32_t blocks,
-                  const peer::RowsArgs& args) override {
-    if (device != 1 || !drops) inner_->ReduceRows(device, queue, wire, blocks, args);
-  }
-  void Send(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-            const peer::SendArgs& args) override {
-    inner_->Send(device, queue, wire, way, channels, args);
-  }
-  void Receive(size_t device, DeviceQueue& queue, WireType wire, peer::Way way, uint32_t channels,
-               const peer::SendArgs& args) override {
-    inner_->Receive(device, queue, wire, way, channels, args);
-  }
-  void Copy(size_t device, DeviceQueue& queue, const peer::CopyArgs& args) override {
-    inner_->Copy(device, queue, args);
-  }
-  void Litmus(size_t device, DeviceQueue& queue, uint32_t blocks, uint32_t threads,
-              const peer::LitmusArgs& args) override {
-    inner_->Litmus(device, queue, blocks, threads, args);
-  }
-
- private:
-  std::unique_ptr<PeerKernels> inner_ = testing::MakePeerKernels();
-};
-
 class Linked {
  public:
   Linked(size_t n, const PeerLinkOptions& options)
@@ -152,7 +119,7 @@ class Linked {
   }
 
   PeerMachine machine;
-  SomeKernels kernels;
+  testing::SomePeerKernels kernels;
   PeerLink link;
   TrafficLedger ledger;
 
@@ -295,7 +262,7 @@ TEST_P(PeerRowsTest, GivesUpOnOneThatNeverComesAndNamesTheOp) {
   PeerLinkOptions options = Options();
   options.bound = kShort;
   Linked linked(2, options);
-  linked.kernels.drops = true;
+  linked.kernels.drops = [](size_t device) { return device == 1; };
   const auto begin = std::chrono::steady_clock::now();
   std::vector<Linked::Message> lost;
   for (uint32_t i = 0; i < 40; ++i) {
@@ -308,7 +275,7 @@ TEST_P(PeerRowsTest, GivesUpOnOneThatNeverComesAndNamesTheOp) {
   EXPECT_EQ(failure->op, 17u);
   EXPECT_THAT(failure->what, ::testing::HasSubstr("device 0 waited 0.1 s for device 1"));
   // Cleared: all is as before.
-  linked.kernels.drops = false;
+  linked.kernels.drops = [](size_t) { return false; };
   Rows rows{.rows = 2, .width = 1088};
   const auto got = linked.Ask(WireType::kBf16, rows, 5);
   rows.apart = true;
