@@ -211,22 +211,21 @@ double MessageClock::HostBothWays(Transport& transport, size_t device, Bytes byt
   return end->Since(*begin).Seconds() / repeats;
 }
 
-Bytes MessageClock::AskOneWay(Transport& transport, size_t src, size_t dst, Bytes bytes,
-                              uint32_t repeats) {
+Bytes MessageClock::AskRepeatedly(Transport& transport, const CopyTask& task, uint32_t repeats) {
   ledger_.BeginStep(ProgramKind::kDecode);
   ledger_.BeginOp(0, OpKind::kTransfer, BlockId{0}, WireType::kF32);
-  const CopyTask task = Message(src, dst, bytes);
   for (uint32_t i = 0; i < repeats; ++i) transport.Copy(task, ledger_);
   return BookedFrom(ledger_, task.src);
 }
 
+Bytes MessageClock::AskOneWay(Transport& transport, size_t src, size_t dst, Bytes bytes,
+                              uint32_t repeats) {
+  return AskRepeatedly(transport, Message(src, dst, bytes), repeats);
+}
+
 Bytes MessageClock::AskFromHost(Transport& transport, size_t device, Bytes bytes,
                                 uint32_t repeats) {
-  ledger_.BeginStep(ProgramKind::kDecode);
-  ledger_.BeginOp(0, OpKind::kTransfer, BlockId{0}, WireType::kF32);
-  const CopyTask task = HostMessage(device, false, bytes);
-  for (uint32_t i = 0; i < repeats; ++i) transport.Copy(task, ledger_);
-  return BookedFrom(ledger_, task.src);
+  return AskRepeatedly(transport, HostMessage(device, false, bytes), repeats);
 }
 
 }  // namespace tandem

@@ -57,6 +57,8 @@ class MessageClock {
                const std::function<void()>& body);
   // What asking for `work` a second time, or replaying it, does.
   void Repeat(LaunchMode launch, const std::function<void()>& work);
+  // Asks for them without waiting; the bytes that were booked as leaving the source.
+  Bytes AskRepeatedly(Transport& transport, const CopyTask& task, uint32_t repeats);
   CopyTask Message(size_t src, size_t dst, Bytes bytes) const;
   CopyTask HostMessage(size_t device, bool to_host, Bytes bytes) const;
   DeviceQueue* Queue(size_t device, QueueRole role) const;

@@ -125,17 +125,20 @@ class RigProbe {
     return static_cast<uint32_t>((bytes + message.value - 1) / message.value);
   }
 
+  void NoCounter(const MeasuredPath& path, const std::string& why) {
+    measured_.counters.push_back(CounterCheck{.path = path.path,
+                                              .what = path.what,
+                                              .counter = "any",
+                                              .booked = {},
+                                              .counted = {},
+                                              .tolerance = 0,
+                                              .verdict = CounterVerdict::kNotAvailable,
+                                              .why = why});
+  }
+
   void NoCounters(const std::string& why) {
     for (const MeasuredPath& path : measured_.paths) {
-      if (path.points.empty() || !IsOneWay(path)) continue;
-      measured_.counters.push_back(CounterCheck{.path = path.path,
-                                                .what = path.what,
-                                                .counter = "any",
-                                                .booked = {},
-                                                .counted = {},
-                                                .tolerance = 0,
-                                                .verdict = CounterVerdict::kNotAvailable,
-                                                .why = why});
+      if (!path.points.empty() && IsOneWay(path)) NoCounter(path, why);
     }
   }
 
@@ -171,16 +174,7 @@ class RigProbe {
                  Bytes message, uint32_t repeats) {
     const std::vector<CounterUse> uses = CountersOf(rig_, path.path, src, dst, ids_);
     if (uses.empty()) {
-      measured_.counters.push_back(
-          CounterCheck{.path = path.path,
-                       .what = path.what,
-                       .counter = "any",
-                       .booked = {},
-                       .counted = {},
-                       .tolerance = 0,
-                       .verdict = CounterVerdict::kNotAvailable,
-                       .why = "one GPU stands for both devices: nothing crosses a link"});
-      return;
+      return NoCounter(path, "one GPU stands for both devices: nothing crosses a link");
     }
     const auto transport = backend_.MakeTransport(path.path);
     clock.AskOneWay(*transport, src, dst, message, 1);  // opens what the path opens when first used
