@@ -9,16 +9,19 @@ namespace {
 
 constexpr uint64_t kLineFloats = 16;  // of a cache line
 // Below this many multiply-adds the caller takes less time alone than with the team.
-constexpr uint64_t kParallelWork = 200'000;
+constexpr uint64_t kParallelWork = 60'000;
 // Folds of a strip that threads compute before they are joined, at most: 16,384 positions.
 constexpr uint32_t kFoldsApart = 64;
+// From this many folds a thread on, whole folds are shared out evenly enough.
+constexpr uint32_t kManyFolds = 4;
 
 uint64_t RoundUp(uint64_t n, uint64_t to) { return (n + to - 1) / to * to; }
 
-// Whether item i of n is the first of some thread's share (ThreadPool::RunShares, grain 1).
-bool BeginsShare(uint32_t i, uint32_t n, int threads) {
+// Whether items a and b of n, a first, lie in the shares of two threads (ThreadPool::RunShares).
+bool SharesPart(uint32_t a, uint32_t b, uint32_t n, int threads, uint32_t grain) {
   for (int t = 1; t < threads; ++t) {
-    if (SplitWork(n, t, threads).begin == i) return true;
+    const int64_t begin = SplitWork(n, t, threads, grain).begin;
+    if (a < begin && begin <= b) return true;
   }
   return false;
 }
@@ -84,7 +87,8 @@ void AttentionDriver::MakeTiles(const Call& call, std::span<const SequenceRows> 
       for (uint32_t head = 0; head < call.kv->kv_heads; ++head) {
         tiles_.push_back(Tile{&sequence, head, first, n});
       }
-      work_ += uint64_t{call.q_heads} / group * n * needed * kAttentionFold * 2 * call.kv->head_dim;
+      const uint64_t positions = last_position + 1 - first_fold * kAttentionFold;
+      work_ += uint64_t{call.q_heads} / group * n * positions * 2 * call.kv->head_dim;
     }
   }
 }
@@ -210,6 +214,7 @@ void AttentionDriver::RunApart(const Call& call, const Strip& strip, uint32_t mo
   const uint32_t heads = call.kv->kv_heads;
   const uint32_t n = tiles_[strip.first_tile].n;
   const uint64_t floats = StateFloats(n, hd);
+  const auto threads = static_cast<uint32_t>(pool_.threads());
   float* partials = AlignToLine(call.kv->room);
   // Of fold i since the last join; the strip's own comes first.
   const auto state = [&](uint32_t i, uint32_t head) {
@@ -217,16 +222,19 @@ void AttentionDriver::RunApart(const Call& call, const Strip& strip, uint32_t mo
   };
   for (uint32_t done = 0; done < strip.folds; done += most) {
     const uint32_t count = std::min(most, strip.folds - done);
-    pool_.RunShares(count, 1, [&](uint32_t begin, uint32_t end, int thread) {
+    const uint32_t items = count * heads;
+    // The heads of a fold lie together: they are parted only where whole folds would be shared out
+    // unevenly.
+    const uint32_t grain = count < kManyFolds * threads ? 1 : heads;
+    pool_.RunShares(items, {grain, heads}, [&](uint32_t begin, uint32_t end, int thread) {
       float* own = scratch + static_cast<uint64_t>(thread) * scratch_floats;
-      for (uint32_t i = begin; i < end; ++i) {
+      for (uint32_t item = begin; item < end; ++item) {
+        const uint32_t i = item / heads, head = item % heads;
         const uint32_t fold = strip.first_fold + done + i;
         // What another thread begins with, it has read by then.
-        const Next next = BeginsShare(i + 1, count, pool_.threads()) ? Next{} : After(strip, fold);
-        for (uint32_t head = 0; head < heads; ++head) {
-          RunFold(call, tiles_[strip.first_tile + head], fold, next,
-                  state(done + i == 0 ? 0 : i + 1, head), own);
-        }
+        const bool parts = SharesPart(item, item + heads, items, pool_.threads(), grain);
+        RunFold(call, tiles_[strip.first_tile + head], fold, parts ? Next{} : After(strip, fold),
+                state(done + i == 0 ? 0 : i + 1, head), own);
       }
     });
     for (uint32_t i = done == 0 ? 1 : 0; i < count; ++i) {
@@ -256,11 +264,12 @@ void AttentionDriver::Run(const float* q, uint32_t q_heads, uint32_t window,
     for (const Strip& strip : strips_) RunStrip(call, strip, scratch);
     return;
   }
-  // With few strips, threads share out single folds; else whole strips. Same bits either way.
-  if (strips_.size() < 2 * threads && threads > 1 && longest_ > 1) {
+  // With few strips, threads share out folds, or their heads; else whole strips. Same bits either
+  // way.
+  if (strips_.size() < 2 * threads && threads > 1 && (longest_ > 1 || strips_.size() < threads)) {
     for (const Strip& strip : strips_) {
       const uint32_t most = FoldsApart(call, strip);
-      if (most > 1) {
+      if (most > 1 || most == strip.folds) {
         RunApart(call, strip, most, scratch, part);
       } else {
         RunStrip(call, strip, scratch);

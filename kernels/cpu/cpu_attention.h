@@ -58,7 +58,8 @@ class AttentionDriver {
   // How many of the strip's folds the threads may compute before they are joined: what the call's
   // room has space for, besides their sum.
   uint32_t FoldsApart(const Call& call, const Strip& strip) const;
-  // The same with its folds shared out among the threads, each with scratch_floats of `scratch`.
+  // The same with its folds, or the heads of its folds, shared out among the threads, each with
+  // scratch_floats of `scratch`.
   void RunApart(const Call& call, const Strip& strip, uint32_t most, float* scratch,
                 uint64_t scratch_floats);
   // One fold of a tile into a state of m, l (n) and o (n, head_dim). Queries that see nothing of it

@@ -30,6 +30,9 @@ namespace {
 // Below this many elements a row kernel takes less time than waking the team.
 constexpr uint64_t kParallelElems = 16384;
 
+// How panels are shared out. Kernels take two side by side at least where they take several.
+constexpr ShareGrain kPanelShares{.least = 2, .most = kPanelGrain};
+
 // To the nearest BF16, ties to even; in integers, so that the compiler makes vectors of it. A NaN
 // keeps its upper bits and is made quiet.
 void RoundToBf16(const float* x, uint64_t n, float* out) {
@@ -312,7 +315,7 @@ void CpuOps::MatMul(const PreparedRows& x, std::span<const MatMulTask> tasks) {
     first_panel_.push_back(first_panel_.back() +
                            (jobs_.back().row_end + tier_.lanes - 1) / tier_.lanes);
   }
-  pool_.RunShares(static_cast<uint32_t>(first_panel_.back()), kPanelGrain,
+  pool_.RunShares(static_cast<uint32_t>(first_panel_.back()), kPanelShares,
                   [&](uint32_t begin, uint32_t end, int) { RunPanels(begin, end); });
 }
 

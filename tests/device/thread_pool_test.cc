@@ -119,7 +119,7 @@ TEST(ThreadPoolTest, SharesCoverEveryItemOnce) {
     ThreadPool pool({.threads = threads});
     for (uint32_t n : {0u, 1u, 4u, 5u, 36u, 1000u}) {
       std::vector<int> calls(n, 0);
-      pool.RunShares(n, 4, [&](uint32_t begin, uint32_t end, int) {
+      pool.RunShares(n, {.least = 2, .most = 4}, [&](uint32_t begin, uint32_t end, int) {
         for (uint32_t i = begin; i < end; ++i) ++calls[i];
       });
       EXPECT_EQ(calls, std::vector<int>(n, 1)) << n << " items, " << threads << " threads";

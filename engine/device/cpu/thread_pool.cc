@@ -72,6 +72,12 @@ struct alignas(64) Share {
   std::atomic<uint32_t> end{0};
 };
 
+// How much of what is left of a share is taken at once.
+uint32_t Claim(uint32_t left, uint32_t least, uint32_t most) {
+  const uint32_t half = left / 2 / least * least;
+  return std::min(left, std::clamp(half, least, most));
+}
+
 // What a round is, in the lowest bits of its number.
 enum RoundKind : uint32_t { kRun = 0, kTasks = 1, kShares = 2, kRoundStep = 4 };
 
@@ -93,7 +99,8 @@ struct ThreadPool::State {
   std::atomic<const Task*> task{nullptr};
   std::atomic<uint32_t> task_count{0};
   std::atomic<const Part*> part{nullptr};
-  std::atomic<uint32_t> grain{1};
+  std::atomic<uint32_t> least{1};
+  std::atomic<uint32_t> most{1};
   std::vector<Share> shares;  // one a thread
   bool stop = false;
   bool active = false;  // the caller is inside a region
@@ -143,7 +150,8 @@ struct ThreadPool::State {
       const auto begin = static_cast<uint32_t>(next);
       const uint32_t end = share.end.load(std::memory_order_relaxed);
       if (begin >= end) break;
-      const uint32_t stop = begin + std::min(grain.load(std::memory_order_relaxed), end - begin);
+      const uint32_t stop = begin + Claim(end - begin, least.load(std::memory_order_relaxed),
+                                          most.load(std::memory_order_relaxed));
       if (!share.next.compare_exchange_weak(next, uint64_t{this_round} << 32 | stop,
                                             std::memory_order_acq_rel, std::memory_order_acquire)) {
         continue;
@@ -280,11 +288,12 @@ void ThreadPool::RunTasks(uint32_t n, FunctionRef<void(uint32_t task, int thread
   state.AwaitFinish();
 }
 
-void ThreadPool::RunShares(uint32_t n, uint32_t grain,
+void ThreadPool::RunShares(uint32_t n, ShareGrain grain,
                            FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body) {
   State& state = *state_;
   if (n == 0) return;
-  if (state.threads == 1 || n <= grain) {
+  Check(0 < grain.least && grain.least <= grain.most, "thread pool: a grain of nothing");
+  if (state.threads == 1 || n <= grain.least) {
     body(0, n, 0);
     return;
   }
@@ -292,11 +301,12 @@ void ThreadPool::RunShares(uint32_t n, uint32_t grain,
   state.active = true;
   const uint32_t round = state.NextRound(kShares);
   state.part.store(&body, std::memory_order_relaxed);
-  state.grain.store(grain, std::memory_order_relaxed);
+  state.least.store(grain.least, std::memory_order_relaxed);
+  state.most.store(grain.most, std::memory_order_relaxed);
   state.running.store(static_cast<int>(n), std::memory_order_relaxed);
   for (size_t i = 0; i < state.shares.size(); ++i) {
     Share& share = state.shares[i];
-    const WorkRange range = SplitWork(n, static_cast<int>(i), state.threads, grain);
+    const WorkRange range = SplitWork(n, static_cast<int>(i), state.threads, grain.least);
     share.end.store(static_cast<uint32_t>(range.end), std::memory_order_relaxed);
     // Release: whoever claims sees what was stored above.
     share.next.store(uint64_t{round} << 32 | static_cast<uint32_t>(range.begin),

@@ -7,7 +7,8 @@
 //   ThreadPool pool({.threads = 2, .pin = true});
 //   pool.Run([&](int thread, int threads) { ... });
 //   pool.RunTasks(chunks.size(), [&](uint32_t chunk, int thread) { ... });
-//   pool.RunShares(panels, 4, [&](uint32_t begin, uint32_t end, int thread) { ... });
+//   pool.RunShares(panels, {.least = 2, .most = 4},
+//                  [&](uint32_t begin, uint32_t end, int thread) { ... });
 #pragma once
 
 #include <cstdint>
@@ -20,6 +21,13 @@ namespace tandem {
 struct ThreadPoolOptions {
   int threads = 0;   // 0: one per core this process may use
   bool pin = false;  // bind thread i to the i-th allowed core
+};
+
+// How many items of a share are taken at a time: `most`, and fewer towards its end, so that threads
+// end together, but multiples of `least`. Shares are cut at multiples of `least` too.
+struct ShareGrain {
+  uint32_t least = 1;
+  uint32_t most = 1;
 };
 
 class ThreadPool {
@@ -39,10 +47,10 @@ class ThreadPool {
   // Run.
   void RunTasks(uint32_t n, FunctionRef<void(uint32_t task, int thread)> task);
 
-  // Calls body(begin, end, thread) over [0, n) cut at multiples of `grain`. Each thread walks a
-  // share of its own front to back, so that a stream through memory is not broken, then helps with
-  // what others have not begun. Exceptions as in Run.
-  void RunShares(uint32_t n, uint32_t grain,
+  // Calls body(begin, end, thread) over parts of [0, n). Each thread walks a share of its own
+  // (SplitWork by the least grain) front to back, so that a stream through memory is not broken,
+  // then helps with what others have not begun. Exceptions as in Run.
+  void RunShares(uint32_t n, ShareGrain grain,
                  FunctionRef<void(uint32_t begin, uint32_t end, int thread)> body);
 
  private:
