@@ -1,6 +1,7 @@
-// Attention of the default model's heads: one new token over a long past (bound by memory: GB/s of
-// keys and values, and the share of a read probe that runs in turn with it), and a prompt (bound by
-// arithmetic: GMAC/s, and the share of a probe that multiplies in registers).
+// Attention of the default model's heads: one new token over a long past (GB/s of keys and values,
+// and the share of a read probe that runs in turn with it) out of memory or out of the cache, where
+// arithmetic alone is the limit, and a prompt (GMAC/s, and the share of a probe that multiplies in
+// registers).
 //
 //   kernels_bench --benchmark_filter=Attention
 #include <benchmark/benchmark.h>
@@ -40,11 +41,12 @@ struct Cache {
   std::vector<int32_t> pages;
 };
 
-void DecodeAttention(benchmark::State& state, int threads) {
+// Of one layer, kLayers times over, where it is `cached`.
+void DecodeAttention(benchmark::State& state, int threads, bool cached) {
   constexpr uint32_t kLayers = 30;
   const auto context = static_cast<uint32_t>(state.range(0));
   BenchRig rig = MakeBenchRig(threads, ActivationType::kInt8);
-  Cache cache(rig, kLayers, context);
+  Cache cache(rig, cached ? 1 : kLayers, context);
   const uint64_t read = uint64_t{2} * kKvHeads * kHeadDim * 2 * context * kLayers;
   ReadProbe probe(rig, read);
   const std::vector<float> q = BenchRows(1, uint64_t{kHeads} * kHeadDim);
@@ -55,7 +57,8 @@ void DecodeAttention(benchmark::State& state, int threads) {
     probe_seconds.push_back(probe.Seconds());
     const double begin = SecondsNow();
     for (uint32_t layer = 0; layer < kLayers; ++layer) {
-      rig.ops->Attention(q.data(), kHeads, 0, {&last, 1}, cache.Layer(layer), out.data());
+      rig.ops->Attention(q.data(), kHeads, 0, {&last, 1}, cache.Layer(cached ? 0 : layer),
+                         out.data());
     }
     seconds.push_back(SecondsNow() - begin);
     state.SetIterationTime(seconds.back());
@@ -93,11 +96,14 @@ void PrefillAttention(benchmark::State& state, int threads) {
 const bool kRegistered = [] {
   for (int threads : {1, 0}) {
     const std::string tail = threads == 1 ? "/one_thread" : "/all_threads";
-    benchmark::RegisterBenchmark(("DecodeAttention" + tail).c_str(), DecodeAttention, threads)
-        ->Arg(512)
-        ->Arg(4000)
-        ->UseManualTime()
-        ->Unit(benchmark::kMillisecond);
+    for (const bool cached : {false, true}) {
+      const std::string name = (cached ? "DecodeAttentionCached" : "DecodeAttention") + tail;
+      benchmark::RegisterBenchmark(name.c_str(), DecodeAttention, threads, cached)
+          ->Arg(512)
+          ->Arg(4000)
+          ->UseManualTime()
+          ->Unit(benchmark::kMillisecond);
+    }
     benchmark::RegisterBenchmark(("PrefillAttention" + tail).c_str(), PrefillAttention, threads)
         ->Arg(512)
         ->UseManualTime()
