@@ -54,6 +54,7 @@ class ForwardingOps : public Ops {
                              DType weight_type, Int8Parts parts, std::byte* scratch) override {
     return Inner().PrepareSwiGlu(gate, up, n, cols, weight_type, parts, scratch);
   }
+  KeyOrder key_order() const override { return inner_->key_order(); }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override {
     Inner().RopeAndStore(q, k, v, q_heads, rope, sequences, kv);

@@ -97,8 +97,13 @@ struct MatMulTask {
 inline constexpr uint32_t kPageTokens = 64;      // tokens in a page of KV
 inline constexpr uint32_t kAttentionFold = 256;  // positions folded together by attention
 
+// How a head's keys lie in a page: (kPageTokens, head_dim), or (head_dim, kPageTokens), where the
+// scores of neighbouring positions are neighbours.
+enum class KeyOrder : uint8_t { kByPosition, kByColumn };
+
 // One device's share of one ATTENTION block's KV cache, in f16. Page p starts at base + p * stride
-// and holds K (kv_heads, kPageTokens, head_dim), then V of the same shape.
+// and holds K of kv_heads heads, each as Ops::key_order() says, then V (kv_heads, kPageTokens,
+// head_dim).
 struct KvView {
   std::byte* base = nullptr;
   uint64_t stride = 0;  // bytes from page to page
@@ -212,6 +217,8 @@ class Ops {
   virtual PreparedRows PrepareSwiGlu(float* gate, const float* up, uint64_t n, uint64_t cols,
                                      DType weight_type, Int8Parts parts, std::byte* scratch);
 
+  // How RopeAndStore leaves keys in their pages, and Attention finds them.
+  virtual KeyOrder key_order() const = 0;
   // Rotates q (n, q_heads*hd) and k (n, kv_heads*hd) in place by each row's position, then stores k
   // and v (n, kv_heads*hd), rounded to f16, into the pages.
   virtual void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,

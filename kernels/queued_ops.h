@@ -51,6 +51,7 @@ class QueuedOps : public Ops {
   void Add(const float* x, const float* y, uint64_t n, float* out) final;
   void AddBias(const float* bias, uint64_t n, uint64_t width, float* y) final;
   void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) final;
+  KeyOrder key_order() const final { return inner_.key_order(); }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) final;
   void Attention(const float* q, uint32_t q_heads, uint32_t window,

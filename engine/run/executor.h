@@ -128,6 +128,8 @@ class Executor {
   Transport* TransportFor(PathKind path);
   Transport* TransportOf(const Op& op);
   void CompilePrograms();
+  // Throws where KV would move between devices that keep keys in different orders.
+  void CheckKeyOrders(const Op& op) const;
   void MakeRings();
   void MakeKv();
   void SizeArenas();

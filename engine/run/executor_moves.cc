@@ -5,6 +5,11 @@
 #include "engine/run/executor.h"
 
 namespace tandem {
+namespace {
+
+constexpr uint64_t kHalf = 2;  // bytes of an f16
+
+}  // namespace
 
 CollectiveContext Executor::Context(const CompiledOp& op) {
   uint64_t scratch = UINT64_MAX;
@@ -108,14 +113,16 @@ void Executor::CopyWeights(const CompiledOp& op, TrafficLedger& ledger) {
   }
 }
 
-// The rows that this step appended, K and V, head by head and page by page.
+// The rows that this step appended, K and V, page by page: each head's as one run, or each column
+// of its keys.
 void Executor::MoveKv(const CompiledOp& op) {
   const Microbatch& mb = microbatches_[op.op->microbatch];
   Check(op.kv_from.size() == op.kv_to.size(), "kv_move: the same pieces at both ends");
+  const bool by_column = ops_[DeviceIndex(op.op->devices[0])]->key_order() == KeyOrder::kByColumn;
   for (size_t p = 0; p < op.kv_from.size(); ++p) {
     const KvView& from = op.kv_from[p].view;
     const KvView& to = op.kv_to[p].view;
-    const uint64_t token_bytes = uint64_t{from.head_dim} * 2;
+    const uint64_t token_bytes = from.head_dim * kHalf;
     const uint64_t head_bytes = token_bytes * kPageTokens;
     for (const SequenceRows& sequence : mb.sequences) {
       const uint32_t end = sequence.start + sequence.n_rows;
@@ -124,19 +131,27 @@ void Executor::MoveKv(const CompiledOp& op) {
         const uint32_t first = at % kPageTokens;
         const uint32_t count = std::min(end - at, kPageTokens - first);
         const auto id = static_cast<uint64_t>(sequence.pages[page]);
-        const uint64_t offset = first * token_bytes;
-        // K's heads, then V's: 2 * kv_heads runs of the same stride.
-        op.transport->Copy(CopyTask{.src = op.op->devices[0],
-                                    .from = from.base + id * from.stride + offset,
-                                    .dst = op.op->devices[1],
-                                    .to = to.base + id * to.stride + offset,
-                                    .row_bytes = count * token_bytes,
-                                    .rows = uint64_t{2} * from.kv_heads,
-                                    .src_stride = head_bytes,
-                                    .dst_stride = head_bytes,
-                                    .src_queue = QueueOf(op, 0),
-                                    .dst_queue = QueueOf(op, 1)},
-                           ledger_);
+        // `runs` of `row_bytes` each, `stride` apart, from `offset` into the page on.
+        const auto copy = [&](uint64_t offset, uint64_t row_bytes, uint64_t runs, uint64_t stride) {
+          op.transport->Copy(CopyTask{.src = op.op->devices[0],
+                                      .from = from.base + id * from.stride + offset,
+                                      .dst = op.op->devices[1],
+                                      .to = to.base + id * to.stride + offset,
+                                      .row_bytes = row_bytes,
+                                      .rows = runs,
+                                      .src_stride = stride,
+                                      .dst_stride = stride,
+                                      .src_queue = QueueOf(op, 0),
+                                      .dst_queue = QueueOf(op, 1)},
+                             ledger_);
+        };
+        const uint64_t heads = from.kv_heads, rows_at = first * token_bytes;
+        if (by_column) {
+          copy(first * kHalf, count * kHalf, heads * from.head_dim, kPageTokens * kHalf);
+          copy(heads * head_bytes + rows_at, count * token_bytes, heads, head_bytes);
+        } else {
+          copy(rows_at, count * token_bytes, 2 * heads, head_bytes);
+        }
         at += count;
       }
     }

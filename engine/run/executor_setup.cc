@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "engine/base/check.h"
+#include "engine/base/error.h"
 #include "engine/link/peer_probe.h"
 #include "engine/link/self_test.h"
 #include "engine/plan/memory.h"
@@ -139,9 +140,20 @@ void Executor::CompilePrograms() {
       const Op& op = *c.op;
       c.moves_block = MovedBlock(op, info);
       if (op.kind == OpKind::kSample || Moves(op.kind)) c.transport = TransportOf(op);
+      if (op.kind == OpKind::kKvMove) CheckKeyOrders(op);
     }
     programs_.push_back(std::move(compiled));
   }
+}
+
+void Executor::CheckKeyOrders(const Op& op) const {
+  const Ops& from = *ops_[DeviceIndex(op.devices[0])];
+  const Ops& to = *ops_[DeviceIndex(op.devices[1])];
+  if (from.key_order() == to.key_order()) return;
+  Fail(ErrorCode::kUnsupported,
+       fmt::format("executor: the plan moves KV from d{} ({}) to d{} ({}), which keep keys in "
+                   "different orders; attention whose KV moves must stay on devices of one kind",
+                   op.devices[0].value, from.name(), op.devices[1].value, to.name()));
 }
 
 void Executor::MakeRings() {

@@ -1,7 +1,7 @@
 // One fold of attention in the AVX2 tier.
 //
-// Scores: a tile of 3 queries by 4 positions, each an 8-lane chain over head_dim; the lanes of four
-// positions are then added pairwise. Values: a tile of 3 queries by 32 columns, positions in order.
+// Scores: a tile of 3 queries by 32 positions, columns in order. Values: a tile of 3 queries by 32
+// columns, positions in order.
 // Keys and values are widened from f16 as they are read, which costs no more than reading f32.
 //
 // A head_dim that is no multiple of 8 is left to the portable tier.
@@ -14,50 +14,63 @@ namespace {
 
 constexpr uint32_t kTile = 3;  // queries side by side
 
-// scores[query][0..4) of four neighbouring positions.
-template <uint32_t kQueries>
-[[gnu::always_inline]] inline void ScoreFour(const float* const* queries, const Page& keys,
-                                             uint32_t position, float scale, float* const* scores) {
-  const uint16_t* k[4];
-  for (uint32_t i = 0; i < 4; ++i) k[i] = keys.row(position + i);
-  __m256 sums[kQueries][4];
+// scores[query][s .. s + 8 * kVectors), times scale.  keys: (head_dim, kPageTokens)
+template <uint32_t kQueries, uint32_t kVectors>
+[[gnu::always_inline]] inline void ScoreTile(const float* const* queries, const Page& keys,
+                                             uint32_t head_dim, uint32_t s, float scale,
+                                             float* const* scores) {
+  __m256 sums[kQueries][kVectors];
   for (uint32_t q = 0; q < kQueries; ++q) {
-    for (uint32_t i = 0; i < 4; ++i) sums[q][i] = _mm256_setzero_ps();
+    for (uint32_t i = 0; i < kVectors; ++i) sums[q][i] = _mm256_setzero_ps();
   }
-  for (uint32_t d = 0; d < keys.head_dim; d += kLanes) {
+  for (uint32_t d = 0; d < head_dim; ++d) {
+    const uint16_t* row = keys.row(d) + s;
+    for (uint32_t i = 0; i < kVectors * kLanes; i += 32) keys.Fetch(d, s + i);
     __m256 query[kQueries];
-    for (uint32_t q = 0; q < kQueries; ++q) query[q] = _mm256_loadu_ps(queries[q] + d);
-    for (uint32_t i = 0; i < 4; ++i) {
-      const __m256 key = LoadHalves(k[i] + d);
-      if (d % 32 == 0) keys.Fetch(position + i, d);
+    for (uint32_t q = 0; q < kQueries; ++q) query[q] = _mm256_set1_ps(queries[q][d]);
+    for (uint32_t i = 0; i < kVectors; ++i) {
+      const __m256 key = LoadHalves(row + i * kLanes);
       for (uint32_t q = 0; q < kQueries; ++q) {
         sums[q][i] = _mm256_fmadd_ps(query[q], key, sums[q][i]);
       }
     }
   }
   for (uint32_t q = 0; q < kQueries; ++q) {
-    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(sums[q][0], sums[q][1]),
-                                        _mm256_hadd_ps(sums[q][2], sums[q][3]));
-    const __m128 dots = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
-    _mm_storeu_ps(scores[q] + position, _mm_mul_ps(dots, _mm_set1_ps(scale)));
+    for (uint32_t i = 0; i < kVectors; ++i) {
+      _mm256_storeu_ps(scores[q] + s + i * kLanes,
+                       _mm256_mul_ps(sums[q][i], _mm256_set1_ps(scale)));
+    }
   }
 }
 
-// Scores of positions [begin, end) of a page, in fours cut at multiples of four: up to three more
-// than asked for are written at either end, from whatever the page holds there.
-void Score(const FoldJob& job, uint32_t first, uint32_t n, const Page& keys, uint32_t begin,
-           uint32_t end, float* scores) {
+template <uint32_t kQueries>
+void Score(const FoldJob& job, uint32_t first, const Page& keys, uint32_t begin, uint32_t end,
+           float* const* scores) {
   const float* const* queries = job.queries + first;
-  float* rows[kTile];
-  for (uint32_t q = 0; q < n; ++q) rows[q] = scores + uint64_t{first + q} * kAttentionFold;
-  for (uint32_t s = begin / 4 * 4; s < end; s += 4) {
-    if (n == 3) {
-      ScoreFour<3>(queries, keys, s, job.scale, rows);
-    } else if (n == 2) {
-      ScoreFour<2>(queries, keys, s, job.scale, rows);
-    } else {
-      ScoreFour<1>(queries, keys, s, job.scale, rows);
-    }
+  uint32_t s = begin / kLanes * kLanes;
+  for (; s + 3 * kLanes < end; s += 4 * kLanes) {
+    ScoreTile<kQueries, 4>(queries, keys, job.head_dim, s, job.scale, scores);
+  }
+  for (; s < end; s += kLanes) {
+    ScoreTile<kQueries, 1>(queries, keys, job.head_dim, s, job.scale, scores);
+  }
+}
+
+// Scores of queries [first, first + n) and positions [begin, end) of a page, in vectors of eight:
+// more than asked for are written at either end, from whatever the page holds there.
+void ScorePage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, uint32_t begin,
+               uint32_t end) {
+  const Page keys = KeysOf(job, page, first);
+  float* scores[kTile];  // of the page
+  for (uint32_t q = 0; q < n; ++q) {
+    scores[q] = job.scratch + uint64_t{first + q} * kAttentionFold + page * kPageTokens;
+  }
+  if (n == 3) {
+    Score<3>(job, first, keys, begin, end, scores);
+  } else if (n == 2) {
+    Score<2>(job, first, keys, begin, end, scores);
+  } else {
+    Score<1>(job, first, keys, begin, end, scores);
   }
 }
 
@@ -92,10 +105,10 @@ void AddValues(const float* const* p, const Page& values, uint32_t begin, uint32
                float* const* o) {
   if (begin >= end) return;
   uint32_t d = 0;
-  for (; d + 4 * kLanes <= values.head_dim; d += 4 * kLanes) {
+  for (; d + 4 * kLanes <= values.width; d += 4 * kLanes) {
     AddColumns<kQueries, 4>(p, values, begin, end, d, o);
   }
-  for (; d < values.head_dim; d += kLanes) {
+  for (; d < values.width; d += kLanes) {
     AddColumns<kQueries, 1>(p, values, begin, end, d, o);
   }
 }
@@ -156,10 +169,10 @@ void AttendFold(const FoldJob& job) {
     return;
   }
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
-  ForEachTile(
-      job, kTile, [&](uint32_t page, uint32_t first, uint32_t n, uint32_t begin, uint32_t end) {
-        Score(job, first, n, KeysOf(job, page, first), begin, end, scores + page * kPageTokens);
-      });
+  ForEachTile(job, kTile,
+              [&](uint32_t page, uint32_t first, uint32_t n, uint32_t begin, uint32_t end) {
+                ScorePage(job, first, n, page, begin, end);
+              });
   for (uint32_t i = 0; i < job.n_queries; ++i) {
     Softmax(scores + uint64_t{i} * kAttentionFold, job.firsts[i], job.counts[i], job.m[i],
             job.l[i]);

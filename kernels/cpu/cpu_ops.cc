@@ -169,6 +169,7 @@ class CpuOps final : public Ops {
     });
   }
 
+  KeyOrder key_order() const override { return KeyOrder::kByColumn; }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override;
 
@@ -256,6 +257,7 @@ class CpuOps final : public Ops {
              [&](uint64_t begin, uint64_t end) { body(begin / width, end / width); });
   }
 
+  void StoreKey(const float* key, uint64_t head_dim, uint16_t* to) const;
   PanelJob JobOf(const PreparedRows& x, const MatMulTask& task) const;
   void RunPanels(uint64_t begin, uint64_t end) const;
 
@@ -343,6 +345,17 @@ void CpuOps::RunPanels(uint64_t begin, uint64_t end) const {
   }
 }
 
+// key (head_dim) -> a column of a page's (head_dim, kPageTokens)
+void CpuOps::StoreKey(const float* key, uint64_t head_dim, uint16_t* to) const {
+  constexpr uint64_t kTogether = 64;
+  uint16_t halves[kTogether];
+  for (uint64_t first = 0; first < head_dim; first += kTogether) {
+    const uint64_t n = std::min(kTogether, head_dim - first);
+    tier_.to_f16(key + first, n, halves);
+    for (uint64_t d = 0; d < n; ++d) to[(first + d) * kPageTokens] = halves[d];
+  }
+}
+
 void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
                           const RopeParams& rope, std::span<const SequenceRows> sequences,
                           const KvView& kv) {
@@ -367,10 +380,10 @@ void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
       tier_.rotate(job);
       auto* page = reinterpret_cast<uint16_t*>(kv.base + row.page * kv.stride);
       for (uint64_t head = 0; head < kv.kv_heads; ++head) {
-        uint16_t* key = page + (head * kPageTokens + row.slot) * hd;
-        tier_.to_f16(k + row.index * kv_width + head * hd, hd, key);
-        tier_.to_f16(v + row.index * kv_width + head * hd, hd,
-                     key + uint64_t{kv.kv_heads} * kPageTokens * hd);
+        uint16_t* keys = page + head * kPageTokens * hd;
+        uint16_t* values = keys + uint64_t{kv.kv_heads} * kPageTokens * hd;
+        StoreKey(k + row.index * kv_width + head * hd, hd, keys + row.slot);
+        tier_.to_f16(v + row.index * kv_width + head * hd, hd, values + row.slot * hd);
       }
     }
   });

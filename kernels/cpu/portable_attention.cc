@@ -12,18 +12,6 @@ void WidenAll(const uint16_t* from, uint64_t n, float* to) {
   for (uint64_t i = 0; i < n; ++i) to[i] = Widen(from[i]);
 }
 
-// Eight strided chains over head_dim, then their sum: the shape of a vector dot product.
-float Dot(const float* a, const float* b, uint32_t n) {
-  float lanes[kLanes] = {};
-  uint32_t d = 0;
-  for (; d + kLanes <= n; d += kLanes) {
-    for (uint32_t l = 0; l < kLanes; ++l) lanes[l] += a[d + l] * b[d + l];
-  }
-  float sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
-              ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
-  for (; d < n; ++d) sum += a[d] * b[d];
-  return sum;
-}
 // scores [first, count) -> exp(score - m), with m and l.
 void Softmax(float* scores, uint32_t first, uint32_t count, float& m, float& l) {
   m = scores[first];
@@ -40,17 +28,25 @@ void Softmax(float* scores, uint32_t first, uint32_t count, float& m, float& l) 
 void AttendFold(const FoldJob& job) {
   const uint32_t hd = job.head_dim;
   float* scores = job.scratch;  // (n_queries, kAttentionFold)
-  float* wide = job.scratch + uint64_t{kMaxQueries} * kAttentionFold;  // (kPageTokens, hd)
+  float* wide = job.scratch + uint64_t{kMaxQueries} * kAttentionFold;  // a page's keys or values
   const uint32_t most = job.counts[job.n_queries - 1];
   const uint32_t first_page = job.firsts[0] / kPageTokens;
 
   for (uint32_t page = first_page; page < kFoldPages && InPage(most, page) > 0; ++page) {
-    WidenAll(job.keys[page], uint64_t{InPage(most, page)} * hd, wide);
+    const uint32_t seen = InPage(most, page);
+    for (uint64_t d = 0; d < hd; ++d) {
+      WidenAll(job.keys[page] + d * kPageTokens, seen, wide + d * kPageTokens);
+    }
     for (uint32_t i = 0; i < job.n_queries; ++i) {
       float* row = scores + uint64_t{i} * kAttentionFold + page * kPageTokens;
-      for (uint32_t s = InPage(job.firsts[i], page); s < InPage(job.counts[i], page); ++s) {
-        row[s] = Dot(job.queries[i], wide + uint64_t{s} * hd, hd) * job.scale;
+      const uint32_t first = InPage(job.firsts[i], page), count = InPage(job.counts[i], page);
+      for (uint32_t s = first; s < count; ++s) row[s] = 0.0f;
+      for (uint64_t d = 0; d < hd; ++d) {
+        const float query = job.queries[i][d];
+        const float* keys = wide + d * kPageTokens;
+        for (uint32_t s = first; s < count; ++s) row[s] += query * keys[s];
       }
+      for (uint32_t s = first; s < count; ++s) row[s] *= job.scale;
     }
   }
   for (uint32_t i = 0; i < job.n_queries; ++i) {

@@ -72,8 +72,8 @@ struct FoldJob {
   const float* const* queries = nullptr;    // each (head_dim)
   const uint32_t* firsts = nullptr;         // each in [0, its count)
   const uint32_t* counts = nullptr;         // each in [1, kAttentionFold]
-  const uint16_t* keys[kFoldPages] = {};    // each page's (kPageTokens, head_dim) f16
-  const uint16_t* values[kFoldPages] = {};  // likewise
+  const uint16_t* keys[kFoldPages] = {};    // each page's (head_dim, kPageTokens) f16
+  const uint16_t* values[kFoldPages] = {};  // each page's (kPageTokens, head_dim) f16
   // What is likely read next, in the order in which it lies in memory: as many bytes a page to be
   // fetched while those of `keys` and `values` are read. Set at least where those are.
   const uint16_t* ahead_keys[kFoldPages] = {};

@@ -16,22 +16,25 @@ namespace {
 
 // A page's keys or values of one head, and as many bytes to fetch meanwhile (FoldJob).
 struct Page {
-  const uint16_t* rows;   // (kPageTokens, head_dim) f16
+  const uint16_t* rows;   // (n, width) f16
   const uint16_t* ahead;  // likewise
-  uint32_t head_dim;
-  [[gnu::always_inline]] const uint16_t* row(uint32_t position) const {
-    return rows + uint64_t{position} * head_dim;
+  uint32_t width;
+  [[gnu::always_inline]] const uint16_t* row(uint32_t i) const {
+    return rows + uint64_t{i} * width;
   }
-  // Fetches the 32 halves from column d on of what lies ahead, into the second cache.
-  [[gnu::always_inline]] void Fetch(uint32_t position, uint32_t d) const {
-    __builtin_prefetch(ahead + uint64_t{position} * head_dim + d, 0, 2);
+  // Fetches the 32 halves from column `column` on of what lies ahead, into the second cache.
+  [[gnu::always_inline]] void Fetch(uint32_t i, uint32_t column) const {
+    __builtin_prefetch(ahead + uint64_t{i} * width + column, 0, 2);
   }
+  // The same with nothing to fetch but what is read.
+  [[gnu::always_inline]] Page Alone() const { return {rows, rows, width}; }
 };
 
-// Of a tile's queries the first ones do the fetching.
+// Of a job's queries the first ones do the fetching.  keys: (head_dim, kPageTokens)
 [[gnu::always_inline]] inline Page KeysOf(const FoldJob& job, uint32_t page, uint32_t first) {
-  return {job.keys[page], first == 0 ? job.ahead_keys[page] : job.keys[page], job.head_dim};
+  return {job.keys[page], first == 0 ? job.ahead_keys[page] : job.keys[page], kPageTokens};
 }
+// values: (kPageTokens, head_dim)
 [[gnu::always_inline]] inline Page ValuesOf(const FoldJob& job, uint32_t page, uint32_t first) {
   return {job.values[page], first == 0 ? job.ahead_values[page] : job.values[page], job.head_dim};
 }

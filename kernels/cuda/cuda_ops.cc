@@ -106,6 +106,7 @@ class CudaOps final : public Ops {
     if (n > 0) LaunchSwiGlu(gate, up, n, out, Asked("SwiGLU"));
   }
 
+  KeyOrder key_order() const override { return KeyOrder::kByPosition; }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override;
   void Attention(const float* q, uint32_t q_heads, uint32_t window,

@@ -80,6 +80,7 @@ class RefOps final : public Ops {
   void SwiGlu(const float* gate, const float* up, uint64_t n, float* out) override {
     ref::SwiGlu(gate, up, n, out);
   }
+  KeyOrder key_order() const override { return KeyOrder::kByPosition; }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override {
     CheckRope(rope, kv, q_heads);

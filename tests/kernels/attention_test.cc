@@ -193,8 +193,10 @@ TEST_P(AttentionTest, WhatLiesBeforeTheWindowIsNotRead) {
     const uint64_t page = static_cast<uint64_t>(cache.pages[0][position / kPageTokens]);
     uint16_t* base = cache.memory.data() + page * cache.view.stride / 2;
     for (uint32_t h = 0; h < 4; ++h) {
-      uint16_t* at = base + (h * kPageTokens + position % kPageTokens) * 32;
-      std::fill(at, at + 32, 0x7e00);
+      const KeyOrder order = h < 2 ? ops().key_order() : KeyOrder::kByPosition;
+      for (uint32_t d = 0; d < 32; ++d) {
+        base[h * kPageTokens * 32 + KeyAt(order, 32, position % kPageTokens, d)] = 0x7e00;
+      }
     }
   }
   const uint64_t width = 6 * 32;
@@ -298,10 +300,11 @@ TEST_P(AttentionTest, RotatesBothPairingsAsTheReferenceDoes) {
         const uint64_t page = static_cast<uint64_t>(rows.pages[position / kPageTokens]);
         const uint16_t* base = cache.memory.data() + page * cache.view.stride / 2;
         for (uint32_t h = 0; h < 2; ++h) {
-          const uint16_t* key = base + (h * kPageTokens + position % kPageTokens) * 64;
-          const uint16_t* value = key + 2 * kPageTokens * 64;
+          const uint16_t* keys = base + h * kPageTokens * 64;
+          const uint16_t* value = keys + (2 * kPageTokens + position % kPageTokens) * 64;
           for (uint32_t d = 0; d < 64; ++d) {
-            ASSERT_EQ(key[d], F32ToF16(k[(i * 2 + h) * 64 + d]));
+            const uint64_t at = KeyAt(ops().key_order(), 64, position % kPageTokens, d);
+            ASSERT_EQ(keys[at], F32ToF16(k[(i * 2 + h) * 64 + d]));
             ASSERT_EQ(value[d], F32ToF16(step.v[(i * 2 + h) * 64 + d]));
           }
         }

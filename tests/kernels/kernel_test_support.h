@@ -53,6 +53,11 @@ struct Bench {
 };
 Bench MakeBench(const Backend& backend, int threads = 2);
 
+// Where column d of the key in `slot` lies among the keys of one head's page.
+inline uint64_t KeyAt(KeyOrder order, uint64_t head_dim, uint64_t slot, uint64_t d) {
+  return order == KeyOrder::kByColumn ? d * kPageTokens + slot : slot * head_dim + d;
+}
+
 // Uniform in [-1, 1), the same on every machine.
 std::vector<float> RandomFloats(size_t n, uint64_t seed, float scale = 1.0f);
 

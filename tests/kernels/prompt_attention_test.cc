@@ -21,7 +21,8 @@ struct Prompts {
   struct Length {
     uint32_t rows, start;
   };
-  Prompts(const Shape& shape, const std::vector<Length>& lengths, uint64_t seed) : shape(shape) {
+  Prompts(const Shape& shape, KeyOrder order, const std::vector<Length>& lengths, uint64_t seed)
+      : shape(shape), order(order) {
     std::mt19937_64 random(seed);
     std::vector<int32_t> free;
     for (const Length& length : lengths) {
@@ -71,6 +72,7 @@ struct Prompts {
   }
 
   Shape shape;
+  KeyOrder order;
   uint32_t rows = 0;
   std::vector<std::vector<int32_t>> pages;
   std::vector<SequenceRows> sequences;
@@ -83,7 +85,9 @@ struct Prompts {
     uint16_t* to = memory.data() + static_cast<uint64_t>(page) * elems();
     for (size_t i = 0; i < values.size(); ++i) {
       const size_t head = i / shape.head_dim, d = i % shape.head_dim;
-      to[(head * kPageTokens + slot) * shape.head_dim + d] = F32ToF16(values[i]);
+      const KeyOrder here = head < shape.kv_heads ? order : KeyOrder::kByPosition;
+      to[head * kPageTokens * shape.head_dim + KeyAt(here, shape.head_dim, slot, d)] =
+          F32ToF16(values[i]);
     }
   }
 };
@@ -110,7 +114,7 @@ TEST_P(PromptAttentionTest, ManyRowsHaveTheBitsOfFew) {
   for (const Shape& shape :
        {Shape{6, 2, 32}, Shape{4, 4, 64}, Shape{4, 4, 80}, Shape{4, 2, 96}, Shape{4, 1, 128},
         Shape{4, 2, 120}, Shape{4, 4, 8}, Shape{2, 2, 12}, Shape{2, 1, 256}}) {
-    Prompts prompts(shape, lengths, 7 + shape.head_dim);
+    Prompts prompts(shape, bench_.ops->key_order(), lengths, 7 + shape.head_dim);
     ExpectTheBitsOfPieces(prompts, 0);
   }
 }
@@ -118,7 +122,7 @@ TEST_P(PromptAttentionTest, ManyRowsHaveTheBitsOfFew) {
 TEST_P(PromptAttentionTest, ManyRowsHaveTheBitsOfFewUnderWindows) {
   const std::vector<Prompts::Length> lengths = {{200, 130}, {40, 0}};
   for (const Shape& shape : {Shape{6, 2, 32}, Shape{4, 4, 64}}) {
-    Prompts prompts(shape, lengths, 3 + shape.q_heads);
+    Prompts prompts(shape, bench_.ops->key_order(), lengths, 3 + shape.q_heads);
     for (uint32_t window : {1u, 20u, 150u, 300u}) ExpectTheBitsOfPieces(prompts, window);
   }
 }
@@ -130,7 +134,7 @@ TEST_P(PromptAttentionTest, AnyNumberOfRowsHasTheBitsOfFew) {
     const auto below = [&](uint32_t n) { return static_cast<uint32_t>(random() % n); };
     std::vector<Prompts::Length> lengths = {{128 + below(40), below(200)}};
     if (i % 2 == 0) lengths.push_back({1 + below(70), below(300)});
-    Prompts prompts(shape, lengths, random());
+    Prompts prompts(shape, bench_.ops->key_order(), lengths, random());
     ExpectTheBitsOfPieces(prompts, i % 3 == 0 ? 1 + below(200) : 0);
   }
 }

@@ -157,6 +157,7 @@ class StagedOps final : public Ops {
   }
   void Finish() override { inner_->Finish(); }
 
+  KeyOrder key_order() const override { return inner_->key_order(); }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override {
     const uint64_t rows = RowsOf(sequences);
