@@ -50,11 +50,11 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Ops> MakeHostOps(const BackendSetup& setup) {
-  if (setup.attention != AttentionPrecision::kSplit) {
+  if (setup.gpu.attention_precision != AttentionPrecision::kSplit) {
     Fail(ErrorCode::kUnsupported,
          fmt::format("engine: attention precision {} on a CPU device, which computes attention in "
                      "f32 (want --attention-precision split, or CUDA devices alone)",
-                     ToString(setup.attention)));
+                     ToString(setup.gpu.attention_precision)));
   }
   return setup.ops.tier == kOracleTier ? MakeRefOps(setup.ops.activations)
                                        : MakeCpuOps(*setup.pool, setup.ops);

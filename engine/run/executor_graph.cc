@@ -12,7 +12,7 @@
 namespace tandem {
 
 void Executor::MakeGraphs() {
-  if (setup_.graphs == GraphUse::kOff) return;
+  if (setup_.gpu.graphs == GraphUse::kOff) return;
   std::string why = fmt::format("the devices ({}) cannot record a step; GPUs can: --devices cuda:0",
                                 ops_[0]->name());
   recorder_ = order_ == nullptr ? nullptr : setup_.backend->recorder();
@@ -26,7 +26,7 @@ void Executor::MakeGraphs() {
     why = "the plan fetches weights in every decode step, and such steps are not recorded";
     recorder_ = nullptr;
   }
-  if (setup_.graphs == GraphUse::kOn && recorder_ == nullptr) {
+  if (setup_.gpu.graphs == GraphUse::kOn && recorder_ == nullptr) {
     Fail(ErrorCode::kUnsupported,
          fmt::format("engine: graphs are on, but {}; or leave --graphs at auto", why));
   }
