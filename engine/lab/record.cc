@@ -348,6 +348,8 @@ Record Parse(const json& j) {
 }  // namespace
 
 std::string RefusalLabel(const std::string& refused) {
+  if (refused.starts_with("engine: ")) return "refused";
+  if (refused.starts_with("pricer: ")) return "not priced";
   const std::string said = "plan refused [";
   const size_t at = refused.find(said);
   const size_t end = at == std::string::npos ? at : refused.find(']', at);

@@ -147,7 +147,8 @@ class RecordWriter {
 };
 
 // What tables say of a refusal: "does not fit", or "refused [rule]" where the verifier named
-// another rule than memory.
+// another rule than memory; "refused" of what an engine refuses, "not priced" of what the pricer
+// does.
 std::string RefusalLabel(const std::string& refused);
 
 // The folder name of this machine under results/, lower case: "<cpu model>-<cores>c", and

@@ -13,8 +13,10 @@
 #include "engine/base/error.h"
 #include "engine/lab/arms.h"
 #include "engine/lab/phases.h"
+#include "engine/lab/switch_prices.h"
 #include "engine/run/gpu_rig.h"
 #include "engine/run/gpu_share.h"
+#include "engine/run/switch_rules.h"
 
 namespace tandem {
 namespace {
@@ -130,7 +132,8 @@ class Sweep {
     p.cell = cell;
     p.shape = arms_.Shape(cell.model);
     p.rig = NamesDevices(cell) ? MachineRigOf(cell) : RigOf(cell, catalogue_);
-    MakeRoomForProducts(p.rig, cell.gpu.prefill_products);
+    DriveRig(p.rig, cell.gpu);
+    if (!scenario_.predicted) CheckProducts(p.rig, cell.gpu.prefill_products);
     if (p.rig.is_this_machine && ClockOf(cell) == ClockKind::kVirtual && !scenario_.predicted) {
       Fail(ErrorCode::kInvalidArgument,
            fmt::format("scenario: clock: virtual time needs a rig; '{}', this machine, runs on the "
@@ -157,9 +160,21 @@ class Sweep {
     }
     p.prefill = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kPrefill);
     p.decode = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kDecode);
+    if (scenario_.predicted) p.refused = WhyNotPredicted(p);
     bool shareable = ClockOf(cell) == ClockKind::kVirtual && !cell.workload;
     p.run_key = EngineKey(p, shareable) + "|" + PhaseKey(cell);
     return p;
+  }
+
+  // Of a cell that nothing will run: what an engine would refuse, or what has no price.
+  static std::string WhyNotPredicted(const PlannedCell& p) {
+    try {
+      CheckSwitches(p.cell.gpu, p.rig, p.run.plan);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    const bool all = (!p.cell.prefill || p.prefill) && (!p.cell.decode || p.decode);
+    return all ? "" : WhyLibraryHasNoRate(p.rig);
   }
 
   // Made once: a GPU that stands for several devices is measured for it.

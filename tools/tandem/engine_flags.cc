@@ -10,6 +10,7 @@
 #include "engine/base/suggest.h"
 #include "engine/run/gpu_rig.h"
 #include "engine/run/gpu_share.h"
+#include "engine/run/switch_rules.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
 
@@ -204,7 +205,7 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   options.plugin = PluginOr(default_plugin);
   options.rig = MakeRig(options.plugin == "single" ? 1 : 2);
   options.gpu = SwitchesFrom(gpu_switches);
-  MakeRoomForProducts(options.rig, options.gpu.prefill_products);
+  DriveRig(options.rig, options.gpu);
   options.limits = Limits(*model, std::min(default_context, std::max(model->config().context, 1u)),
                           default_slots);
   options.model = std::move(model);
