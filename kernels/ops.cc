@@ -8,13 +8,6 @@ const char* ToString(AttentionPrecision precision) {
   return precision == AttentionPrecision::kSplit ? "split" : "half";
 }
 
-std::optional<AttentionPrecision> AttentionPrecisionFromName(std::string_view name) {
-  for (AttentionPrecision precision : {AttentionPrecision::kSplit, AttentionPrecision::kHalf}) {
-    if (name == ToString(precision)) return precision;
-  }
-  return std::nullopt;
-}
-
 RowForm FormFor(ActivationType activations, DType weights) {
   if (activations == ActivationType::kF32) return RowForm::kF32;
   if (Traits(weights).quantized) return RowForm::kInt8;
@@ -23,13 +16,6 @@ RowForm FormFor(ActivationType activations, DType weights) {
 
 const char* ToString(PrefillProducts products) {
   return products == PrefillProducts::kOwn ? "own" : "cublaslt";
-}
-
-std::optional<PrefillProducts> PrefillProductsFromName(std::string_view name) {
-  for (PrefillProducts products : {PrefillProducts::kOwn, PrefillProducts::kCublasLt}) {
-    if (name == ToString(products)) return products;
-  }
-  return std::nullopt;
 }
 
 void Ops::AddNorm(const float* x, const float* y, const float* w, float eps, uint64_t n,

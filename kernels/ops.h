@@ -14,10 +14,8 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 
 #include "engine/device/device.h"
 #include "engine/model/model.h"
@@ -35,7 +33,6 @@ const char* ToString(ActivationType type);  // "int8", "f32"
 // Keys and values are f16 in any case, sums f32.
 enum class AttentionPrecision : uint8_t { kSplit, kHalf };
 const char* ToString(AttentionPrecision precision);  // "split", "half"
-std::optional<AttentionPrecision> AttentionPrecisionFromName(std::string_view name);
 
 // What rows of activations become before they meet weights.
 enum class RowForm : uint8_t { kF32, kInt8, kBf16 };
@@ -52,7 +49,6 @@ inline constexpr Int8Parts kDownInputParts = Int8Parts::kTwo;
 // number of rows, or cuBLASLt, for which both sides are rounded to BF16 (kernels/README.md).
 enum class PrefillProducts : uint8_t { kOwn, kCublasLt };
 const char* ToString(PrefillProducts products);  // "own", "cublaslt"
-std::optional<PrefillProducts> PrefillProductsFromName(std::string_view name);
 
 // A half-open rectangle of a weight matrix: rows are outputs, columns inputs.
 // Column bounds are multiples of the type's block; row bounds are arbitrary.

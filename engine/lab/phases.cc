@@ -8,6 +8,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "engine/lab/switch_prices.h"
 #include "engine/plan/pricer.h"
 
 namespace tandem {
@@ -296,8 +297,11 @@ std::optional<PhaseResult> PredictPhase(const BlockGraph& graph, const PlannedRu
     for (size_t i = 0; i < shapes.size(); ++i) {
       // Decode steps are alike: one price serves all.
       if (i == 0 || prefill) {
-        price =
-            PriceStep(graph, planned.plan, program, planned.verified.programs[p], shapes[i], rig);
+        const ProductRates rates =
+            RatesOfProducts(rig, cell.gpu, program, shapes[i], cell.limits.max_step_tokens);
+        if (!rates.unknown.empty()) return std::nullopt;
+        price = PriceStep(graph, planned.plan, program, planned.verified.programs[p], shapes[i],
+                          rig, rates.efficiency);
       }
       AddStepTraffic(result, graph, planned.plan, program, planned.verified.programs[p], shapes[i],
                      rig);

@@ -39,7 +39,8 @@ PhaseResult SumPhase(const Engine& engine, const std::vector<StepTrace>& steps, 
                      const Cell& cell, const Rig* rig);
 
 // The same phase priced without running: rates and link shares for Record::predicted, and whole
-// phase results for predicted cells.
+// phase results for predicted cells. `rig` is driven as the cell says (DriveRig). None where the
+// cell has no such phase, or where its products have no price (switch_prices.h).
 std::optional<PhaseResult> PredictPhase(const BlockGraph& graph, const PlannedRun& planned,
                                         const Rig& rig, const Cell& cell, ProgramKind phase);
 

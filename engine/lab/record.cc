@@ -281,6 +281,19 @@ std::vector<MemoryCheck> MemoryCheckFrom(const json& list) {
   return checks;
 }
 
+// Records from before a switch was there are of its default.
+GpuSwitches SwitchesFrom(const json& j) {
+  GpuSwitches gpu;
+  for (const GpuSwitch& s : AllGpuSwitches()) {
+    if (!s.told || !j.contains(s.key)) continue;
+    const std::string word = j.at(s.key);
+    if (s.Set(gpu, word)) continue;
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("record: {}: got '{}', want {}", s.key, word, s.Wanted()));
+  }
+  return gpu;
+}
+
 Record Parse(const json& j) {
   Record r;
   r.scenario = j.at("scenario");
@@ -313,8 +326,7 @@ Record Parse(const json& j) {
   r.paths_taken = j.at("path").at("taken").get<std::vector<std::string>>();
   r.wire = j.at("wire");
   r.activations = j.at("activations");
-  r.attention_precision = j.value("attention_precision", "split");
-  r.prefill_products = j.value("prefill_products", "own");
+  r.gpu = SwitchesFrom(j);
   r.ops = j.at("ops");
   r.launch = j.value("launch", "eager");
   r.collectives = j.value("collectives", "apart");
@@ -336,6 +348,8 @@ Record Parse(const json& j) {
 }  // namespace
 
 std::string RefusalLabel(const std::string& refused) {
+  if (refused.starts_with("engine: ")) return "refused";
+  if (refused.starts_with("pricer: ")) return "not priced";
   const std::string said = "plan refused [";
   const size_t at = refused.find(said);
   const size_t end = at == std::string::npos ? at : refused.find(']', at);
@@ -376,8 +390,6 @@ json ToJson(const Record& r) {
          {"path", {{"requested", r.path_requested}, {"taken", r.paths_taken}}},
          {"wire", r.wire},
          {"activations", r.activations},
-         {"attention_precision", r.attention_precision},
-         {"prefill_products", r.prefill_products},
          {"ops", r.ops},
          {"launch", r.launch},
          {"collectives", r.collectives},
@@ -387,6 +399,7 @@ json ToJson(const Record& r) {
          {"machine", r.machine},
          {"tandem", {{"version", r.tandem_version}}},
          {"when", r.when}};
+  for (const auto& [key, word] : ToldSwitches(r.gpu)) j[key] = word;
   if (!r.nccl_windows.empty()) j["nccl_windows"] = r.nccl_windows;
   if (!r.memory_check.empty()) j["memory_check"] = MemoryCheckJson(r.memory_check);
   if (!r.shares.empty()) j["rig"]["gpu_shares"] = SharesJson(r.shares);

@@ -104,10 +104,9 @@ struct Record {
   std::string plan_hash;
   std::string path_requested;
   std::vector<std::string> paths_taken;  // "d0-d1 local"
-  std::string prefill_products = "own";  // what multiplied the rows of prompts, or "cublaslt"
   std::string wire, activations, ops;
-  std::string attention_precision = "split";  // "half": CUDA alone
-  std::string launch = "eager";               // how decode steps are started: "eager", "graph"
+  GpuSwitches gpu;               // of these, JSON keeps those that are told (gpu_switches.h)
+  std::string launch = "eager";  // how decode steps are started: "eager", "graph"
   // Whether small all-reduces take the residual and norm along: "fused", "apart".
   std::string collectives = "apart";
   std::string nccl_windows;  // on the path nccl: "granted", "refused (why)", "off"
@@ -148,7 +147,8 @@ class RecordWriter {
 };
 
 // What tables say of a refusal: "does not fit", or "refused [rule]" where the verifier named
-// another rule than memory.
+// another rule than memory; "refused" of what an engine refuses, "not priced" of what the pricer
+// does.
 std::string RefusalLabel(const std::string& refused);
 
 // The folder name of this machine under results/, lower case: "<cpu model>-<cores>c", and

@@ -13,8 +13,10 @@
 #include "engine/base/error.h"
 #include "engine/lab/arms.h"
 #include "engine/lab/phases.h"
+#include "engine/lab/switch_prices.h"
 #include "engine/run/gpu_rig.h"
 #include "engine/run/gpu_share.h"
+#include "engine/run/switch_rules.h"
 
 namespace tandem {
 namespace {
@@ -130,7 +132,8 @@ class Sweep {
     p.cell = cell;
     p.shape = arms_.Shape(cell.model);
     p.rig = NamesDevices(cell) ? MachineRigOf(cell) : RigOf(cell, catalogue_);
-    MakeRoomForProducts(p.rig, cell.prefill_products);
+    DriveRig(p.rig, cell.gpu);
+    if (!scenario_.predicted) CheckProducts(p.rig, cell.gpu.prefill_products);
     if (p.rig.is_this_machine && ClockOf(cell) == ClockKind::kVirtual && !scenario_.predicted) {
       Fail(ErrorCode::kInvalidArgument,
            fmt::format("scenario: clock: virtual time needs a rig; '{}', this machine, runs on the "
@@ -157,9 +160,21 @@ class Sweep {
     }
     p.prefill = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kPrefill);
     p.decode = PredictPhase(p.shape->blocks(), p.run, p.rig, cell, ProgramKind::kDecode);
+    if (scenario_.predicted) p.refused = WhyNotPredicted(p);
     bool shareable = ClockOf(cell) == ClockKind::kVirtual && !cell.workload;
     p.run_key = EngineKey(p, shareable) + "|" + PhaseKey(cell);
     return p;
+  }
+
+  // Of a cell that nothing will run: what an engine would refuse, or what has no price.
+  static std::string WhyNotPredicted(const PlannedCell& p) {
+    try {
+      CheckSwitches(p.cell.gpu, p.rig, p.run.plan);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    const bool all = (!p.cell.prefill || p.prefill) && (!p.cell.decode || p.decode);
+    return all ? "" : WhyLibraryHasNoRate(p.rig);
   }
 
   // Made once: a GPU that stands for several devices is measured for it.
@@ -200,12 +215,10 @@ class Sweep {
   }
 
   std::string EngineKey(const PlannedCell& p, bool without_link) const {
-    return fmt::format(
-        "{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
-        without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(), p.run.plan_hash,
-        ToString(p.cell.activations), ToString(p.cell.attention), ToString(p.cell.prefill_products),
-        ToString(p.cell.graphs), p.cell.fuse_collectives, p.cell.nccl_windows,
-        ToString(p.cell.p2p_way), p.cell.limits.context, p.cell.limits.max_step_tokens);
+    return fmt::format("{}|{}|{}|{}|{}|{}|{}|{}", ClockOf(p.cell) == ClockKind::kWall, p.cell.model,
+                       without_link ? p.rig.FingerprintWithoutLinks() : p.rig.Fingerprint(),
+                       p.run.plan_hash, ToString(p.cell.activations), SwitchWords(p.cell.gpu),
+                       p.cell.limits.context, p.cell.limits.max_step_tokens);
   }
 
   // Cells in the order of this repetition, those that share a run together at the first one's
@@ -363,8 +376,7 @@ class Sweep {
     }
     r.wire = ToString(p.cell.wire);
     r.activations = ToString(p.cell.activations);
-    r.attention_precision = ToString(p.cell.attention);
-    r.prefill_products = ToString(p.cell.prefill_products);
+    r.gpu = p.cell.gpu;
     r.seed = scenario_.seed;
     r.predicted = PredictedOf(p);
     r.memory = p.run.verified.memory;
@@ -401,12 +413,7 @@ class Sweep {
     options.path = p.cell.path;
     options.tensor_split = p.cell.tensor_split;
     options.ops.activations = p.cell.activations;
-    options.attention = p.cell.attention;
-    options.prefill_products = p.cell.prefill_products;
-    options.graphs = p.cell.graphs;
-    options.fuse_collectives = p.cell.fuse_collectives;
-    options.nccl_windows = p.cell.nccl_windows;
-    options.p2p_way = p.cell.p2p_way;
+    options.gpu = p.cell.gpu;
     options.threads = scenario_.threads;
     options.clock = ClockOf(p.cell);
     options.op_times = scenario_.op_times;

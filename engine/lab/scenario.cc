@@ -199,12 +199,15 @@ void AddWorkload(std::vector<Axis>& axes, YamlMap& root, Cell& base) {
   map.Finish();
 }
 
-void AddSwitch(std::vector<Axis>& axes, YamlMap& root, const std::string& key, bool Cell::* to) {
-  AddWords(
-      axes, root, key, [to](Cell& c, const std::string& w) { c.*to = w == "on"; },
-      [](const YamlValue& value, const std::string& w) {
-        if (w != "on" && w != "off") value.FailHere(fmt::format("got '{}', want on or off", w));
-      });
+void AddGpuSwitches(std::vector<Axis>& axes, YamlMap& root) {
+  for (const GpuSwitch& s : AllGpuSwitches()) {
+    AddWords(
+        axes, root, s.key, [&s](Cell& c, const std::string& w) { s.Set(c.gpu, w); },
+        [&s](const YamlValue& value, const std::string& w) {
+          GpuSwitches scratch;
+          if (!s.Set(scratch, w)) value.FailHere(fmt::format("got '{}', want {}", w, s.Wanted()));
+        });
+  }
 }
 
 void AddSettings(std::vector<Axis>& axes, YamlMap& root) {
@@ -244,34 +247,7 @@ void AddSettings(std::vector<Axis>& axes, YamlMap& root) {
       [](const YamlValue& value, const std::string& w) {
         if (w != "f32" && w != "int8") value.FailHere(fmt::format("got '{}', want int8 or f32", w));
       });
-  AddWords(
-      axes, root, "attention_precision",
-      [](Cell& c, const std::string& w) { c.attention = *AttentionPrecisionFromName(w); },
-      [](const YamlValue& value, const std::string& w) {
-        if (!AttentionPrecisionFromName(w)) {
-          value.FailHere(fmt::format("got '{}', want split or half", w));
-        }
-      });
-  AddWords(
-      axes, root, "prefill_products",
-      [](Cell& c, const std::string& w) { c.prefill_products = *PrefillProductsFromName(w); },
-      [](const YamlValue& value, const std::string& w) {
-        if (!PrefillProductsFromName(w)) {
-          value.FailHere(fmt::format("got '{}', want own or cublaslt", w));
-        }
-      });
-  AddWords(
-      axes, root, "graphs", [](Cell& c, const std::string& w) { c.graphs = *GraphUseFromName(w); },
-      [](const YamlValue& value, const std::string& w) {
-        if (!GraphUseFromName(w)) value.FailHere(fmt::format("got '{}', want auto, on or off", w));
-      });
-  AddSwitch(axes, root, "fuse_collectives", &Cell::fuse_collectives);
-  AddSwitch(axes, root, "nccl_windows", &Cell::nccl_windows);
-  AddWords(
-      axes, root, "p2p_way", [](Cell& c, const std::string& w) { c.p2p_way = *P2pWayFromName(w); },
-      [](const YamlValue& value, const std::string& w) {
-        if (!P2pWayFromName(w)) value.FailHere(fmt::format("got '{}', want auto, push or pull", w));
-      });
+  AddGpuSwitches(axes, root);
 }
 
 bool EitherWord(YamlMap& root, const std::string& key, const std::string& fallback,

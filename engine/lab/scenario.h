@@ -11,10 +11,8 @@
 //   link: [nvlink3-bridge, pcie4-x16-p2p]       # default: the rig's own
 //   plugin: [single, {name: layer_split, microbatches: 4}, auto]
 //   tensor_split: "2,1"                         # or absent
-//   wire: f32     path: auto     activations: int8     attention_precision: split
-//   prefill_products: own                       # or cublaslt, on GPUs
-//   graphs: auto     fuse_collectives: on       # on GPUs: on, off; graphs also auto
-//   p2p_way: auto     nccl_windows: on          # on the path p2p: push, pull; on the path nccl
+//   wire: f32     path: auto     activations: int8
+//   graphs: [on, off]                           # and every other switch of gpu_switches.h
 //   clock: virtual     op_times: measured       # virtual|wall, measured|modelled
 //   fidelity: emulated                          # or predicted: nothing runs, any model size
 //   phases: {prefill: {tokens: 512}, decode: {context: 512, tokens: 32, sequences: 1}}
@@ -74,12 +72,7 @@ struct Cell {
   WireType wire = WireType::kF32;
   PathKind path = PathKind::kAuto;
   ActivationType activations = ActivationType::kInt8;
-  AttentionPrecision attention = AttentionPrecision::kSplit;
-  PrefillProducts prefill_products = PrefillProducts::kOwn;
-  GraphUse graphs = GraphUse::kAuto;
-  bool fuse_collectives = true;
-  bool nccl_windows = true;
-  P2pWay p2p_way = P2pWay::kAuto;
+  GpuSwitches gpu;
   std::optional<PrefillSpec> prefill;
   std::optional<DecodeSpec> decode;
   std::optional<WorkloadSpec> workload;

@@ -46,10 +46,11 @@ uint32_t PartOf(uint32_t rows, const Shard& shard) {
   return static_cast<uint32_t>(end - begin);
 }
 
-Nanos OpTime(const OpCost& cost, const DeviceSpec& device) {
+Nanos OpTime(const OpCost& cost, const DeviceSpec& device, double product_efficiency) {
   double flops = device.flops * device.compute_efficiency;
   double bytes = device.memory_bytes_per_s * device.memory_efficiency;
-  double seconds = std::max((cost.flops - cost.attention_flops) / flops,
+  double products = device.flops * product_efficiency;
+  double seconds = std::max((cost.flops - cost.attention_flops) / products,
                             (cost.memory_bytes - cost.kv_bytes) / bytes) +
                    cost.kv_bytes / (kKvShareOfMemory * bytes) +
                    cost.attention_flops / (kAttentionShareOfCompute * flops);
@@ -104,7 +105,8 @@ std::vector<uint32_t> CriticalPath(const Timeline& timeline) {
 }  // namespace
 
 std::vector<Nanos> ModelledOpTimes(const BlockGraph& graph, const Program& program,
-                                   const StepShape& shape, const Rig& rig) {
+                                   const StepShape& shape, const Rig& rig,
+                                   std::span<const double> product_efficiency) {
   std::map<ValueId, Shard> shards = ShardsOf(program);
   std::vector<Nanos> times;
   times.reserve(program.ops.size());
@@ -119,14 +121,17 @@ std::vector<Nanos> ModelledOpTimes(const BlockGraph& graph, const Program& progr
     size_t device =
         op.devices.empty() || op.devices[0].IsHost() ? 0 : static_cast<size_t>(op.devices[0].value);
     Check(device < rig.devices.size(), "pricer: a device that the rig does not have");
-    times.push_back(OpTime(cost, rig.devices[device]));
+    times.push_back(OpTime(cost, rig.devices[device],
+                           product_efficiency.empty() ? rig.devices[device].compute_efficiency
+                                                      : product_efficiency[device]));
   }
   return times;
 }
 
 Price PriceStep(const BlockGraph& graph, const Plan& plan, const Program& program,
-                const ProgramInfo& info, const StepShape& shape, const Rig& rig) {
-  std::vector<Nanos> times = ModelledOpTimes(graph, program, shape, rig);
+                const ProgramInfo& info, const StepShape& shape, const Rig& rig,
+                std::span<const double> product_efficiency) {
+  std::vector<Nanos> times = ModelledOpTimes(graph, program, shape, rig, product_efficiency);
   ProgramSchedule schedule(graph, plan, program, info);
   Price price;
   price.timeline = schedule.Lay(shape, rig, times);

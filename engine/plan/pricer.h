@@ -2,6 +2,7 @@
 // each movement by its link's curve, laid on the queues by schedule.h.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,8 +16,12 @@ namespace tandem {
 // Attention's terms stand apart because one roof over all errs half as much again, and they reach
 // less of the peaks: 0.6 where products reach 0.8 in published runs, and 0.45 where those reach
 // 0.6.
+//
+// Where `product_efficiency` is given (by device), products reach that share of the peak in place
+// of c; attention's arithmetic does not.
 std::vector<Nanos> ModelledOpTimes(const BlockGraph& graph, const Program& program,
-                                   const StepShape& shape, const Rig& rig);
+                                   const StepShape& shape, const Rig& rig,
+                                   std::span<const double> product_efficiency = {});
 
 struct Price {
   Timeline timeline;
@@ -30,6 +35,7 @@ struct Price {
   std::vector<TrafficRow> traffic;
 };
 Price PriceStep(const BlockGraph& graph, const Plan& plan, const Program& program,
-                const ProgramInfo& info, const StepShape& shape, const Rig& rig);
+                const ProgramInfo& info, const StepShape& shape, const Rig& rig,
+                std::span<const double> product_efficiency = {});
 
 }  // namespace tandem

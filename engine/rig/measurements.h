@@ -1,6 +1,6 @@
 // What `tandem rig probe` measured on a machine, as its rig file keeps it: the figures behind the
-// rig's rates and curves, and what no rate needs (slots, clocks, counters). Nothing that is priced
-// reads it.
+// rig's rates and curves, and what no rate needs (slots, clocks, counters). Of what is priced, a
+// library's products alone are read here (engine/lab/switch_prices.h).
 //
 // Plain values.
 #pragma once

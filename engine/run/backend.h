@@ -21,10 +21,10 @@
 #include "engine/device/device.h"
 #include "engine/device/memory_check.h"
 #include "engine/device/recorder.h"
-#include "engine/link/p2p_transport.h"
 #include "engine/link/transport.h"
 #include "engine/link/wire_ops.h"
 #include "engine/rig/rig.h"
+#include "engine/run/gpu_switches.h"
 #include "kernels/device_probe.h"
 #include "kernels/ops.h"
 
@@ -71,14 +71,11 @@ struct BackendSetup {
   const Rig* rig = nullptr;  // outlives the back end
   uint32_t n_devices = 0;
   CpuOpsOptions ops;  // tier "ref" is the oracle; CUDA takes the activations alone
-  AttentionPrecision attention = AttentionPrecision::kSplit;
-  PrefillProducts prefill_products = PrefillProducts::kOwn;  // CUDA's
-  uint32_t step_rows = 512;                                  // at most, of a prefill step
+  GpuSwitches gpu;
+  uint32_t step_rows = 512;  // at most, of a prefill step
   std::shared_ptr<ThreadPool> pool;
   // At most so much of the host's memory is page-locked; zero: DefaultPinnedLimit.
   Bytes pinned_limit;
-  bool nccl_windows = true;  // asked for on the path nccl
-  P2pWay p2p_way = P2pWay::kAuto;
   // Where given, what each Ops is wrapped in.
   std::function<std::unique_ptr<Ops>(std::unique_ptr<Ops>)> wrap_ops;
 };

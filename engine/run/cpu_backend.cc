@@ -1,13 +1,11 @@
 // CPU devices: memory of their own, one team of threads, one Ops for all of them.
-#include <fmt/format.h>
-
 #include <utility>
 #include <vector>
 
-#include "engine/base/error.h"
 #include "engine/device/cpu/cpu_device.h"
 #include "engine/run/backend.h"
 #include "engine/run/host_device_probe.h"
+#include "engine/run/switch_rules.h"
 
 namespace tandem {
 namespace {
@@ -50,11 +48,8 @@ class CpuBackend final : public Backend {
 }  // namespace
 
 std::unique_ptr<Ops> MakeHostOps(const BackendSetup& setup) {
-  if (setup.attention != AttentionPrecision::kSplit) {
-    Fail(ErrorCode::kUnsupported,
-         fmt::format("engine: attention precision {} on a CPU device, which computes attention in "
-                     "f32 (want --attention-precision split, or CUDA devices alone)",
-                     ToString(setup.attention)));
+  if (setup.gpu.attention_precision != AttentionPrecision::kSplit) {
+    RefuseAttention(setup.gpu.attention_precision);
   }
   return setup.ops.tier == kOracleTier ? MakeRefOps(setup.ops.activations)
                                        : MakeCpuOps(*setup.pool, setup.ops);

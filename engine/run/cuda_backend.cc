@@ -61,10 +61,7 @@ std::vector<std::shared_ptr<GpuPart>> CutSharedGpus(const Rig& rig) {
 class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const BackendSetup& setup)
-      : rig_(*setup.rig),
-        nccl_windows_(setup.nccl_windows),
-        p2p_way_(setup.p2p_way),
-        gpus_(GpusOf(setup)) {
+      : rig_(*setup.rig), switches_(setup.gpu), gpus_(GpusOf(setup)) {
     for (int gpu : gpus_) before_.emplace(gpu, Before{ReadGpuMemory(gpu).free, LedgerBytes(gpu)});
     const std::vector<std::shared_ptr<GpuPart>> parts = CutSharedGpus(*setup.rig);
     const Bytes memory = setup.rig->host_memory;
@@ -95,14 +92,14 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Transport> MakeTransport(PathKind path) override {
     switch (path) {
       case PathKind::kNccl:
-        return MakeNccl(nccl_windows_);
+        return MakeNccl(switches_.nccl_windows);
       case PathKind::kHostStaged:
         return MakeQueuedTransport(
             path, path, Cards(), *host_,
             SmallByKernel{.kernels = MakeCudaPeerKernels(gpus_), .recordable = !rig_.SharesAGpu()});
       case PathKind::kP2p:
         GrantEachOther(path);
-        return MakeP2pTransport(P2pOptions{.way = p2p_way_,
+        return MakeP2pTransport(P2pOptions{.way = switches_.p2p_way,
                                            .shape = PlaysItsLink(rig_) ? &rig_ : nullptr,
                                            .recordable = !rig_.SharesAGpu()},
                                 Cards(), *host_, MakeCudaPeerKernels(gpus_));
@@ -120,7 +117,7 @@ class CudaBackend final : public Backend {
   }
 
   std::vector<std::string> WaysOf(PathKind path) override {
-    if (path == PathKind::kNccl && nccl_windows_) return {kNoWindows};
+    if (path == PathKind::kNccl && switches_.nccl_windows) return {kNoWindows};
     if (path != PathKind::kP2p) return {};
     return {ToString(P2pWay::kPush), ToString(P2pWay::kPull)};
   }
@@ -189,7 +186,7 @@ class CudaBackend final : public Backend {
     const DeviceSpec& spec = setup.rig->devices[static_cast<size_t>(id.value)];
     const LibraryRoom library = LibraryRoomFor(setup.step_rows);
     Bytes room = spec.memory + kGpuOpsRoom;
-    if (setup.prefill_products == PrefillProducts::kCublasLt) room += Bytes{library.bytes()};
+    if (switches_.prefill_products == PrefillProducts::kCublasLt) room += Bytes{library.bytes()};
     devices_.push_back(MakeCudaDevice(id, gpu, room, part));
     MakeGpuCurrent(gpu);
     std::unique_ptr<Ops> ops =
@@ -197,8 +194,8 @@ class CudaBackend final : public Backend {
                                    .stream = devices_.back()->queue(QueueRole::kCompute)->native(),
                                    .sm_count = part ? static_cast<int>(part->sm_count()) : 0,
                                    .activations = setup.ops.activations,
-                                   .attention = setup.attention,
-                                   .prefill_products = setup.prefill_products,
+                                   .attention = switches_.attention_precision,
+                                   .prefill_products = switches_.prefill_products,
                                    .library = library,
                                    .memory = devices_.back().get()});
     ops = std::make_unique<OnGpu>(std::move(ops), [gpu] { MakeGpuCurrent(gpu); });
@@ -220,8 +217,7 @@ class CudaBackend final : public Backend {
   }
 
   const Rig& rig_;
-  const bool nccl_windows_;
-  const P2pWay p2p_way_;
+  const GpuSwitches switches_;
   // Of a GPU when this was made; other engines of the process may use it too.
   struct Before {
     Bytes free;

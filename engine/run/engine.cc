@@ -23,7 +23,7 @@ void CheckOptions(const EngineOptions& options) {
                     options.model->source()));
   }
   if (options.rig.devices.empty()) refuse("the rig has no devices");
-  CheckProducts(options.rig, options.prefill_products);
+  CheckProducts(options.rig, options.gpu.prefill_products);
   if (options.limits.max_sequences == 0) refuse("0 slots (want at least 1: -np)");
   if (options.limits.max_step_tokens == 0) refuse("a prefill chunk of 0 tokens (want at least 1)");
   if (options.limits.context < options.limits.max_sequences) {
@@ -65,24 +65,6 @@ const char* ToString(FinishReason reason) {
   return "?";
 }
 
-const char* ToString(GraphUse use) {
-  switch (use) {
-    case GraphUse::kAuto:
-      return "auto";
-    case GraphUse::kOn:
-      return "on";
-    case GraphUse::kOff:
-      return "off";
-  }
-  return "?";
-}
-std::optional<GraphUse> GraphUseFromName(std::string_view name) {
-  for (GraphUse use : {GraphUse::kAuto, GraphUse::kOn, GraphUse::kOff}) {
-    if (name == ToString(use)) return use;
-  }
-  return std::nullopt;
-}
-
 const char* ToString(LaunchMode mode) { return mode == LaunchMode::kGraph ? "graph" : "eager"; }
 
 std::unique_ptr<Engine> Engine::Create(EngineOptions options) {
@@ -102,8 +84,7 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                                                .rig = &options_.rig,
                                                .limits = options_.limits,
                                                .backend = backend_.get(),
-                                               .graphs = options_.graphs,
-                                               .fuse_collectives = options_.fuse_collectives,
+                                               .gpu = options_.gpu,
                                                .wrap_transport = options_.hooks.wrap_transport});
   SchedulerLimits limits{.plan = options_.limits,
                          .n_lanes = plan.n_lanes,
@@ -188,13 +169,10 @@ void EngineImpl::MakeBackend() {
   const BackendSetup setup{.rig = &options_.rig,
                            .n_devices = info_.planned.plan.n_devices,
                            .ops = options_.ops,
-                           .attention = options_.attention,
-                           .prefill_products = options_.prefill_products,
+                           .gpu = options_.gpu,
                            .step_rows = options_.limits.max_step_tokens,
                            .pool = pool_,
                            .pinned_limit = options_.pinned_limit,
-                           .nccl_windows = options_.nccl_windows,
-                           .p2p_way = options_.p2p_way,
                            .wrap_ops = options_.hooks.wrap_ops};
   if (options_.hooks.make_backend) {
     backend_ = options_.hooks.make_backend(setup);
@@ -207,7 +185,6 @@ void EngineImpl::MakeInfo() {
   info_.fidelity = FidelityOf(options_.rig, options_.clock);
   info_.ops_name = backend_->ops(0).name();
   info_.activations = backend_->ops(0).activations();
-  info_.attention = options_.attention;
   info_.threads = pool_->threads();
   info_.transports = executor_->transport_names();
   info_.launch = executor_->decode_launch();

@@ -27,13 +27,13 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/device/memory_check.h"
-#include "engine/link/p2p_transport.h"
 #include "engine/link/traffic_ledger.h"
 #include "engine/link/transport.h"
 #include "engine/model/model.h"
 #include "engine/plan/schedule.h"
 #include "engine/plugin/planner.h"
 #include "engine/rig/rig.h"
+#include "engine/run/gpu_switches.h"
 #include "kernels/ops.h"
 
 namespace tandem {
@@ -50,11 +50,6 @@ Fidelity FidelityOf(const Rig& rig, ClockKind clock);
 // ratio of rooflines, or modelled by roofline alone (identical from run to run).
 enum class OpTimes : uint8_t { kMeasured, kModelled };
 
-// Whether decode steps are recorded and replayed (step_graph.h): where the devices can, or an error
-// where they cannot, or never.
-enum class GraphUse : uint8_t { kAuto, kOn, kOff };
-const char* ToString(GraphUse use);  // "auto", "on", "off"
-std::optional<GraphUse> GraphUseFromName(std::string_view name);
 // How a step was started: op by op, or by replaying what was recorded.
 enum class LaunchMode : uint8_t { kEager, kGraph };
 const char* ToString(LaunchMode mode);  // "eager", "graph"
@@ -85,21 +80,12 @@ struct EngineOptions {
   PathKind path = PathKind::kAuto;
   std::vector<double> tensor_split;
   CpuOpsOptions ops;  // tier "ref" runs the oracle instead of the CPU kernels
-  // Half is for GPUs alone; Error(kUnsupported) where the CPU is among the devices.
-  AttentionPrecision attention = AttentionPrecision::kSplit;
-  PrefillProducts prefill_products = PrefillProducts::kOwn;  // on GPUs
-  int threads = 0;                                           // of the CPU team; 0: one a core
+  GpuSwitches gpu;
+  int threads = 0;  // of the CPU team; 0: one a core
   // At most so much of the host's memory is page-locked for GPUs; zero: three quarters of it.
   Bytes pinned_limit;
   ClockKind clock = ClockKind::kWall;
   OpTimes op_times = OpTimes::kMeasured;
-  GraphUse graphs = GraphUse::kAuto;
-  // Whether all-reduces add the residual and norm the sum in the kernel that makes it, where a
-  // transport can (direct_collectives.h).
-  bool fuse_collectives = true;
-  // Whether the path nccl asks for symmetric windows (engine/link/cuda/nccl_windows.h).
-  bool nccl_windows = true;
-  P2pWay p2p_way = P2pWay::kAuto;
   uint32_t max_queue = 512;  // requests waiting for a slot; one more is Error(kOverloaded)
   LogSink* log = &NullLog();
   // Told once, on the engine's thread, when a device has failed for good: every request from then
@@ -214,13 +200,12 @@ struct EngineInfo {
   Fidelity fidelity = Fidelity::kMeasured;
   std::string ops_name;  // "cpu/avx2"
   ActivationType activations = ActivationType::kInt8;
-  AttentionPrecision attention = AttentionPrecision::kSplit;
   int threads = 1;
   // The path each pair of ends in use really takes, and what stands in for it where it is not what
   // moves the bytes here: "d0-d1 local", "d0-d1 p2p (by local)".
   std::vector<std::string> transports;
   LaunchMode launch = LaunchMode::kEager;  // of decode steps, once they repeat
-  bool fused_collectives = false;          // of decode steps of few rows: see EngineOptions
+  bool fused_collectives = false;          // of decode steps of few rows: see GpuSwitches
   // On the path nccl: "granted", "refused (why)" or "off"; else empty.
   std::string nccl_windows;
   const char* collectives() const { return fused_collectives ? "fused" : "apart"; }

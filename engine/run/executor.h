@@ -56,9 +56,7 @@ struct ExecutorSetup {
   const Rig* rig = nullptr;
   PlanLimits limits;
   Backend* backend = nullptr;  // the plan's devices
-  GraphUse graphs = GraphUse::kAuto;
-  // Whether all-reduces take the ADD and NORM of their sum along where a transport can.
-  bool fuse_collectives = true;
+  GpuSwitches gpu;             // of them, graphs and fuse_collectives
   // Where given, what a path's transport is wrapped in: tests inject faults with it.
   std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)> wrap_transport;
 };

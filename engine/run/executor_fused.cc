@@ -82,7 +82,7 @@ bool Executor::fuses_collectives() const {
         .rows = 1, .width = graph_.config.hidden, .eps = graph_.config.norm_eps};
     return op.transport->direct()->TakesRows(setup_.plan->wire, row, op.op->devices.size());
   };
-  return setup_.fuse_collectives && order_ != nullptr &&
+  return setup_.gpu.fuse_collectives && order_ != nullptr &&
          std::ranges::any_of(programs_, [&](const CompiledProgram& compiled) {
            return compiled.program->kind == ProgramKind::kDecode &&
                   std::ranges::any_of(compiled.ops, fuses);
@@ -99,7 +99,7 @@ DirectRowsShape Executor::RowsShapeOf(const CompiledOp& reduce) const {
 bool Executor::MayRunWithReduce(uint32_t reduce) const {
   const CompiledProgram& compiled = programs_[trace_.program_index];
   const CompiledOp& op = compiled.ops[reduce];
-  if (!setup_.fuse_collectives || order_ == nullptr || op.next_adds.empty() ||
+  if (!setup_.gpu.fuse_collectives || order_ == nullptr || op.next_adds.empty() ||
       !DoesWork(graph_, *op.op, *compiled.info, trace_.shape)) {
     return false;
   }

@@ -8,13 +8,13 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/run/executor.h"
+#include "engine/run/switch_rules.h"
 
 namespace tandem {
 
 void Executor::MakeGraphs() {
-  if (setup_.graphs == GraphUse::kOff) return;
-  std::string why = fmt::format("the devices ({}) cannot record a step; GPUs can: --devices cuda:0",
-                                ops_[0]->name());
+  if (setup_.gpu.graphs == GraphUse::kOff) return;
+  std::string why = WhyDevicesCannotRecord(ops_[0]->name());
   recorder_ = order_ == nullptr ? nullptr : setup_.backend->recorder();
   for (Ops* ops : ops_) {
     // Asked here, so that what they allocate for it is allocated when the executor is made.
@@ -23,13 +23,10 @@ void Executor::MakeGraphs() {
   const bool any = std::any_of(programs_.begin(), programs_.end(),
                                [](const auto& c) { return RecordsSteps(*c.program); });
   if (recorder_ != nullptr && !any) {
-    why = "the plan fetches weights in every decode step, and such steps are not recorded";
+    why = kWhyPlanCannotBeRecorded;
     recorder_ = nullptr;
   }
-  if (setup_.graphs == GraphUse::kOn && recorder_ == nullptr) {
-    Fail(ErrorCode::kUnsupported,
-         fmt::format("engine: graphs are on, but {}; or leave --graphs at auto", why));
-  }
+  if (setup_.gpu.graphs == GraphUse::kOn && recorder_ == nullptr) RefuseGraphs(why);
 }
 
 // The graph to replay in place of asking for ops; null where there is none.

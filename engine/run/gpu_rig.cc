@@ -11,6 +11,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/error.h"
+#include "engine/rig/measurements.h"
 #include "kernels/cuda/library_room.h"
 
 namespace tandem {
@@ -254,11 +255,15 @@ Rig RigOnGpus(const Rig& described, std::span<const int> gpus, const GpuInventor
   return rig;
 }
 
-void CheckProducts(const Rig& rig, PrefillProducts products) {
-  if (products == PrefillProducts::kOwn) return;
-  const bool any =
-      std::any_of(rig.gpus.begin(), rig.gpus.end(), [](int gpu) { return gpu != Rig::kNotAGpu; });
-  if (any) return;
+bool IsGpu(const Rig& rig, size_t device) {
+  if (!rig.gpus.empty()) return device < rig.gpus.size() && rig.gpus[device] != Rig::kNotAGpu;
+  if (rig.is_this_machine || rig.devices.at(device).on_host) return false;
+  return rig.measured == nullptr || rig.measured->devices.starts_with("cuda:");
+}
+
+namespace {
+
+[[noreturn]] void RefuseProducts(PrefillProducts products) {
   Fail(
       ErrorCode::kUnsupported,
       fmt::format("engine: --prefill-products {} is for GPUs, and no device is one (want --devices "
@@ -266,15 +271,26 @@ void CheckProducts(const Rig& rig, PrefillProducts products) {
                   ToString(products)));
 }
 
+}  // namespace
+
+void CheckProducts(const Rig& rig, PrefillProducts products) {
+  if (products == PrefillProducts::kOwn) return;
+  const bool any =
+      std::any_of(rig.gpus.begin(), rig.gpus.end(), [](int gpu) { return gpu != Rig::kNotAGpu; });
+  if (!any) RefuseProducts(products);
+}
+
 void MakeRoomForProducts(Rig& rig, PrefillProducts products) {
-  CheckProducts(rig, products);
   if (products == PrefillProducts::kOwn) return;
   const Bytes room{LibraryRoom{}.bytes()};
-  for (size_t d = 0; d < rig.gpus.size() && d < rig.devices.size(); ++d) {
-    if (rig.gpus[d] == Rig::kNotAGpu) continue;
+  bool any = false;
+  for (size_t d = 0; d < rig.devices.size(); ++d) {
+    if (!IsGpu(rig, d)) continue;
+    any = true;
     Bytes& memory = rig.devices[d].memory;
     memory = memory > room ? memory - room : Bytes{1};  // zero would be unlimited
   }
+  if (!any) RefuseProducts(products);
 }
 
 }  // namespace tandem

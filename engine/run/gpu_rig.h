@@ -40,10 +40,14 @@ Rig GpuRig(std::span<const int> gpus, const GpuInventory& found,
 Rig RigOnGpus(const Rig& described, std::span<const int> gpus, const GpuInventory& found,
               const std::function<GpuMemory(int)>& memory_of);
 
-// Throws Error(kUnsupported) where products are to be cuBLASLt's and no device is a GPU.
+// Whether a device is a GPU: one of this machine's, or a card as a rig describes it.
+bool IsGpu(const Rig& rig, size_t device);
+
+// Throws Error(kUnsupported) where products are to be cuBLASLt's and no device is a GPU of this
+// machine.
 void CheckProducts(const Rig& rig, PrefillProducts products);
-// Takes what products of that kind need of each GPU (LibraryRoom) from what plans may use of it;
-// checks as above.
+// Takes what products of that kind need of each GPU (LibraryRoom) from what plans may use of it.
+// Throws as above where there is no GPU, described ones included.
 void MakeRoomForProducts(Rig& rig, PrefillProducts products);
 
 // Kept free on every GPU: what the libraries and the driver take beside the ledger.

@@ -91,11 +91,10 @@ HttpResponse HandleProps(ServeContext& context, const HttpRequest&) {
              {"clock", options.clock == ClockKind::kVirtual ? "virtual" : "wall"},
              {"ops", info.ops_name},
              {"activations", ToString(info.activations)},
-             {"attention_precision", ToString(info.attention)},
-             {"prefill_products", ToString(options.prefill_products)},
              {"threads", info.threads},
              {"op_time_factor", info.op_time_factor},
              {"draining", context.lifecycle.draining()}};
+  for (const auto& [key, word] : ToldSwitches(options.gpu)) props[key] = word;
   return {.body = Dump(props)};
 }
 

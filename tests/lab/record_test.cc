@@ -24,11 +24,11 @@ Record SampleRecord() {
   r.model.parameters = 1000;
   r.plugin = "tensor_split";
   r.knobs = {{"k", "v"}};
-  r.prefill_products = "cublaslt";
+  r.gpu.prefill_products = PrefillProducts::kCublasLt;
   r.paths_taken = {"d0-d1 local"};
   r.shares = {{48, 132, 2e12, 1.9e12, true, "calibrated"}, {}};
   r.launch = "graph";
-  r.attention_precision = "half";
+  r.gpu.attention_precision = AttentionPrecision::kHalf;
   r.collectives = "fused";
   r.nccl_windows = "refused (why)";
   PhaseResult phase;
@@ -61,6 +61,23 @@ TEST(RecordTest, SurvivesJson) {
   Record r = SampleRecord();
   EXPECT_EQ(ToJson(RecordFromJson(ToJson(r))), ToJson(r));
   EXPECT_EQ(RecordFromJson(ToJson(r)).Key(), r.Key());
+}
+
+TEST(RecordTest, KeepsTheSwitchesThatAreTold) {
+  for (const GpuSwitch& s : AllGpuSwitches()) {
+    if (!s.told) continue;
+    for (const GpuSwitch::Word& word : s.words) {
+      Record r = SampleRecord();
+      ASSERT_TRUE(s.Set(r.gpu, word.text));
+      nlohmann::json json = ToJson(r);
+      EXPECT_EQ(json.at(s.key), word.text);
+      EXPECT_STREQ(s.WordOf(RecordFromJson(json).gpu), word.text);
+      json.erase(s.key);
+      EXPECT_STREQ(s.WordOf(RecordFromJson(json).gpu), s.WordOf({})) << "of an older tandem";
+      json[s.key] = "nonsense";
+      EXPECT_THROW(RecordFromJson(json), Error);
+    }
+  }
 }
 
 TEST(RecordTest, RefusesANewerSchema) {

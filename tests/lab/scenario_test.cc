@@ -86,13 +86,29 @@ TEST_F(ScenarioTest, VariesHowGpusAreDriven) {
                           "graphs: [on, off]\nfuse_collectives: [on, off]\nnccl_windows: off\n"
                           "p2p_way: pull\n");
   ASSERT_EQ(s.cells.size(), 4u);
-  EXPECT_EQ(s.cells[0].graphs, GraphUse::kOn);
-  EXPECT_TRUE(s.cells[0].fuse_collectives);
-  EXPECT_FALSE(s.cells[1].fuse_collectives);
-  EXPECT_EQ(s.cells[3].graphs, GraphUse::kOff);
-  EXPECT_FALSE(s.cells[3].nccl_windows);
-  EXPECT_EQ(s.cells[3].p2p_way, P2pWay::kPull);
+  EXPECT_EQ(s.cells[0].gpu.graphs, GraphUse::kOn);
+  EXPECT_TRUE(s.cells[0].gpu.fuse_collectives);
+  EXPECT_FALSE(s.cells[1].gpu.fuse_collectives);
+  EXPECT_EQ(s.cells[3].gpu.graphs, GraphUse::kOff);
+  EXPECT_FALSE(s.cells[3].gpu.nccl_windows);
+  EXPECT_EQ(s.cells[3].gpu.p2p_way, P2pWay::kPull);
   EXPECT_EQ(s.cells[3].axes.size(), 3u) << "the plugin, and what varies";
+}
+
+TEST_F(ScenarioTest, EverySwitchOfGpusIsAnAxis) {
+  for (const GpuSwitch& s : AllGpuSwitches()) {
+    std::string words;
+    for (const GpuSwitch::Word& word : s.words) words += std::string(", ") + word.text;
+    const Scenario all = Load(std::string(kSmall) + s.key + ": [" + words.substr(2) + "]\n");
+    ASSERT_EQ(all.cells.size(), s.words.size()) << s.key;
+    for (size_t i = 0; i < s.words.size(); ++i) {
+      EXPECT_STREQ(s.WordOf(all.cells[i].gpu), s.words[i].text);
+      EXPECT_EQ(all.cells[i].axes.back().first, s.key);
+      EXPECT_EQ(all.cells[i].axes.back().second, s.words[i].text);
+    }
+    EXPECT_NE(Refusal(std::string(kSmall) + s.key + ": nonsense\n").find(s.Wanted()),
+              std::string::npos);
+  }
 }
 
 TEST_F(ScenarioTest, RefusesAnUnknownKeyWithItsLineAndANearOne) {

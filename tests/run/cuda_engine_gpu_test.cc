@@ -70,7 +70,7 @@ TEST_F(CudaEngineTest, ReplaysGiveTheTokensOfEagerSteps) {
     for (GraphUse graphs : {GraphUse::kOff, GraphUse::kOn}) {
       EngineOptions options = Options(plugin, gpus);
       options.limits.context = 4 * 320;
-      options.graphs = graphs;
+      options.gpu.graphs = graphs;
       std::unique_ptr<Engine> engine = Engine::Create(options);
       testing::StepLog log;
       engine->AddObserver(&log);
@@ -97,7 +97,7 @@ TEST_F(CudaEngineTest, PromptsByCublasLtGiveTheTokensOfOwnKernels) {
   options.limits.context = 4 * 320;
   const auto want = testing::RunOne(options, MakeRequest(Prompt(250), 8, true));
   ASSERT_EQ(want->reason, FinishReason::kLength) << want->error;
-  options.prefill_products = PrefillProducts::kCublasLt;
+  options.gpu.prefill_products = PrefillProducts::kCublasLt;
   try {
     const auto got = testing::RunOne(options, MakeRequest(Prompt(250), 8, true));
     EXPECT_EQ(got->ids, want->ids) << got->error;
@@ -115,8 +115,8 @@ TEST_F(CudaEngineTest, FusedCollectivesGiveTheBitsOfTheOpsApart) {
       for (bool fused : {true, false}) {
         EngineOptions options = Options("tensor_split", both_);
         options.path = path;
-        options.graphs = graphs;
-        options.fuse_collectives = fused;
+        options.gpu.graphs = graphs;
+        options.gpu.fuse_collectives = fused;
         got.push_back(testing::RunOne(std::move(options), MakeRequest(Prompt(41), 12, true)));
         ASSERT_EQ(got.back()->reason, FinishReason::kLength) << got.back()->error;
       }

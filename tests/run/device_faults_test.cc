@@ -35,7 +35,7 @@ TEST(DeviceFaultsTest, ARequestThatOutgrowsTheMemoryIsRefusedAndTheServerLives) 
     FakeMachine plenty(1), machine(1);
     const auto want = RunOn(*Engine::Create(On(plenty)), 9, 6);
     EngineOptions options = On(machine);
-    options.graphs = graphs;
+    options.gpu.graphs = graphs;
     // What the plan takes, and 4 KiB for what grows.
     const MemoryTable table = Engine::Create(options)->info().planned.verified.memory;
     for (const MemoryRow& row : table.rows) {
@@ -66,7 +66,7 @@ TEST(DeviceFaultsTest, ALostDeviceIsToldOnceWithWhatItRan) {
   for (GraphUse graphs : {GraphUse::kAuto, GraphUse::kOff}) {
     FakeMachine machine(3);
     EngineOptions options = On(machine);
-    options.graphs = graphs;
+    options.gpu.graphs = graphs;
     std::vector<std::string> told;
     options.on_device_lost = [&](const std::string& why) { told.push_back(why); };
     std::unique_ptr<Engine> engine = Engine::Create(options);

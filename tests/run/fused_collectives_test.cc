@@ -240,10 +240,10 @@ TEST(FusedCollectivesTest, WaitForWhatTheOpsThatTheyTakeAlongWaitFor) {
   const auto model = testing::TinyModel();
   for (uint64_t seed = 0; seed < 8; ++seed) {
     EngineOptions options = testing::TinyOptions(model, InterleavedPlan(model->blocks()));
-    options.graphs = seed % 2 == 0 ? GraphUse::kAuto : GraphUse::kOff;
+    options.gpu.graphs = seed % 2 == 0 ? GraphUse::kAuto : GraphUse::kOff;
     Bench fused(seed, options);
     fused.Run();
-    options.fuse_collectives = false;
+    options.gpu.fuse_collectives = false;
     Bench apart(seed, options);
     apart.Run();
     EXPECT_GT(fused.calls.fused, 0u);
@@ -260,10 +260,10 @@ TEST(FusedCollectivesTest, GiveTheBitsAndHopsOfTheOpsApart) {
           SCOPED_TRACE(std::to_string(devices) + " devices, " + ToString(wire) + ", graphs " +
                        ToString(graphs) + ", order " + std::to_string(seed));
           EngineOptions options = Tensor(devices, wire);
-          options.graphs = graphs;
+          options.gpu.graphs = graphs;
           Bench fused(seed, options);
           fused.Run();
-          options.fuse_collectives = false;
+          options.gpu.fuse_collectives = false;
           Bench apart(seed, options);
           apart.Run();
           EXPECT_TRUE(fused.engine->info().fused_collectives);
@@ -280,7 +280,7 @@ TEST(FusedCollectivesTest, GiveTheBitsAndHopsOfTheOpsApart) {
 // Two layers: the embedding's sum has no ADD, and HEAD's norm is of other rows.
 TEST(FusedCollectivesTest, EverySumThatAnAddAloneWantsIsTaken) {
   EngineOptions options = Tensor(2);
-  options.graphs = GraphUse::kOff;
+  options.gpu.graphs = GraphUse::kOff;
   Bench bench(1, options);
   bench.Run();
   const size_t steps = bench.log.steps.size();
@@ -308,8 +308,8 @@ TEST(FusedCollectivesTest, BetweenRecordedPartsOfAStep) {
     EngineOptions options = Tensor(2);
     Bench fused(seed, options, {.recordable = false});
     fused.Run();
-    options.fuse_collectives = false;
-    options.graphs = GraphUse::kOff;
+    options.gpu.fuse_collectives = false;
+    options.gpu.graphs = GraphUse::kOff;
     Bench apart(seed, options);
     apart.Run();
     EXPECT_GT(fused.machine.replays(), 0u);
@@ -328,7 +328,7 @@ TEST(FusedCollectivesTest, OtherPlansGiveTheSameBits) {
       EngineOptions options = testing::TinyOptions(model, plan);
       Bench fused(seed, options);
       fused.Run();
-      options.fuse_collectives = false;
+      options.gpu.fuse_collectives = false;
       Bench apart(seed, options);
       apart.Run();
       ExpectSame(fused, apart);
@@ -351,7 +351,7 @@ TEST(FusedCollectivesTest, EveryOpKeepsATimeInOrder) {
   EngineOptions options = Tensor(2);
   // A roof that the fake devices' items of a microsecond stand out against.
   for (DeviceSpec& device : options.rig.devices) device.memory_bytes_per_s = 10e9;
-  options.graphs = GraphUse::kOff;
+  options.gpu.graphs = GraphUse::kOff;
   const Plan plan = *options.plan;
   Bench bench(3, options);
   bench.Run();

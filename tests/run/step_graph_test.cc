@@ -98,7 +98,7 @@ TEST(StepGraphTest, ReplaysGiveTheBitsAndTheHopsOfEagerSteps) {
       const bool logprobs = seed % 2 == 0;
       FakeMachine eager(seed), recorded(seed);
       EngineOptions off = On(eager, options);
-      off.graphs = GraphUse::kOff;
+      off.gpu.graphs = GraphUse::kOff;
       const auto want = RunPrompts(off, {41, 9, 5}, 8, logprobs);
       EXPECT_EQ(StepsBy(*want, LaunchMode::kGraph), 0u);
       EXPECT_EQ(eager.replays(), 0u);
@@ -123,7 +123,7 @@ TEST(StepGraphTest, LongerSequencesAreRecordedAnew) {
   options.limits.max_sequences = 2;
   const auto got = RunPrompts(On(machine, options), {250, 120}, 12, false);
   EngineOptions off = On(eager, options);
-  off.graphs = GraphUse::kOff;
+  off.gpu.graphs = GraphUse::kOff;
   EXPECT_EQ(got->ids, RunPrompts(off, {250, 120}, 12, false)->ids);
   // One step of each kind is asked for op by op: two rows up to 256 positions and beyond, then one.
   size_t eager_decode = 0;
@@ -159,7 +159,7 @@ TEST(StepGraphTest, DevicesThatCannotRecordRefuseGraphs) {
   EngineOptions options =
       testing::TinyOptions(model, testing::TensorSplitPlan(model->blocks(), {1, 1}));
   EXPECT_EQ(Engine::Create(options)->info().launch, LaunchMode::kEager);
-  options.graphs = GraphUse::kOn;
+  options.gpu.graphs = GraphUse::kOn;
   try {
     Engine::Create(options);
     FAIL() << "accepted";

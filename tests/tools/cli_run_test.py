@@ -214,6 +214,22 @@ class Sweep(unittest.TestCase):
         self.assertTrue(refused)
         self.assertIn("d0", refused[0]["refused"])
 
+    def test_predicted_cells_that_have_no_price_say_so(self):
+        done = self.sweep("--set", "fidelity=predicted", "--set", "phases.prefill.tokens=512", "--set", "prefill_products=[own, cublaslt]",
+                          "--set", "link=ideal", "--set", "repetitions=1")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        records = self.records()
+        self.assertEqual({(r["prefill_products"], "refused" in r) for r in records}, {("own", False), ("cublaslt", True)})
+        for r in records:
+            if "refused" in r:
+                self.assertIn("no measured rate of cuBLASLt", r["refused"])
+                self.assertNotIn("prefill_tokens_per_s", r["predicted"])
+        self.assertIn("not priced", done.stdout)
+        # What an emulated run cannot do is refused before anything runs.
+        done = self.sweep("--set", "prefill_products=cublaslt")
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("is for GPUs", done.stderr)
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=1)

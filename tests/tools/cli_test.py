@@ -21,6 +21,34 @@ TINY = "synthetic:h=96,l=3,heads=6,kv=3,hd=32,ffn=192,vocab=640,ctx=512,seed=5,t
 # The same in blocks of 256.
 WIDE = "synthetic:h=256,l=2,heads=6,kv=3,hd=128,ffn=768,vocab=640,ctx=512,seed=5,type="
 
+# As `tandem rig probe` writes it of two cards.
+PROBED = """name: probed
+description: Two cards
+devices:
+  - name: Card
+    count: 2
+    memory_gib: 24
+    memory_gb_per_s: 900
+    tflops: 70
+    compute_efficiency: 0.5
+    launch_gap_us: 4
+    replay_gap_us: 1
+    source: measured
+link: nvlink3-bridge
+host_link: pcie4-x16
+host_memory_gib: 64
+measured:
+  date: "2026-11-25T12:00:00Z"
+  tandem: "0.1.0"
+  devices: "cuda:0,cuda:1"
+  facts: []
+  figures:
+    - {device: 0, what: "products of bf16", unit: "TFLOP/s", value: [70, 69, 71, 11]}
+    - {device: 1, what: "products of bf16", unit: "TFLOP/s", value: [70, 69, 71, 11]}
+  paths: []
+  counters: []
+"""
+
 
 def tandem(*args, timeout=120):
     return subprocess.run([TANDEM, *map(str, args)], capture_output=True, text=True, timeout=timeout)
@@ -338,6 +366,72 @@ class Catalogue(unittest.TestCase):
         self.assertEqual(shown.returncode, 4, shown)
         self.assertIn("all_reduce with the host's own processor", shown.stdout)
         self.assertNotIn("v0", shown.stdout)
+
+    def test_predict_has_no_price_for_a_library_that_was_not_measured(self):
+        args = ["predict", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink", "--prefill", "cublaslt"]
+        shown = tandem_json(*args)
+        self.assertEqual(shown["prefill_products"], "cublaslt")
+        split = {p["plugin"]: p for p in shown["predictions"]}["tensor_split"]
+        self.assertIn("no measured rate of cuBLASLt", split["prefill"]["not_priced"])
+        self.assertGreater(split["decode"]["tokens_per_s"], 0)
+        text = tandem(*args).stdout
+        self.assertIn("not priced", text)
+        self.assertIn("no measured rate of cuBLASLt", text)
+        # Steps that are too short for the library are priced.
+        short = tandem_json(*args, "-p", 100, "--plugin", "single")["predictions"][0]
+        self.assertGreater(short["prefill"]["tokens_per_s"], 0)
+        self.assertIn("--p2p-way pull is not priced", tandem("predict", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink", "--p2p-way",
+                                                             "pull").stdout)
+
+    def test_predict_by_what_a_probe_measured(self):
+        with tempfile.TemporaryDirectory() as folder:
+            rig = pathlib.Path(folder) / "probed.yaml"
+            rig.write_text(PROBED)
+            def priced(*args):
+                shown = tandem_json("predict", "-m", "llama-3.1-8b", "--rig", rig, "--plugin", "tensor_split", *args)
+                return shown["predictions"][0], shown["notes"]
+            own, notes = priced()
+            self.assertEqual(notes, [])
+            library, notes = priced("--prefill-products", "cublaslt")
+            self.assertGreater(library["prefill"]["tokens_per_s"], own["prefill"]["tokens_per_s"])
+            self.assertEqual(library["decode"], own["decode"])
+            self.assertRegex(notes[0], "d0 70 TFLOP/s, d1 70 TFLOP/s.*bound")
+            eager, _ = priced("--graphs", "off")
+            self.assertGreater(eager["decode"]["step_ns"], own["decode"]["step_ns"])
+            self.assertEqual(eager["prefill"], own["prefill"])
+
+    def test_predict_refuses_what_an_engine_would(self):
+        done = tandem("predict", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "offload", "--graphs", "on")
+        self.assertEqual(done.returncode, 4, done)
+        self.assertIn("fetches weights in every decode step", done.stdout)
+        self.assertNotIn("does not fit", done.stdout)
+
+    def test_a_plan_leaves_room_for_a_library(self):
+        args = ["-m", "llama-3.1-8b", "--rig", "1x3090", "--plugin", "single"]
+        own = tandem_json("plan", "show", *args)
+        library = tandem_json("plan", "show", *args, "--prefill", "cublaslt")
+        self.assertEqual(own["plan_hash"], library["plan_hash"])
+        self.assertEqual((own["prefill_products"], library["prefill_products"]), ("own", "cublaslt"))
+        before, after = own["memory"][0], library["memory"][0]
+        self.assertEqual(before["capacity"] - after["capacity"], 128 << 20)
+        # A context that fits beside nothing else.
+        held = sum(after[part] for part in ["weights", "slots", "kv", "activations", "workspace"])
+        tokens = own["context"] + (after["capacity"] - held + (64 << 20)) // (after["kv"] // own["context"])
+        tight = [*args, "-c", tokens // 64 * 64]
+        self.assertEqual(tandem("plan", "check", *tight).returncode, 0)
+        self.assertEqual(tandem("plan", "check", *tight, "--prefill", "cublaslt").returncode, 4)
+
+    def test_plans_refuse_what_an_engine_would(self):
+        for args, said in [(["--devices", 2, "--prefill", "cublaslt"], "is for GPUs"),
+                           (["--devices", 2, "--attention-precision", "half"], "--attention-precision split"),
+                           (["--rig", "1x3090-cpu", "--plugin", "layer_split", "--attention-precision", "half"], "--attention-precision split"),
+                           (["--devices", 2, "--graphs", "on"], "cannot record a step")]:
+            done = tandem("plan", "check", "-m", "llama-3.2-1b", *args)
+            self.assertEqual(done.returncode, 3, done)
+            self.assertIn(said, done.stderr)
+        done = tandem("plan", "show", "-m", "llama-3.2-1b", "--graphs", "maybe")
+        self.assertEqual(done.returncode, 2, done)
+        self.assertIn("--graphs: got 'maybe', want auto, on or off", done.stderr)
 
 
 if __name__ == "__main__":

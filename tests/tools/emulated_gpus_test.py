@@ -147,6 +147,13 @@ class PrefillByCublasLt(unittest.TestCase):
             self.assertAlmostEqual(found["cublaslt", 256], found["own", 256], delta=0.02)
             self.assertEqual(found["cublaslt", 100], found["own", 256], "steps too short for it")
 
+    def test_plans_are_those_that_run(self):
+        args = ["-m", MODEL.format("bf16"), "--plugin", "tensor_split", "--devices", "cuda:0,cuda:1", "-c", 512, "--ub", 256, "--json"]
+        own, library = (json.loads(run(GPU, "plan", "show", *args, *more).stdout) for more in [[], ["--prefill", "cublaslt"]])
+        self.assertEqual(own["memory"][0]["capacity"] - library["memory"][0]["capacity"], 128 << 20)
+        ran = self.answer(GPU, "--prefill", "cublaslt", "--plugin", "tensor_split", "--devices", "cuda:0,cuda:1")
+        self.assertEqual(ran["plan_hash"], library["plan_hash"])
+
     def test_what_it_cannot_have_is_refused(self):
         self.assertRegex(self.answer(GPU, "--prefill", "cublaslt", "--devices", "cuda:0", status=3, TANDEM_EMULATED_CUBLASLT="absent"),
                          "libcublasLt.so.13.* cannot be loaded.*LD_LIBRARY_PATH")
@@ -204,6 +211,9 @@ class AttentionPrecision(unittest.TestCase):
             done = run(program, "generate", "-m", MODEL.format("q8_0"), "--prompt-ids", "1,2", "-n", 1, "--devices", devices,
                        "--plugin", "layer_split", "--attention-precision", "half", status=3)
             self.assertIn("--attention-precision split", done.stderr)
+            shown = run(program, "plan", "show", "-m", MODEL.format("q8_0"), "--devices", devices, "--plugin", "layer_split",
+                        "--attention-precision", "half", status=3)
+            self.assertEqual(shown.stderr, done.stderr)
 
 
 class NcclWindows(unittest.TestCase):

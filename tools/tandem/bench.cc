@@ -189,8 +189,6 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"n_devices", info.planned.plan.n_devices},
                          {"backends", info.ops_name},
                          {"activations", ToString(info.activations)},
-                         {"attention_precision", ToString(info.attention)},
-                         {"prefill_products", ToString(engine.options().prefill_products)},
                          {"launch", ToString(info.launch)},
                          {"collectives", info.collectives()},
                          {"n_threads", info.threads},
@@ -205,6 +203,7 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"stddev_ts", SampleStdDev(rates)},
                          {"samples_ns", row.samples_ns},
                          {"samples_ts", rates}};
+  for (const auto& [key, word] : ToldSwitches(engine.options().gpu)) json[key] = word;
   if (!info.nccl_windows.empty()) json["nccl_windows"] = info.nccl_windows;
   if (!row.probe_bytes_per_s.empty()) {
     json["step_bytes"] = row.step_bytes;

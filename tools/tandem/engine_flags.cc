@@ -10,6 +10,7 @@
 #include "engine/base/suggest.h"
 #include "engine/run/gpu_rig.h"
 #include "engine/run/gpu_share.h"
+#include "engine/run/switch_rules.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
 
@@ -28,20 +29,15 @@ std::vector<std::string> SplitList(const std::string& text, char separator) {
   return parts;
 }
 
-PrefillProducts ProductsFrom(const std::string& name) {
-  const std::optional<PrefillProducts> products = PrefillProductsFromName(name);
-  if (!products) BadFlag("--prefill-products", name, "own or cublaslt");
-  return *products;
-}
-
-GraphUse GraphsFrom(const std::string& name) {
-  if (const std::optional<GraphUse> use = GraphUseFromName(name)) return *use;
-  BadFlag("--graphs", name, "auto, on or off");
-}
-
-bool IsOn(const std::string& flag, const std::string& value) {
-  if (value != "on" && value != "off") BadFlag(flag, value, "on or off");
-  return value == "on";
+GpuSwitches SwitchesFrom(const std::map<std::string, std::string>& words) {
+  GpuSwitches gpu;
+  for (const GpuSwitch& s : AllGpuSwitches()) {
+    const auto word = words.find(s.key);
+    if (word != words.end() && !s.Set(gpu, word->second)) {
+      BadFlag(s.flag(), word->second, s.Wanted());
+    }
+  }
+  return gpu;
 }
 
 }  // namespace
@@ -99,13 +95,6 @@ void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("--activations", activations,
                  "What quantised weights meet: int8 or f32; with int8, BF16 weights meet BF16")
       ->capture_default_str();
-  app.add_option("--attention-precision", attention_precision,
-                 "Attention on GPUs: split (queries and weights as two f16 each, as exact as f32) "
-                 "or half (as one)")
-      ->capture_default_str();
-  app.add_option("--prefill-products,--prefill", prefill_products,
-                 "On GPUs, what multiplies the rows of prompts: own kernels, or cublaslt, in BF16")
-      ->capture_default_str();
   app.add_option("--cpu-tier", cpu_tier,
                  "CPU kernels: auto, amx, avx512_bf16, avx512, avx2 or portable, of those this "
                  "processor has")
@@ -113,21 +102,14 @@ void EngineFlags::AddCompute(CLI::App& app) {
   app.add_option("--clock", clock, "wall, or virtual: rig time");
   app.add_option("--op-times", op_times, "On the virtual clock: measured, or modelled")
       ->capture_default_str();
-  app.add_option("--graphs", graphs,
-                 "Record decode steps and replay them: auto (where the devices can), on or off")
-      ->capture_default_str();
-  app.add_option("--fuse-collectives", fuse_collectives,
-                 "Small all-reduces add the residual and norm the sum in their own kernel, where "
-                 "the transport can (p2p, host_staged): on or off")
-      ->capture_default_str();
-  app.add_option("--nccl-windows", nccl_windows,
-                 "On the path nccl, small all-reduces over symmetric windows, where NCCL grants "
-                 "them: on or off")
-      ->capture_default_str();
-  app.add_option("--p2p-way", p2p_way,
-                 "On the path p2p, who moves what crosses: push (the sender), pull (the receiver), "
-                 "or auto, as a probe at start-up finds")
-      ->capture_default_str();
+  AddGpuSwitches(app);
+}
+
+void EngineFlags::AddGpuSwitches(CLI::App& app) {
+  for (const GpuSwitch& s : AllGpuSwitches()) {
+    std::string& word = gpu_switches[s.key] = s.WordOf(GpuSwitches{});
+    app.add_option(s.flags, word, s.help)->capture_default_str();
+  }
 }
 
 std::string EngineFlags::PluginOr(const std::string& fallback) const {
@@ -222,7 +204,8 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   EngineOptions options;
   options.plugin = PluginOr(default_plugin);
   options.rig = MakeRig(options.plugin == "single" ? 1 : 2);
-  MakeRoomForProducts(options.rig, ProductsFrom(prefill_products));
+  options.gpu = SwitchesFrom(gpu_switches);
+  DriveRig(options.rig, options.gpu);
   options.limits = Limits(*model, std::min(default_context, std::max(model->config().context, 1u)),
                           default_slots);
   options.model = std::move(model);
@@ -239,10 +222,6 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   if (activations != "int8" && activations != "f32")
     BadFlag("--activations", activations, "int8 or f32");
   options.ops.activations = activations == "f32" ? ActivationType::kF32 : ActivationType::kInt8;
-  const auto attention = AttentionPrecisionFromName(attention_precision);
-  if (!attention) BadFlag("--attention-precision", attention_precision, "split or half");
-  options.attention = *attention;
-  options.prefill_products = ProductsFrom(prefill_products);
   options.ops.tier = cpu_tier;
   options.threads = threads;
   options.pinned_limit = Bytes{static_cast<uint64_t>(pinned_gib * (uint64_t{1} << 30))};
@@ -254,12 +233,6 @@ EngineOptions EngineFlags::MakeOptions(std::shared_ptr<const Model> model,
   if (op_times == "modelled" && options.clock == ClockKind::kWall)
     BadFlag("--op-times", op_times, "measured on the wall clock, or --clock virtual beside it");
   options.op_times = op_times == "modelled" ? OpTimes::kModelled : OpTimes::kMeasured;
-  options.graphs = GraphsFrom(graphs);
-  options.fuse_collectives = IsOn("--fuse-collectives", fuse_collectives);
-  options.nccl_windows = IsOn("--nccl-windows", nccl_windows);
-  const auto way = P2pWayFromName(p2p_way);
-  if (!way) BadFlag("--p2p-way", p2p_way, "auto, push or pull");
-  options.p2p_way = *way;
   options.on_device_lost = [](const std::string&) { DeviceLost() = true; };
   options.log = log;
   return options;

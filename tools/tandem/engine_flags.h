@@ -3,6 +3,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,15 +27,10 @@ struct EngineFlags {
   std::string wire = "f32";
   std::string tensor_split;  // -ts 2,1
   std::string activations = "int8";
-  std::string attention_precision = "split";
-  std::string prefill_products = "own";
   std::string cpu_tier = "auto";
   std::string clock;  // wall or virtual
   std::string op_times = "measured";
-  std::string graphs = "auto";
-  std::string fuse_collectives = "on";
-  std::string nccl_windows = "on";
-  std::string p2p_way = "auto";
+  std::map<std::string, std::string> gpu_switches;  // word by key (gpu_switches.h)
   int threads = 0;
   double pinned_gib = 0;       // --pinned-memory; 0: three quarters of the host's
   uint32_t context = 0;        // -c; 0: the command's default
@@ -44,7 +40,8 @@ struct EngineFlags {
 
   void AddModel(CLI::App& app);
   void AddPlan(CLI::App& app);  // plugin, devices, rig, link, path, wire, split, -c, -np
-  // threads, activations, attention, tier, clock, op times, graphs, fusing, NCCL's windows
+  void AddGpuSwitches(CLI::App& app);
+  // threads, activations, tier, clock, op times, and the switches of GPUs
   void AddCompute(CLI::App& app);
 
   // Values with their meaning; each throws Error(kInvalidArgument) naming the flag.

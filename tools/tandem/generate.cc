@@ -84,20 +84,20 @@ nlohmann::json PhaseJson(const PhaseStats& phase) {
 nlohmann::json ResultJson(const Engine& engine, const std::vector<int32_t>& prompt,
                           const Collector& result) {
   const EngineInfo& info = engine.info();
-  return {{"prompt_ids", prompt},
-          {"token_ids", result.ids},
-          {"text", result.text},
-          {"finish_reason", ToString(result.reason)},
-          {"plugin", info.planned.plan.plugin},
-          {"plugin_requested", info.planned.requested},
-          {"plan_hash", info.planned.plan_hash},
-          {"fidelity", ToString(info.fidelity)},
-          {"ops", info.ops_name},
-          {"activations", ToString(info.activations)},
-          {"attention_precision", ToString(info.attention)},
-          {"prefill_products", ToString(engine.options().prefill_products)},
-          {"prefill", PhaseJson(result.stats.prefill)},
-          {"decode", PhaseJson(result.stats.decode)}};
+  nlohmann::json json{{"prompt_ids", prompt},
+                      {"token_ids", result.ids},
+                      {"text", result.text},
+                      {"finish_reason", ToString(result.reason)},
+                      {"plugin", info.planned.plan.plugin},
+                      {"plugin_requested", info.planned.requested},
+                      {"plan_hash", info.planned.plan_hash},
+                      {"fidelity", ToString(info.fidelity)},
+                      {"ops", info.ops_name},
+                      {"activations", ToString(info.activations)},
+                      {"prefill", PhaseJson(result.stats.prefill)},
+                      {"decode", PhaseJson(result.stats.decode)}};
+  for (const auto& [key, word] : ToldSwitches(engine.options().gpu)) json[key] = word;
+  return json;
 }
 
 void PrintSummary(const Engine& engine, const Collector& result) {

@@ -218,20 +218,20 @@ int Perplexity(const PerplexityFlags& flags) {
   const double perplexity = std::exp(nll.mean());
   const EngineInfo& info = engine->info();
   if (flags.json) {
-    PrintJson({{"model", flags.engine.model},
-               {"ops", info.ops_name},
-               {"activations", ToString(info.activations)},
-               {"attention_precision", ToString(info.attention)},
-               {"prefill_products", ToString(engine->options().prefill_products)},
-               {"plugin", info.planned.plan.plugin},
-               {"sequences", sequences.size()},
-               {"tokens", tokens},
-               {"vocab", model->config().vocab},
-               {"scored", nll.n()},
-               {"nll_mean", nll.mean()},
-               {"nll_stderr", nll.StdErr()},
-               {"perplexity", perplexity},
-               {"perplexity_stderr", perplexity * nll.StdErr()}});
+    nlohmann::json json{{"model", flags.engine.model},
+                        {"ops", info.ops_name},
+                        {"activations", ToString(info.activations)},
+                        {"plugin", info.planned.plan.plugin},
+                        {"sequences", sequences.size()},
+                        {"tokens", tokens},
+                        {"vocab", model->config().vocab},
+                        {"scored", nll.n()},
+                        {"nll_mean", nll.mean()},
+                        {"nll_stderr", nll.StdErr()},
+                        {"perplexity", perplexity},
+                        {"perplexity_stderr", perplexity * nll.StdErr()}};
+    for (const auto& [key, word] : ToldSwitches(engine->options().gpu)) json[key] = word;
+    PrintJson(json);
   } else {
     PrintLine(
         fmt::format("perplexity {:.4f} +- {:.4f} (nll {:.5f} +- {:.5f}; {} tokens scored in "

@@ -8,6 +8,8 @@
 #include "engine/base/error.h"
 #include "engine/plan/memory_json.h"
 #include "engine/plan/text.h"
+#include "engine/run/switch_rules.h"
+#include "kernels/cuda/library_room.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/engine_flags.h"
@@ -44,6 +46,7 @@ Planned MakePlanned(const EngineFlags& flags, LogSink* log) {
   problem.tensor_split = planned.options.tensor_split;
   planned.run = Planner(planned.options.planner)
                     .MakePlan(planned.options.plugin, problem, planned.options.knobs);
+  CheckSwitches(planned.options.gpu, planned.options.rig, planned.run.plan);
   return planned;
 }
 
@@ -68,6 +71,7 @@ nlohmann::json PlanJson(const Planned& planned, const std::vector<TrafficRow>& t
                       {"diagnostics", run.diagnostics},
                       {"candidates", CandidatesJson(run)},
                       {"plan", FormatPlan(run.plan)}};
+  for (const auto& [key, word] : ToldSwitches(planned.options.gpu)) json[key] = word;
   if (run.use) json["auto_use"] = AutoUseJson(*run.use);
   return json;
 }
@@ -91,6 +95,10 @@ int Show(const PlanFlags& flags) {
                         planned.options.rig.name, ToString(planned.run.plan.wire)));
   if (planned.run.use) PrintLine(CandidatesText(planned.run));
   PrintLine(MemoryText(planned.run.verified.memory));
+  if (planned.options.gpu.prefill_products == PrefillProducts::kCublasLt) {
+    PrintLine(fmt::format("Every GPU keeps {} for cuBLASLt beside that.\n",
+                          HumanBytes(Bytes{LibraryRoom{}.bytes()})));
+  }
   PrintLine("A prefill of 512 tokens with one row sampled, and one decode step of one sequence:");
   PrintOut(TrafficText(traffic));
   for (const std::string& warning : planned.run.verified.warnings) PrintNote("warning: " + warning);
@@ -163,6 +171,7 @@ void AddPlanCommand(CLI::App& root, Action& action) {
   for (CLI::App* sub : {show, check}) {
     flags->engine.AddModel(*sub);
     flags->engine.AddPlan(*sub);
+    flags->engine.AddGpuSwitches(*sub);
     sub->add_flag("--json", flags->json, "One JSON object on stdout");
   }
   show->add_flag("--text", flags->text, "The plan's text alone, as --plugin file reads it");

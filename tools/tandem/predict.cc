@@ -5,7 +5,9 @@
 
 #include "engine/base/error.h"
 #include "engine/lab/record.h"
+#include "engine/lab/switch_prices.h"
 #include "engine/plan/pricer.h"
+#include "engine/run/switch_rules.h"
 #include "tools/tandem/commands.h"
 #include "tools/tandem/console.h"
 #include "tools/tandem/engine_flags.h"
@@ -24,14 +26,32 @@ struct PredictFlags {
   bool json = false;
 };
 
+// One step's price, or why it has none.
+struct StepPrice {
+  Price price;
+  std::string unknown;
+};
+
 struct Prediction {
   std::string plugin;
   std::string refused;
   std::string plan_hash;
-  Price prefill, decode;
+  StepPrice prefill, decode;
 };
 
-const Program& LaneZero(const Plan& plan, ProgramKind kind) { return plan.program(kind, 0); }
+StepPrice PriceOf(const PlannedRun& run, size_t index, const EngineOptions& options,
+                  const PredictFlags& flags) {
+  const Program& program = run.plan.programs[index];
+  const StepShape shape = program.kind == ProgramKind::kPrefill
+                              ? PrefillShape(program, flags.prompt)
+                              : DecodeShape(program, flags.sequences, flags.context_at);
+  const ProductRates rates =
+      RatesOfProducts(options.rig, options.gpu, program, shape, options.limits.max_step_tokens);
+  if (!rates.unknown.empty()) return {.price = {}, .unknown = rates.unknown};
+  return {.price = PriceStep(options.model->blocks(), run.plan, program,
+                             run.verified.programs[index], shape, options.rig, rates.efficiency),
+          .unknown = {}};
+}
 
 Prediction Predict(const std::string& plugin, const EngineOptions& options,
                    const PredictFlags& flags) {
@@ -44,22 +64,22 @@ Prediction Predict(const std::string& plugin, const EngineOptions& options,
   problem.wire = options.wire;
   problem.path = options.path;
   problem.tensor_split = options.tensor_split;
+  bool planned = false;
   try {
     PlannedRun run = Planner(options.planner).MakePlan(plugin, problem, options.knobs);
+    planned = true;
     result.plugin = run.plan.plugin;
     result.plan_hash = run.plan_hash;
+    CheckSwitches(options.gpu, options.rig, run.plan);
     for (size_t p = 0; p < run.plan.programs.size(); ++p) {
       const Program& program = run.plan.programs[p];
       if (program.lane != 0) continue;
-      bool prefill = &program == &LaneZero(run.plan, ProgramKind::kPrefill);
-      StepShape shape = prefill ? PrefillShape(program, flags.prompt)
-                                : DecodeShape(program, flags.sequences, flags.context_at);
-      Price price = PriceStep(*problem.graph, run.plan, program, run.verified.programs[p], shape,
-                              options.rig);
-      (prefill ? result.prefill : result.decode) = std::move(price);
+      const bool prefill = program.kind == ProgramKind::kPrefill;
+      (prefill ? result.prefill : result.decode) = PriceOf(run, p, options, flags);
     }
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::kPlan) throw;
+    const ErrorCode refusal = planned ? ErrorCode::kUnsupported : ErrorCode::kPlan;
+    if (error.code() != refusal) throw;
     result.refused = error.what();
   }
   return result;
@@ -73,13 +93,36 @@ double Share(const Price& price) {
 
 double Rate(uint32_t tokens, Nanos time) { return time.value == 0 ? 0.0 : tokens / time.Seconds(); }
 
-nlohmann::json PhaseJson(const Price& price, uint32_t tokens) {
+nlohmann::json PhaseJson(const StepPrice& step, uint32_t tokens) {
+  if (!step.unknown.empty()) return {{"not_priced", step.unknown}};
+  const Price& price = step.price;
   return {{"step_ns", price.timeline.length.value},
           {"step_ns_low", price.low.value},
           {"step_ns_high", price.high.value},
           {"tokens_per_s", Rate(tokens, price.timeline.length)},
           {"link_share", Share(price)},
           {"exposed_comm_ns", price.timeline.exposed_comm.value}};
+}
+
+std::vector<std::string> TableRow(const Prediction& p, const PredictFlags& flags) {
+  if (!p.refused.empty()) return {p.plugin, RefusalLabel(p.refused), "-", "-", "-", "-"};
+  std::vector<std::string> row{p.plugin};
+  const auto add = [&row](const StepPrice& step, uint32_t tokens, int digits) {
+    if (!step.unknown.empty()) {
+      row.insert(row.end(), {"not priced", "-"});
+      return;
+    }
+    row.push_back(fmt::format("{:.{}f}", Rate(tokens, step.price.timeline.length), digits));
+    row.push_back(fmt::format("{:.1f} %", 100 * Share(step.price)));
+  };
+  add(p.prefill, flags.prompt, 0);
+  add(p.decode, flags.sequences, 1);
+  const Price& decode = p.decode.price;
+  row.push_back(p.decode.unknown.empty()
+                    ? HumanTime(decode.timeline.length) + " (" + HumanTime(decode.low) + " .. " +
+                          HumanTime(decode.high) + ")"
+                    : "-");
+  return row;
 }
 
 int Run(const PredictFlags& flags) {
@@ -101,10 +144,10 @@ int Run(const PredictFlags& flags) {
   for (const std::string& plugin : plugins) {
     Prediction p = Predict(plugin, options, flags);
     any = any || p.refused.empty();
+    table.push_back(TableRow(p, flags));
     if (!p.refused.empty()) {
       rows.push_back({{"plugin", p.plugin}, {"refused", p.refused}});
       refusals += fmt::format("{}: {}\n", p.plugin, p.refused.substr(0, p.refused.find('\n')));
-      table.push_back({p.plugin, RefusalLabel(p.refused), "-", "-", "-", "-"});
       continue;
     }
     rows.push_back({{"plugin", p.plugin},
@@ -112,27 +155,26 @@ int Run(const PredictFlags& flags) {
                     {"fidelity", "predicted"},
                     {"prefill", PhaseJson(p.prefill, flags.prompt)},
                     {"decode", PhaseJson(p.decode, flags.sequences)}});
-    table.push_back({p.plugin, fmt::format("{:.0f}", Rate(flags.prompt, p.prefill.timeline.length)),
-                     fmt::format("{:.1f} %", 100 * Share(p.prefill)),
-                     fmt::format("{:.1f}", Rate(flags.sequences, p.decode.timeline.length)),
-                     fmt::format("{:.1f} %", 100 * Share(p.decode)),
-                     HumanTime(p.decode.timeline.length) + " (" + HumanTime(p.decode.low) + " .. " +
-                         HumanTime(p.decode.high) + ")"});
   }
+  const std::vector<std::string> notes = NotesOnPrices(options.rig, options.gpu);
   if (flags.json) {
-    PrintJson({{"model", flags.engine.model},
-               {"rig", options.rig.name},
-               {"link", options.rig.link.name},
-               {"prompt_tokens", flags.prompt},
-               {"context", flags.context_at},
-               {"sequences", flags.sequences},
-               {"predictions", rows}});
+    nlohmann::json json{{"model", flags.engine.model},
+                        {"rig", options.rig.name},
+                        {"link", options.rig.link.name},
+                        {"prompt_tokens", flags.prompt},
+                        {"context", flags.context_at},
+                        {"sequences", flags.sequences},
+                        {"notes", notes},
+                        {"predictions", rows}};
+    for (const auto& [key, word] : ToldSwitches(options.gpu)) json[key] = word;
+    PrintJson(json);
   } else {
     PrintLine(fmt::format(
         "PREDICTED (nothing ran): {} on {}, link {}; prompt {}, decode of {} at {} tokens",
         flags.engine.model, options.rig.name, options.rig.link.name, flags.prompt, flags.sequences,
         flags.context_at));
     PrintOut(FormatTable(table) + refusals);
+    for (const std::string& note : notes) PrintLine(note);
   }
   return any ? kExitOk : kExitPlan;
 }
@@ -148,6 +190,7 @@ void AddPredictCommand(CLI::App& root, Action& action) {
       "  tandem predict -m llama-3.1-8b --rig 2x3090-nvlink --link pcie4-x16-host-staged --json");
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
+  flags->engine.AddGpuSwitches(*app);
   app->add_option("-p,--n-prompt", flags->prompt, "Prompt tokens")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
