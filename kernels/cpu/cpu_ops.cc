@@ -368,6 +368,11 @@ void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
   ForRows(rows, q_width + 2 * kv_width, [&](uint64_t begin, uint64_t end) {
     for (uint64_t i = begin; i < end; ++i) {
       const RopeTable::Row& row = rope_.row(i);
+      auto* page = reinterpret_cast<uint16_t*>(kv.base + row.page * kv.stride);
+      // A key's column is a line an element: they come while q and k are rotated.
+      for (uint64_t d = 0; d < kv_width; ++d) {
+        __builtin_prefetch(page + d * kPageTokens + row.slot, 1);
+      }
       RotateJob job{.heads = q + row.index * q_width, .n_heads = q_heads};
       job.head_dim = kv.head_dim;
       job.rope_dim = rope.rope_dim;
@@ -378,7 +383,6 @@ void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
       job.heads = k + row.index * kv_width;
       job.n_heads = kv.kv_heads;
       tier_.rotate(job);
-      auto* page = reinterpret_cast<uint16_t*>(kv.base + row.page * kv.stride);
       for (uint64_t head = 0; head < kv.kv_heads; ++head) {
         uint16_t* keys = page + head * kPageTokens * hd;
         uint16_t* values = keys + uint64_t{kv.kv_heads} * kPageTokens * hd;
