@@ -67,7 +67,8 @@ double ErrorOf(const TimeCurve& curve) {
 }
 
 void ScaleLink(LinkProfile& link, bool up) {
-  for (TimeCurve* curve : {&link.send, &link.all_reduce}) {
+  for (TimeCurve* curve :
+       {&link.send, &link.all_reduce, &link.send_replayed, &link.all_reduce_replayed}) {
     double factor = up ? ErrorOf(*curve) : 1 / ErrorOf(*curve);
     for (TimePoint& point : curve->points) point.time = Scaled(point.time, factor);
   }

@@ -49,21 +49,23 @@ class Links {
 
 // Wire time of a collective from when all ranks and links are ready.
 Nanos CollectiveTime(const Rig& rig, const Op& op, WireType wire, uint64_t elements,
-                     const std::vector<Hop>& hops) {
+                     const std::vector<Hop>& hops, MoveLaunch launch) {
   uint32_t ranks = static_cast<uint32_t>(op.devices.size());
   Bytes largest;
   for (const Hop& hop : hops) largest = std::max(largest, hop.bytes);
-  if (op.kind != OpKind::kAllReduce) return rig.ExchangeTime(ranks, largest, op.path);
+  if (op.kind != OpKind::kAllReduce) {
+    return rig.ExchangeTime(ranks, largest, op.path, launch);
+  }
   Bytes whole = WireBytes(wire, elements);
   if (op.algorithm != Algorithm::kTwoShot) {
-    return ranks == 2 ? rig.AllReduceTime(2, whole, op.path)
-                      : rig.ExchangeTime(ranks, whole, op.path);
+    return ranks == 2 ? rig.AllReduceTime(2, whole, op.path, launch)
+                      : rig.ExchangeTime(ranks, whole, op.path, launch);
   }
   // For two devices a measured curve says what an all-reduce takes, whichever way it went.
-  if (ranks > 2 || !rig.link.all_reduce.points.empty()) {
-    return rig.AllReduceTime(ranks, whole, op.path);
+  if (ranks > 2 || !rig.link.AllReduces(launch).points.empty()) {
+    return rig.AllReduceTime(ranks, whole, op.path, launch);
   }
-  Nanos phase = rig.ExchangeTime(ranks, largest, op.path);
+  Nanos phase = rig.ExchangeTime(ranks, largest, op.path, launch);
   return phase + phase;
 }
 
@@ -95,7 +97,7 @@ class Simulation {
         compute_times_(compute_times),
         dependencies_(dependencies),
         links_(rig),
-        replays_(RecordsSteps(program)),
+        replays_(ReplaysStep(program, shape, rig)),
         ready_(program.ops.size()) {
     timeline_.ops.resize(program.ops.size());
     for (const HeadStart& head : head_starts) ready_[head.op] = head.begin;
@@ -170,6 +172,12 @@ class Simulation {
     return ready;
   }
 
+  // NCCL's collectives and moves of KV are asked for between recordings.
+  MoveLaunch LaunchOf(const Op& op) const {
+    const bool apart = op.kind == OpKind::kKvMove || op.path == PathKind::kNccl;
+    return replays_ && !apart ? MoveLaunch::kReplayed : MoveLaunch::kEager;
+  }
+
   void Place(uint32_t i, Nanos ready) {
     const Op& op = program_.ops[i];
     OpTiming& timing = timeline_.ops[i];
@@ -220,17 +228,18 @@ class Simulation {
   void PlaceMessage(uint32_t i, const std::vector<Hop>& hops) {
     OpTiming& timing = timeline_.ops[i];
     const Hop& first = hops.front();
+    const MoveLaunch launch = LaunchOf(program_.ops[i]);
     // SAMPLE's ids wait for the link after its compute: what let the op start stays what it was.
     std::optional<uint32_t> after = timing.after;
     WaitForLink(timing, first.src, first.dst);
     if (IsCompute(program_.ops[i].kind)) timing.after = after;
     if (hops.size() == 1) {
-      timing.end = timing.wire + rig_.HopTime(first.src, first.dst, first.bytes);
+      timing.end = timing.wire + rig_.HopTime(first.src, first.dst, first.bytes, launch);
       links_.Take(first.src, first.dst, timing.end, i);
       return;
     }
     const Hop& second = hops.back();
-    StagedTime staged = rig_.StagedHopTime(first.bytes);
+    StagedTime staged = rig_.StagedHopTime(first.bytes, launch);
     Nanos down = std::max(timing.wire + (staged.total - staged.hop),
                           links_.Of(second.src, second.dst).until);
     timing.end = down + staged.hop;
@@ -241,7 +250,8 @@ class Simulation {
   void PlaceCollective(uint32_t i, const std::vector<Hop>& hops, uint64_t elements) {
     OpTiming& timing = timeline_.ops[i];
     for (const Hop& hop : hops) WaitForLink(timing, hop.src, hop.dst);
-    timing.end = timing.wire + CollectiveTime(rig_, program_.ops[i], plan_.wire, elements, hops);
+    const Op& op = program_.ops[i];
+    timing.end = timing.wire + CollectiveTime(rig_, op, plan_.wire, elements, hops, LaunchOf(op));
     for (const Hop& hop : hops) links_.Take(hop.src, hop.dst, timing.end, i);
   }
 
@@ -321,7 +331,7 @@ class Simulation {
   std::span<const Nanos> compute_times_;
   const std::vector<std::vector<Dependency>>& dependencies_;
   Links links_;
-  bool replays_;              // whether the step may be a replay
+  bool replays_;              // whether the step is a replay
   std::vector<Nanos> ready_;  // when an op's dependencies were met; before that, no sooner than
   Timeline timeline_;
 };
@@ -332,6 +342,15 @@ bool RecordsSteps(const Program& program) {
   return program.kind == ProgramKind::kDecode &&
          std::none_of(program.ops.begin(), program.ops.end(),
                       [](const Op& op) { return op.kind == OpKind::kFetch; });
+}
+
+bool ReplaysStep(const Program& program, const StepShape& shape, const Rig& rig) {
+  const auto on_host = [&](const Op& op) {
+    return std::ranges::any_of(op.devices,
+                               [&](DeviceId d) { return !d.IsHost() && rig.OnHost(d); });
+  };
+  return RecordsSteps(program) && shape.rows() <= kMostRecordedRows &&
+         std::ranges::none_of(program.ops, on_host);
 }
 
 ProgramSchedule::ProgramSchedule(const BlockGraph& graph, const Plan& plan, const Program& program,

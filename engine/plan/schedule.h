@@ -67,9 +67,13 @@ struct Timeline {
 };
 
 // Whether steps of the program may be recorded and replayed: decode that fetches no weights, for
-// fetches begin before their step does. On a rig whose devices have a replay_gap, such steps are
-// priced by it.
+// fetches begin before their step does.
 bool RecordsSteps(const Program& program);
+inline constexpr uint32_t kMostRecordedRows = 256;  // of such a step
+// Whether a step of that shape is priced as a replay: by its devices' replay_gap and its links'
+// curves for replays, where the rig has them. Not where the host's processor is among the devices:
+// it is told of cards' work by a thread, which no recording holds.
+bool ReplaysStep(const Program& program, const StepShape& shape, const Rig& rig);
 
 // A program with its dependencies, ready to be laid on any rig and any step. Keeps references:
 // graph, plan, program and info must outlive it. Any thread may call Lay.

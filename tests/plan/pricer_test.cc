@@ -71,6 +71,23 @@ TEST_F(PricerTest, IntervalHoldsThePriceAndTheLineIsLessCertain) {
   EXPECT_GT(table.low, line.low);
 }
 
+// The interval is that of the curves that the step is priced by.
+TEST_F(PricerTest, IntervalOfAReplayIsThatOfItsCurves) {
+  PlanBuilder b = TensorSplit(graph, {1, 1}, Algorithm::kOneShot);
+  b.program.kind = ProgramKind::kDecode;
+  Rig rig = SmallRig(2);
+  const StepShape shape = DecodeShape(b.program, 1, 10);
+  const Price eager = PriceOf(b, shape, rig);
+  rig.link.send_replayed = rig.link.send;
+  const Price same = PriceOf(b, shape, rig);
+  EXPECT_EQ(same.timeline.length, eager.timeline.length);
+  EXPECT_EQ(same.low, eager.low);
+  EXPECT_EQ(same.high, eager.high);
+  for (TimePoint& point : rig.link.send_replayed.points) point.time = point.time - Nanos{2000};
+  EXPECT_LT(PriceOf(b, shape, rig).timeline.length, eager.timeline.length);
+  EXPECT_LT(PriceOf(b, shape, rig).high, eager.high);
+}
+
 TEST_F(PricerTest, CriticalPathCoversTheStep) {
   for (PlanBuilder b : {LayerSplit(graph, 3, 1), LayerSplit(graph, 3, 4),
                         TensorSplit(graph, {3, 1}, Algorithm::kOneShot), Offload(graph)}) {

@@ -213,6 +213,51 @@ TEST_F(ScheduleTest, ReplayedStepsHaveAGapOfTheirOwn) {
   EXPECT_EQ(gap_of(fetching, ProgramKind::kDecode), rig.devices[0].launch_gap);
 }
 
+// So are what moves between devices in such steps, and what crosses to the host.
+TEST_F(ScheduleTest, ReplayedStepsMoveByTheCurvesForReplays) {
+  Rig rig = SmallRig(2);
+  rig.link.all_reduce.points = {{Bytes{0}, Nanos{9000}}, {Bytes{1000000}, Nanos{1009000}}};
+  PlanBuilder b = TensorSplit(graph, {1, 1}, Algorithm::kOneShot);
+  b.program.kind = ProgramKind::kDecode;
+  const auto lay = [&](const Rig& on, uint32_t sequences) {
+    return Lay(b, DecodeShape(b.program, sequences, 10), on, Times(b, 1000));
+  };
+  const auto time_of = [&](const Timeline& t, OpKind kind) {
+    for (size_t i = 0; i < b.program.ops.size(); ++i) {
+      if (b.program.ops[i].kind == kind) return t.ops[i].end - t.ops[i].wire;
+    }
+    return Nanos{-1};
+  };
+  Rig replays = rig;
+  const auto less = [](TimeCurve curve, int64_t nanos) {
+    for (TimePoint& point : curve.points) point.time = point.time - Nanos{nanos};
+    return curve;
+  };
+  replays.link.send_replayed = less(rig.link.send, 1000);
+  replays.link.all_reduce_replayed = less(rig.link.all_reduce, 2000);
+  replays.host_link.send_replayed = less(rig.host_link.send, 3000);
+  const std::vector<std::pair<OpKind, int64_t>> gains{
+      {OpKind::kAllGather, 1000}, {OpKind::kAllReduce, 2000}, {OpKind::kSample, 3000}};
+  const Timeline eager = lay(rig, 1), replayed = lay(replays, 1);
+  for (const auto& [kind, gain] : gains) {
+    EXPECT_EQ(time_of(eager, kind) - time_of(replayed, kind), Nanos{gain}) << ToString(kind);
+  }
+  ExpectSound(graph, b, DecodeShape(b.program, 1, 10), replays, replayed);
+  // Not steps of more rows than are recorded, nor prefill, nor over NCCL, nor beside a processor.
+  EXPECT_EQ(lay(replays, kMostRecordedRows + 1).length, lay(rig, kMostRecordedRows + 1).length);
+  b.program.kind = ProgramKind::kPrefill;
+  EXPECT_EQ(lay(replays, 1).length, lay(rig, 1).length);
+  b.program.kind = ProgramKind::kDecode;
+  for (Op& op : b.program.ops) op.path = PathKind::kNccl;
+  const Timeline apart = lay(replays, 1);
+  for (OpKind kind : {OpKind::kAllGather, OpKind::kAllReduce}) {
+    EXPECT_EQ(time_of(apart, kind), time_of(eager, kind)) << ToString(kind);
+  }
+  EXPECT_TRUE(ReplaysStep(b.program, DecodeShape(b.program, 1, 10), replays));
+  replays.devices[1].on_host = true;
+  EXPECT_FALSE(ReplaysStep(b.program, DecodeShape(b.program, 1, 10), replays));
+}
+
 TEST_F(ScheduleTest, OffloadHidesFetchesBehindLongCompute) {
   PlanBuilder b = Offload(graph);
   Rig rig = SmallRig(1);
