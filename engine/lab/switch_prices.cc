@@ -14,7 +14,7 @@ namespace tandem {
 namespace {
 
 // Prices follow these; of the others they know nothing.
-constexpr std::string_view kPriced[] = {"graphs", "prefill_products"};
+constexpr std::string_view kPriced[] = {"graphs", "fuse_collectives", "prefill_products"};
 
 // Null where it was not measured.
 const MeasuredFigure* LibraryRate(const Rig& rig, size_t device) {

@@ -87,7 +87,7 @@ class Simulation {
              const ProgramInfo& info, const StepShape& shape, const Rig& rig,
              std::span<const Nanos> compute_times,
              const std::vector<std::vector<Dependency>>& dependencies,
-             std::span<const HeadStart> head_starts)
+             std::span<const uint32_t> runs_with, std::span<const HeadStart> head_starts)
       : graph_(graph),
         plan_(plan),
         program_(program),
@@ -96,6 +96,7 @@ class Simulation {
         rig_(rig),
         compute_times_(compute_times),
         dependencies_(dependencies),
+        runs_with_(runs_with),
         links_(rig),
         replays_(ReplaysStep(program, shape, rig)),
         ready_(program.ops.size()) {
@@ -187,7 +188,9 @@ class Simulation {
     MicrobatchShape shape = ShapeFor(op, shape_);
     if (IsCompute(op.kind)) {
       const DeviceSpec& device = rig_.devices[static_cast<size_t>(op.devices[0].value)];
-      timing.launch = replays_ && device.replay_gap ? *device.replay_gap : device.launch_gap;
+      if (runs_with_[i] == kNoOp) {
+        timing.launch = replays_ && device.replay_gap ? *device.replay_gap : device.launch_gap;
+      }
       timing.wire = timing.release = timing.end = ready + timing.launch + compute_times_[i];
     }
     std::vector<Hop> hops = HopsOf(graph_, op, info_, shape, plan_.wire, rig_);
@@ -330,6 +333,7 @@ class Simulation {
   const Rig& rig_;
   std::span<const Nanos> compute_times_;
   const std::vector<std::vector<Dependency>>& dependencies_;
+  std::span<const uint32_t> runs_with_;
   Links links_;
   bool replays_;              // whether the step is a replay
   std::vector<Nanos> ready_;  // when an op's dependencies were met; before that, no sooner than
@@ -354,21 +358,23 @@ bool ReplaysStep(const Program& program, const StepShape& shape, const Rig& rig)
 }
 
 ProgramSchedule::ProgramSchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
-                                 const ProgramInfo& info)
+                                 const ProgramInfo& info, bool fuse_collectives)
     : graph_(graph),
       plan_(plan),
       program_(program),
       info_(info),
       dependencies_(DependenciesOf(graph, program, info)),
-      leads_(LeadFetchesOf(plan, program, info)) {}
+      leads_(LeadFetchesOf(plan, program, info)),
+      fused_(graph, plan, program, info, fuse_collectives) {}
 
 Timeline ProgramSchedule::Lay(const StepShape& shape, const Rig& rig,
                               std::span<const Nanos> compute_times) const {
   Check(compute_times.size() == program_.ops.size(), "schedule: one time an op");
   Check(rig.size() >= plan_.n_devices, "schedule: a rig with fewer devices than the plan");
+  const std::vector<uint32_t> runs_with = fused_.In(shape, rig);
   const auto simulation = [&](std::span<const HeadStart> heads) {
     return Simulation(graph_, plan_, program_, info_, shape, rig, compute_times, dependencies_,
-                      heads);
+                      runs_with, heads);
   };
   if (leads_.empty() || shape.rows() == 0) return simulation({}).Run();
   const std::vector<HeadStart> heads = simulation({}).RunForHeadStarts(leads_);
@@ -377,8 +383,9 @@ Timeline ProgramSchedule::Lay(const StepShape& shape, const Rig& rig,
 
 Timeline LaySchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
                      const ProgramInfo& info, const StepShape& shape, const Rig& rig,
-                     std::span<const Nanos> compute_times) {
-  return ProgramSchedule(graph, plan, program, info).Lay(shape, rig, compute_times);
+                     std::span<const Nanos> compute_times, bool fuse_collectives) {
+  return ProgramSchedule(graph, plan, program, info, fuse_collectives)
+      .Lay(shape, rig, compute_times);
 }
 
 }  // namespace tandem
