@@ -7,7 +7,7 @@
 // A kernel that waits longer than the bound gives up, and with it every later one of its rank,
 // until TakeFailure() has told of it and cleared the slots.
 //
-// All memory is taken at construction. One thread.
+// All memory is taken at construction, as much as engine/plan/link_memory.h says. One thread.
 //
 //   PeerLink link({.path = PathKind::kP2p, .words = PeerPlace::kPush, .blocks = PeerPlace::kPush},
 //                 devices, host, kernels);

@@ -138,7 +138,8 @@ class PlanShow(unittest.TestCase):
     def hops(self, plugin, devices=2, wire="f32", extra=()):
         shown = tandem_json("plan", "show", "-m", TINY + "q4_1", "--plugin", plugin, "--devices", devices, "--wire", wire, *extra)
         for row in shown["memory"]:
-            self.assertEqual(set(row), {"device", "weights", "slots", "kv", "activations", "workspace", "capacity"})
+            self.assertEqual(set(row), {"device", "weights", "slots", "kv", "activations", "workspace", "links",
+                                        "capacity"})
         self.assertEqual(shown["memory"][-1]["device"], "host")
         totals = {}
         for row in shown["traffic"]:
