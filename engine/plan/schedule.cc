@@ -9,6 +9,7 @@
 
 #include "engine/base/check.h"
 #include "engine/plan/attribution.h"
+#include "engine/plan/shared_dram.h"
 
 namespace tandem {
 namespace {
@@ -16,6 +17,9 @@ namespace {
 using Link = std::pair<DeviceId, DeviceId>;
 
 constexpr Nanos kLongAgo{INT64_MIN / 4};
+
+// How often a step is laid again for what its delays delay.
+constexpr int kDramPasses = 6;
 
 // Until when each directed link is taken, and by which op.
 class Links {
@@ -87,7 +91,8 @@ class Simulation {
              const ProgramInfo& info, const StepShape& shape, const Rig& rig,
              std::span<const Nanos> compute_times,
              const std::vector<std::vector<Dependency>>& dependencies,
-             std::span<const uint32_t> runs_with, std::span<const HeadStart> head_starts)
+             std::span<const uint32_t> runs_with, std::span<const HeadStart> head_starts,
+             std::span<const Nanos> delays)
       : graph_(graph),
         plan_(plan),
         program_(program),
@@ -97,6 +102,7 @@ class Simulation {
         compute_times_(compute_times),
         dependencies_(dependencies),
         runs_with_(runs_with),
+        delays_(delays),
         links_(rig),
         replays_(ReplaysStep(program, shape, rig)),
         ready_(program.ops.size()) {
@@ -123,7 +129,8 @@ class Simulation {
       if (begin >= timeline_.length) continue;
       heads.push_back(HeadStart{lead.op, begin - timeline_.length});
       const Bytes bytes = graph_.at(op.block).UnitBytes(op.units);
-      links_.Take(kHost, device, begin + rig_.HopTime(kHost, device, bytes), lead.op);
+      links_.Take(kHost, device, begin + rig_.HopTime(kHost, device, bytes) + delays_[lead.op],
+                  lead.op);
     }
     return heads;
   }
@@ -191,7 +198,8 @@ class Simulation {
       if (runs_with_[i] == kNoOp) {
         timing.launch = replays_ && device.replay_gap ? *device.replay_gap : device.launch_gap;
       }
-      timing.wire = timing.release = timing.end = ready + timing.launch + compute_times_[i];
+      timing.wire = timing.release = timing.end =
+          ready + timing.launch + compute_times_[i] + delays_[i];
     }
     std::vector<Hop> hops = HopsOf(graph_, op, info_, shape, plan_.wire, rig_);
     if (hops.empty()) return;
@@ -232,12 +240,13 @@ class Simulation {
     OpTiming& timing = timeline_.ops[i];
     const Hop& first = hops.front();
     const MoveLaunch launch = LaunchOf(program_.ops[i]);
+    const Nanos delay = IsCompute(program_.ops[i].kind) ? Nanos{0} : delays_[i];
     // SAMPLE's ids wait for the link after its compute: what let the op start stays what it was.
     std::optional<uint32_t> after = timing.after;
     WaitForLink(timing, first.src, first.dst);
     if (IsCompute(program_.ops[i].kind)) timing.after = after;
     if (hops.size() == 1) {
-      timing.end = timing.wire + rig_.HopTime(first.src, first.dst, first.bytes, launch);
+      timing.end = timing.wire + rig_.HopTime(first.src, first.dst, first.bytes, launch) + delay;
       links_.Take(first.src, first.dst, timing.end, i);
       return;
     }
@@ -245,7 +254,7 @@ class Simulation {
     StagedTime staged = rig_.StagedHopTime(first.bytes, launch);
     Nanos down = std::max(timing.wire + (staged.total - staged.hop),
                           links_.Of(second.src, second.dst).until);
-    timing.end = down + staged.hop;
+    timing.end = down + staged.hop + delay;
     links_.Take(first.src, first.dst, timing.wire + staged.hop, i);
     links_.Take(second.src, second.dst, timing.end, i);
   }
@@ -254,7 +263,8 @@ class Simulation {
     OpTiming& timing = timeline_.ops[i];
     for (const Hop& hop : hops) WaitForLink(timing, hop.src, hop.dst);
     const Op& op = program_.ops[i];
-    timing.end = timing.wire + CollectiveTime(rig_, op, plan_.wire, elements, hops, LaunchOf(op));
+    timing.end = timing.wire + CollectiveTime(rig_, op, plan_.wire, elements, hops, LaunchOf(op)) +
+                 delays_[i];
     for (const Hop& hop : hops) links_.Take(hop.src, hop.dst, timing.end, i);
   }
 
@@ -334,6 +344,7 @@ class Simulation {
   std::span<const Nanos> compute_times_;
   const std::vector<std::vector<Dependency>>& dependencies_;
   std::span<const uint32_t> runs_with_;
+  std::span<const Nanos> delays_;  // by op: what it takes longer for others' use of the memory
   Links links_;
   bool replays_;              // whether the step is a replay
   std::vector<Nanos> ready_;  // when an op's dependencies were met; before that, no sooner than
@@ -372,13 +383,27 @@ Timeline ProgramSchedule::Lay(const StepShape& shape, const Rig& rig,
   Check(compute_times.size() == program_.ops.size(), "schedule: one time an op");
   Check(rig.size() >= plan_.n_devices, "schedule: a rig with fewer devices than the plan");
   const std::vector<uint32_t> runs_with = fused_.In(shape, rig);
+  std::vector<Nanos> delays(program_.ops.size());
   const auto simulation = [&](std::span<const HeadStart> heads) {
     return Simulation(graph_, plan_, program_, info_, shape, rig, compute_times, dependencies_,
-                      runs_with, heads);
+                      runs_with, heads, delays);
   };
-  if (leads_.empty() || shape.rows() == 0) return simulation({}).Run();
-  const std::vector<HeadStart> heads = simulation({}).RunForHeadStarts(leads_);
-  return simulation(heads).Run();
+  const auto lay = [&] {
+    if (leads_.empty() || shape.rows() == 0) return simulation({}).Run();
+    const std::vector<HeadStart> heads = simulation({}).RunForHeadStarts(leads_);
+    return simulation(heads).Run();
+  };
+  Timeline timeline = lay();
+  const DeviceSpec* processor = ProcessorInUse(program_, rig);
+  const LaidStep step{graph_, plan_, program_, info_, shape, rig, compute_times};
+  for (int pass = 0; processor != nullptr && pass < kDramPasses; ++pass) {
+    std::vector<Nanos> found = DramDelays(DramUsesOf(step, timeline, delays),
+                                          processor->memory_bytes_per_s, program_.ops.size());
+    if (found == delays) break;
+    delays = std::move(found);
+    timeline = lay();
+  }
+  return timeline;
 }
 
 Timeline LaySchedule(const BlockGraph& graph, const Plan& plan, const Program& program,

@@ -10,6 +10,9 @@
 // duplex is one link for both directions. A collective holds all links between its ranks from start
 // to end. A message over the host holds (src, host) and (host, dst) as Rig::StagedHopTime says.
 //
+// The host's processor and what crosses to and from its memory share that memory's bandwidth
+// (shared_dram.h).
+//
 // What runs as part of another op (fused_ops.h) has no launch of its own.
 //
 // A step is laid as if one like it had gone before: its lead fetches (lead_fetches.h) begin while

@@ -320,6 +320,7 @@ TEST_F(ScheduleTest, TheHostsProcessorSharesTheCardsLink) {
   b.plan.slots = {Slot{kD0, Bytes{1u << 20}}};
   Rig rig = SmallRig(2);
   rig.devices[1].on_host = true;
+  rig.devices[1].memory_bytes_per_s = 1e12;  // enough for all
   const ValueId x = b.Transfer(b.Run(0, b.All(0), 1, 0, std::nullopt), 0);
   b.Fetch(1, b.All(1), kHost, 0, 0);
   b.Norm(1, 0, 0, x);
