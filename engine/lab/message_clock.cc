@@ -176,14 +176,16 @@ double MessageClock::AllReduce(Transport& transport, size_t a, size_t b, Bytes b
   });
 }
 
-double MessageClock::FromHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats) {
+double MessageClock::FromHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats,
+                              LaunchMode launch) {
   const CopyTask task = HostMessage(device, false, bytes);
-  return Timed(task.dst_queue, repeats, LaunchMode::kEager, [&] { transport.Copy(task, ledger_); });
+  return Timed(task.dst_queue, repeats, launch, [&] { transport.Copy(task, ledger_); });
 }
 
-double MessageClock::ToHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats) {
+double MessageClock::ToHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats,
+                            LaunchMode launch) {
   const CopyTask task = HostMessage(device, true, bytes);
-  return Timed(task.src_queue, repeats, LaunchMode::kEager, [&] { transport.Copy(task, ledger_); });
+  return Timed(task.src_queue, repeats, launch, [&] { transport.Copy(task, ledger_); });
 }
 
 double MessageClock::HostBothWays(Transport& transport, size_t device, Bytes bytes,

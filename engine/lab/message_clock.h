@@ -36,8 +36,10 @@ class MessageClock {
   double AllReduce(Transport& transport, size_t a, size_t b, Bytes bytes, uint32_t repeats,
                    LaunchMode launch = LaunchMode::kEager);
   // Over a transport between the host and devices, one copy behind the other.
-  double FromHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats);
-  double ToHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats);
+  double FromHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats,
+                  LaunchMode launch = LaunchMode::kEager);
+  double ToHost(Transport& transport, size_t device, Bytes bytes, uint32_t repeats,
+                LaunchMode launch = LaunchMode::kEager);
   double HostBothWays(Transport& transport, size_t device, Bytes bytes, uint32_t repeats);
 
   // Asks for `repeats` messages without waiting (on devices without queues they are done), and

@@ -107,8 +107,7 @@ class PathProbe {
     const auto is_trusted = [&](size_t a, size_t b) {
       return std::find(trusted.begin(), trusted.end(), std::pair(a, b)) != trusted.end();
     };
-    std::vector<LaunchMode> launches{LaunchMode::kEager};
-    if (clock_.CanReplay(*transport)) launches.push_back(LaunchMode::kGraph);
+    const std::vector<LaunchMode> launches = LaunchesOver(*transport);
     for (const auto& [src, dst] : trusted) {
       for (LaunchMode launch : launches) {
         Add(path, OneWayName(src, dst, launch), transport,
@@ -137,17 +136,26 @@ class PathProbe {
     transports_.push_back(backend_.MakeHostTransport(path));
     Transport* const transport = transports_.back().get();
     for (size_t d = 0; d < backend_.devices().size(); ++d) {
-      Add(path, FromHostName(d), transport, [this, transport, d](Bytes bytes, uint32_t n) {
-        return clock_.FromHost(*transport, d, bytes, n);
-      });
-      Add(path, ToHostName(d), transport, [this, transport, d](Bytes bytes, uint32_t n) {
-        return clock_.ToHost(*transport, d, bytes, n);
-      });
+      for (LaunchMode launch : LaunchesOver(*transport)) {
+        Add(path, FromHostName(d, launch), transport,
+            [this, transport, d, launch](Bytes bytes, uint32_t n) {
+              return clock_.FromHost(*transport, d, bytes, n, launch);
+            });
+        Add(path, ToHostName(d, launch), transport,
+            [this, transport, d, launch](Bytes bytes, uint32_t n) {
+              return clock_.ToHost(*transport, d, bytes, n, launch);
+            });
+      }
       Add(path, fmt::format("host and d{} at once", d), transport,
           [this, transport, d](Bytes bytes, uint32_t n) {
             return clock_.HostBothWays(*transport, d, bytes, n);
           });
     }
+  }
+
+  std::vector<LaunchMode> LaunchesOver(const Transport& transport) const {
+    if (!clock_.CanReplay(transport)) return {LaunchMode::kEager};
+    return {LaunchMode::kEager, LaunchMode::kGraph};
   }
 
   void Add(PathKind path, std::string what, Transport* transport,
@@ -196,7 +204,11 @@ std::string BothWaysName(size_t a, size_t b) { return fmt::format("d{} and d{} a
 std::string AllReduceName(size_t a, size_t b, LaunchMode launch) {
   return fmt::format("all-reduce of d{} and d{}{}", a, b, ReplayedName(launch));
 }
-std::string FromHostName(size_t device) { return fmt::format("host to d{}", device); }
-std::string ToHostName(size_t device) { return fmt::format("d{} to host", device); }
+std::string FromHostName(size_t device, LaunchMode launch) {
+  return fmt::format("host to d{}{}", device, ReplayedName(launch));
+}
+std::string ToHostName(size_t device, LaunchMode launch) {
+  return fmt::format("d{} to host{}", device, ReplayedName(launch));
+}
 
 }  // namespace tandem

@@ -1,7 +1,7 @@
 // Times against sizes of every path that a back end can make, through the Transport that the engine
 // uses: each direction, both at once, all-reduces of two, and the host's memory with each device.
-// Directions and all-reduces once as asked one by one and, where a path can be recorded, once as
-// replayed.
+// Directions and all-reduces, and either way between host and device, once as asked one by one and,
+// where a path can be recorded, once as replayed.
 // What cannot be had, or delivers wrong values, is listed with the reason.
 #pragma once
 
@@ -32,7 +32,7 @@ std::vector<MeasuredPath> ProbePaths(Backend& backend, const Rig& rig, MessageCl
 std::string OneWayName(size_t src, size_t dst, LaunchMode launch = LaunchMode::kEager);
 std::string AllReduceName(size_t a, size_t b, LaunchMode launch = LaunchMode::kEager);
 std::string BothWaysName(size_t a, size_t b);
-std::string FromHostName(size_t device);
-std::string ToHostName(size_t device);
+std::string FromHostName(size_t device, LaunchMode launch = LaunchMode::kEager);
+std::string ToHostName(size_t device, LaunchMode launch = LaunchMode::kEager);
 
 }  // namespace tandem

@@ -245,7 +245,8 @@ PhaseResult SumPhase(const Engine& engine, const std::vector<StepTrace>& steps, 
     Timeline laid = step.timeline;
     Nanos length = step.length;
     if (rig != nullptr) {
-      laid = LaySchedule(graph, planned.plan, program, info, step.shape, *rig, step.op_times);
+      laid = LaySchedule(graph, planned.plan, program, info, step.shape, *rig, step.op_times,
+                         cell.gpu.fuse_collectives);
       length = laid.length;
     }
     AddStepTraffic(result, graph, planned.plan, program, info, step.shape, used);
@@ -300,8 +301,10 @@ std::optional<PhaseResult> PredictPhase(const BlockGraph& graph, const PlannedRu
         const ProductRates rates =
             RatesOfProducts(rig, cell.gpu, program, shapes[i], cell.limits.max_step_tokens);
         if (!rates.unknown.empty()) return std::nullopt;
-        price = PriceStep(graph, planned.plan, program, planned.verified.programs[p], shapes[i],
-                          rig, rates.efficiency);
+        price =
+            PriceStep(graph, planned.plan, program, planned.verified.programs[p], shapes[i], rig,
+                      {.product_efficiency = rates.efficiency,
+                       .fuse_collectives = cell.gpu.fuse_collectives});
       }
       AddStepTraffic(result, graph, planned.plan, program, planned.verified.programs[p], shapes[i],
                      rig);

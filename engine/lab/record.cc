@@ -196,9 +196,15 @@ ModelRecord ModelFrom(const json& j) {
 MemoryTable MemoryFrom(const json& rows) {
   MemoryTable memory;
   for (const json& r : rows) {
-    memory.rows.push_back({DeviceFromLabel(r.at("device")), Bytes{r.at("weights")},
-                           Bytes{r.at("slots")}, Bytes{r.at("kv")}, Bytes{r.at("activations")},
-                           Bytes{r.at("workspace")}, Bytes{r.at("capacity")}});
+    // Of records from before it was a column, what links take is workspace, or is not told.
+    memory.rows.push_back({.device = DeviceFromLabel(r.at("device")),
+                           .weights = Bytes{r.at("weights")},
+                           .slots = Bytes{r.at("slots")},
+                           .kv = Bytes{r.at("kv")},
+                           .activations = Bytes{r.at("activations")},
+                           .workspace = Bytes{r.at("workspace")},
+                           .links = Bytes{r.value("links", uint64_t{0})},
+                           .capacity = Bytes{r.at("capacity")}});
   }
   return memory;
 }

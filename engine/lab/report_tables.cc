@@ -125,7 +125,7 @@ std::string ServeTable(const std::vector<ReportCell>& cells) {
 
 std::string MemoryTableHtml(const std::vector<ReportCell>& cells) {
   std::vector<Row> rows{{"model", "plugin", "device", "weights", "slots", "KV", "activations",
-                         "workspace", "total", "capacity"}};
+                         "workspace", "links", "total", "capacity"}};
   std::set<std::string> seen;
   for (const ReportCell& cell : cells) {
     const Record& r = cell.first;
@@ -134,7 +134,8 @@ std::string MemoryTableHtml(const std::vector<ReportCell>& cells) {
     for (const MemoryRow& m : r.memory.rows) {
       rows.push_back({r.model.name, r.plugin, DeviceName(m.device), Amount(m.weights),
                       Amount(m.slots), Amount(m.kv), Amount(m.activations), Amount(m.workspace),
-                      Amount(m.total()), m.capacity.value == 0 ? "-" : Amount(m.capacity)});
+                      Amount(m.links), Amount(m.total()),
+                      m.capacity.value == 0 ? "-" : Amount(m.capacity)});
     }
   }
   return rows.size() == 1

@@ -267,13 +267,17 @@ class RigProbe {
     return both.front()->points.back().micros.median < kHalfWay * alone;
   }
 
-  // Of a path, the movements in `names`, which gives them by how they were launched: as replayed
-  // where they were. Decode steps are, and what prefill sends is so long that it makes no
-  // difference.
-  std::vector<const MeasuredPath*> PathsBest(
-      PathKind path, const std::function<std::vector<std::string>(LaunchMode)>& names) {
-    const auto replayed = PathsNamed(path, names(LaunchMode::kGraph));
-    return replayed.empty() ? PathsNamed(path, names(LaunchMode::kEager)) : replayed;
+  using Paths = std::vector<const MeasuredPath*>;
+
+  // One curve for what was asked one by one, and one for replays where some were measured.
+  static void SetCurves(const Paths& eager, const Paths& replayed, TimeCurve& curve,
+                        TimeCurve& replayed_curve) {
+    curve = eager.empty() ? TimeCurve{} : CurveOf(eager);
+    replayed_curve = eager.empty() || replayed.empty() ? TimeCurve{} : CurveOf(replayed);
+  }
+
+  static const char* Launches(const Paths& replayed) {
+    return replayed.empty() ? "" : ", asked one by one and replayed";
   }
 
   // The path that auto means, or else the first that could be measured.
@@ -288,22 +292,21 @@ class RigProbe {
     std::vector<PathKind> candidates{rig_.ResolvePath(PathKind::kAuto)};
     for (const MeasuredPath& path : measured_.paths) candidates.push_back(path.path);
     for (PathKind path : candidates) {
-      const auto one_way = PathsBest(path, one_ways);
+      const Paths one_way = PathsNamed(path, one_ways(LaunchMode::kEager));
       if (one_way.empty()) continue;
-      const auto reduced = PathsBest(path, [](LaunchMode launch) {
-        return std::vector<std::string>{AllReduceName(0, 1, launch)};
-      });
+      const Paths replayed = PathsNamed(path, one_ways(LaunchMode::kGraph));
       rig_.link.name = fmt::format("{}-measured", ToString(path));
       if (!rig_.gpus.empty() && path == PathKind::kHostStaged) {
         rig_.link.kind = LinkKind::kHostStaged;
       }
-      rig_.link.send = CurveOf(one_way);
-      rig_.link.all_reduce = reduced.empty() ? TimeCurve{} : CurveOf(reduced);
+      SetCurves(one_way, replayed, rig_.link.send, rig_.link.send_replayed);
+      SetCurves(PathsNamed(path, {AllReduceName(0, 1)}),
+                PathsNamed(path, {AllReduceName(0, 1, LaunchMode::kGraph)}), rig_.link.all_reduce,
+                rig_.link.all_reduce_replayed);
       rig_.link.full_duplex = IsFullDuplex(one_way, PathsNamed(path, {BothWaysName(0, 1)}));
       rig_.link.source = Source(fmt::format(
           "path {}, medians over {} directions{}; all-reduce: one-shot, f32, adding included",
-          ToString(path), one_way.size(),
-          PathsNamed(path, one_ways(LaunchMode::kGraph)).empty() ? "" : ", replayed"));
+          ToString(path), one_way.size(), Launches(replayed)));
       return;
     }
     rig_.link.source +=
@@ -311,17 +314,20 @@ class RigProbe {
   }
 
   void DescribeHostLink() {
-    std::vector<std::string> names;
-    for (size_t d = 0; d < rig_.size(); ++d) names.push_back(FromHostName(d));
     const PathKind path = rig_.HostPath();
-    const auto one_way = PathsNamed(path, names);
+    const auto from_host = [&](LaunchMode launch) {
+      std::vector<std::string> names;
+      for (size_t d = 0; d < rig_.size(); ++d) names.push_back(FromHostName(d, launch));
+      return PathsNamed(path, names);
+    };
+    const Paths one_way = from_host(LaunchMode::kEager), replayed = from_host(LaunchMode::kGraph);
     if (one_way.empty()) return;
     rig_.host_link.name = fmt::format("host-{}-measured", ToString(path));
-    rig_.host_link.send = CurveOf(one_way);
+    SetCurves(one_way, replayed, rig_.host_link.send, rig_.host_link.send_replayed);
     rig_.host_link.full_duplex = IsFullDuplex(one_way, PathsNamed(path, {"host and d0 at once"}));
     rig_.host_link.source = Source(
-        fmt::format("path {} from the host's {}memory, medians over {} devices", ToString(path),
-                    rig_.gpus.empty() ? "" : "page-locked ", one_way.size()));
+        fmt::format("path {} from the host's {}memory, medians over {} devices{}", ToString(path),
+                    rig_.gpus.empty() ? "" : "page-locked ", one_way.size(), Launches(replayed)));
   }
 
   Backend& backend_;

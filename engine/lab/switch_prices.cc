@@ -14,7 +14,7 @@ namespace tandem {
 namespace {
 
 // Prices follow these; of the others they know nothing.
-constexpr std::string_view kPriced[] = {"graphs", "prefill_products"};
+constexpr std::string_view kPriced[] = {"graphs", "fuse_collectives", "prefill_products"};
 
 // Null where it was not measured.
 const MeasuredFigure* LibraryRate(const Rig& rig, size_t device) {
@@ -80,13 +80,15 @@ ProductRates RatesOfProducts(const Rig& rig, const GpuSwitches& gpu, const Progr
 std::vector<std::string> NotesOnPrices(const Rig& rig, const GpuSwitches& gpu) {
   std::vector<std::string> notes;
   if (gpu.prefill_products == PrefillProducts::kCublasLt) notes.push_back(NoteOnProducts(rig));
-  const bool replays = std::any_of(rig.devices.begin(), rig.devices.end(),
+  const bool replays = !rig.link.send_replayed.points.empty() ||
+                       !rig.link.all_reduce_replayed.points.empty() ||
+                       std::any_of(rig.devices.begin(), rig.devices.end(),
                                    [](const DeviceSpec& d) { return d.replay_gap.has_value(); });
   if (gpu.graphs == GraphUse::kOn && !replays) {
-    notes.push_back(
-        fmt::format("--graphs on: rig {} has no replay_gap_us, so recorded steps are "
-                    "priced as if they were asked op by op",
-                    rig.name));
+    notes.push_back(fmt::format(
+        "--graphs on: rig {} has no replay_gap_us and no curves of replays, so recorded "
+        "steps are priced as if they were asked op by op",
+        rig.name));
   }
   for (const GpuSwitch& s : AllGpuSwitches()) {
     const bool priced = std::ranges::find(kPriced, std::string_view(s.key)) != std::end(kPriced);

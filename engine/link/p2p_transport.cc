@@ -8,6 +8,7 @@
 #include "engine/base/error.h"
 #include "engine/link/peer_probe.h"
 #include "engine/link/queued_transport.h"
+#include "engine/plan/link_memory.h"
 
 namespace tandem {
 namespace {
@@ -15,6 +16,8 @@ namespace {
 // What is tried: a decode row, and what keeps every channel busy for several chunks.
 constexpr uint64_t kProbeWords = 4096;
 constexpr uint64_t kProbeBlocks = peer::kBlocksElems * peer::kChannels * 2;
+// Of each device, given and got.
+static_assert(2 * kProbeBlocks * sizeof(float) <= kPeerProbe && kProbeWords <= kProbeBlocks);
 constexpr Nanos kProbeBound{int64_t{2'000'000'000}};
 
 struct Places {

@@ -8,6 +8,7 @@
 
 #include "engine/base/check.h"
 #include "engine/link/wire.h"
+#include "engine/plan/link_memory.h"
 #include "engine/plan/plan.h"
 
 namespace tandem {
@@ -15,6 +16,12 @@ namespace {
 
 constexpr std::array<peer::Way, peer::kWays> kAllWays{peer::Way::kWords, peer::Way::kBlocks};
 constexpr uint64_t kCounts = peer::kChannels * sizeof(uint32_t);
+
+// Plans count what a link takes before it is made.
+static_assert(peer::LaneBytes(peer::Way::kWords) == kPeerWordsSlots);
+static_assert(peer::LaneBytes(peer::Way::kBlocks) == kPeerBlocksSlots);
+static_assert(peer::kChannels * peer::kAckStride == kPeerAcks);
+static_assert(kCounts == kPeerCounts);
 
 size_t IndexOf(DeviceId id) { return static_cast<size_t>(id.value); }
 
@@ -45,7 +52,8 @@ PeerLink::PeerLink(const PeerLinkOptions& options, std::span<const std::unique_p
   ranks_.resize(n);
   pairs_.resize(n * n);
   for (size_t d = 0; d < n; ++d) {
-    ranks_[d].abort = devices[d]->Allocate(MemoryUse::kWorkspace, Bytes{64}, "link abort word");
+    ranks_[d].abort =
+        devices[d]->Allocate(MemoryUse::kWorkspace, Bytes{kPeerAbort}, "link abort word");
     for (Buffer& generations : ranks_[d].generations) {
       generations = devices[d]->Allocate(MemoryUse::kWorkspace, Bytes{kCounts}, "link counts");
     }
@@ -53,7 +61,7 @@ PeerLink::PeerLink(const PeerLinkOptions& options, std::span<const std::unique_p
       if (reader != d) MakeLanes(d, reader);
     }
   }
-  failures_ = host.Allocate(MemoryUse::kWorkspace, Bytes{8 * n}, "link failures");
+  failures_ = host.Allocate(MemoryUse::kWorkspace, Bytes{kPeerFailure * n}, "link failures");
 }
 
 Device& PeerLink::OwnerOf(peer::Way way, size_t writer, size_t reader, bool of_acks) {

@@ -7,7 +7,7 @@
 // A kernel that waits longer than the bound gives up, and with it every later one of its rank,
 // until TakeFailure() has told of it and cleared the slots.
 //
-// All memory is taken at construction. One thread.
+// All memory is taken at construction, as much as engine/plan/link_memory.h says. One thread.
 //
 //   PeerLink link({.path = PathKind::kP2p, .words = PeerPlace::kPush, .blocks = PeerPlace::kPush},
 //                 devices, host, kernels);
@@ -26,6 +26,7 @@
 #include "engine/link/peer_kernels.h"
 #include "engine/link/queued_transport.h"
 #include "engine/link/transport.h"
+#include "engine/plan/fused_ops.h"
 #include "engine/rig/rig.h"
 
 namespace tandem {
@@ -39,7 +40,7 @@ struct PeerLinkOptions {
   PeerPlace blocks = PeerPlace::kPush;
   // Messages of up to so many values cross as words, of up to so many as blocks; longer ones are
   // left to copies.
-  uint64_t most_words = 16384;
+  uint64_t most_words = kMostPeerWords;
   uint64_t most = UINT64_MAX;
   // How long a kernel waits for another device.
   Nanos bound{int64_t{20'000'000'000}};

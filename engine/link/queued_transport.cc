@@ -8,6 +8,7 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/link/peer_link.h"
+#include "engine/plan/fused_ops.h"
 
 namespace tandem {
 
@@ -103,8 +104,6 @@ class HostStaged final : public QueuedTransport {
 
  private:
   static constexpr uint64_t kHalf = kStagingChunk / 2;
-  // Words double what crosses the host's links; beyond this a fence and a flag cost less.
-  static constexpr uint64_t kMostHostWords = 4096;
   struct Direction {
     DeviceId src, dst;
     DeviceQueue* up_queue = nullptr;

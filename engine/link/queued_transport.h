@@ -58,12 +58,13 @@ struct SmallByKernel {
   // False where devices share a GPU: nothing promises that branches of one recording run side by
   // side there, as kernels that wait for one another must.
   bool recordable = true;
-  uint64_t most = uint64_t{1} << 18;     // values of a message
+  uint64_t most = uint64_t{1} << 18;  // values of a message
 };
 
 // `mechanism` is kCopy or kHostStaged; `stands_for` is what it books. `devices` by DeviceId; `host`
 // allocates memory that they reach, of which kHostStaged takes kStagingChunk bytes a direction, in
-// two halves, and for `small` a few MiB a direction. Devices and host outlive the transport.
+// two halves, and for `small` what engine/plan/link_memory.h says. Devices and host outlive the
+// transport.
 std::unique_ptr<Transport> MakeQueuedTransport(PathKind mechanism, PathKind stands_for,
                                                std::span<const std::unique_ptr<Device>> devices,
                                                Device& host, SmallByKernel small = {});

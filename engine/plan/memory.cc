@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "engine/plan/shards.h"
 #include "engine/plan/value_layout.h"
@@ -35,6 +36,8 @@ class Needs {
     for (const Slot& slot : plan.slots) RowOf(slot.device).slots += slot.bytes;
     AddActivations();
     AddWorkspace();
+    AddLinks();
+    AddSelfTests();
   }
 
   MemoryTable Table() const {
@@ -47,7 +50,7 @@ class Needs {
   // The first block in chain order that does not fit beside what every step needs and the blocks
   // before it; nothing when not even the first fits.
   std::optional<BlockId> FirstThatDoesNotFit(const MemoryRow& row) const {
-    Bytes used = row.slots + row.activations + row.workspace;
+    Bytes used = row.slots + row.activations + row.workspace + row.links;
     if (used > row.capacity) return std::nullopt;
     auto base = static_cast<size_t>(row.device.value + 1) * graph_.size();
     for (uint32_t b = 0; b < graph_.size(); ++b) {
@@ -136,32 +139,66 @@ class Needs {
     const Bytes scratch = WorkspaceBytes(graph_, most);
     for (uint32_t d = 0; d < plan_.n_devices; ++d) rows_[1 + d].workspace = Bytes{kSmallWorkspace};
     Bytes on_host{most * sizeof(int32_t)};
-    Bytes staging{kHostStagingBytes};
     if (!rig_.gpus.empty()) {
-      // Each direction has a buffer of its own, and logits cross to be sampled.
-      staging = staging * plan_.n_devices * (plan_.n_devices - 1);
+      // Logits cross to be sampled.
       on_host += Bytes{uint64_t{limits_.max_sequences} * graph_.config.vocab * sizeof(float)};
+      on_host += Bytes{kFetchRingBytes} * FetchersFromHost();
     }
-    if (!rig_.gpus.empty()) on_host += Bytes{kFetchRingBytes} * FetchersFromHost();
     rows_[0].workspace = on_host;
-    std::vector<bool> moves(rows_.size());
     for (const Program& program : plan_.programs) {
       for (const Op& op : program.ops) {
         if (op.kind == OpKind::kRun) RowOf(op.devices[0]).workspace = scratch;
-        if (!IsMovement(op.kind)) continue;
-        for (DeviceId device : op.devices) moves[static_cast<size_t>(device.value + 1)] = true;
-        const bool staged =
-            !op.devices[0].IsHost() && rig_.ResolvePath(op.path) == PathKind::kHostStaged;
-        if (staged) rows_[0].workspace = on_host + staging;
       }
     }
     AddPacking();
-    for (size_t i = 0; i < rows_.size(); ++i) {
-      const Bytes total = rows_[i].total();
-      if (moves[i] && total.value < kSelfTestBytes) {
-        rows_[i].workspace += Bytes{kSelfTestBytes} - total;
+  }
+
+  // Every path between devices that an op takes has a transport, over all cards.
+  void AddLinks() {
+    std::set<PathKind> paths;
+    for (const Program& program : plan_.programs) {
+      for (const Op& op : program.ops) {
+        const bool between =
+            IsMovement(op.kind) && std::none_of(op.devices.begin(), op.devices.end(),
+                                                [&](DeviceId d) { return rig_.OnHost(d); });
+        if (between) paths.insert(rig_.ResolvePath(op.path));
       }
     }
+    uint32_t cards = 0;
+    for (uint32_t d = 0; d < plan_.n_devices; ++d) cards += OnCard(d) ? 1 : 0;
+    for (PathKind path : paths) {
+      if (rig_.gpus.empty()) {
+        // The CPU's has one buffer for all directions.
+        if (path == PathKind::kHostStaged) rows_[0].links += Bytes{kHostStagingBytes};
+        continue;
+      }
+      const LinkMemory memory = LinkMemoryOf(path, cards);
+      rows_[0].links += memory.host;
+      for (uint32_t d = 0; d < plan_.n_devices; ++d) {
+        if (OnCard(d)) rows_[1 + d].links += memory.card;
+      }
+      if (path == PathKind::kP2p) least_ = std::max(least_, memory.card + Bytes{kPeerProbe});
+    }
+  }
+
+  // Transports are tested before anything else is there.
+  void AddSelfTests() {
+    std::vector<bool> moves(rows_.size());
+    for (const Program& program : plan_.programs) {
+      for (const Op& op : program.ops) {
+        if (!IsMovement(op.kind)) continue;
+        for (DeviceId device : op.devices) moves[static_cast<size_t>(device.value + 1)] = true;
+      }
+    }
+    for (size_t i = 0; i < rows_.size(); ++i) {
+      const Bytes least = i == 0 ? Bytes{kSelfTestBytes} : least_;
+      const Bytes total = rows_[i].total();
+      if (moves[i] && total < least) rows_[i].workspace += least - total;
+    }
+  }
+
+  bool OnCard(uint32_t device) const {
+    return !rig_.OnHost(DeviceId{static_cast<int32_t>(device)});
   }
 
   // How many devices fetch from the host.
@@ -200,6 +237,7 @@ class Needs {
   std::vector<uint64_t> weights_;  // [device + 1][block]: bytes, norms included
   std::vector<uint64_t> kv_;       // the same
   std::vector<MemoryRow> rows_;    // [device + 1]
+  Bytes least_{kSelfTestBytes};    // what testing transports takes of a device that moves anything
 };
 
 bool SampledOnly(const BlockGraph& graph, const ValueInfo& value) {
@@ -265,13 +303,12 @@ std::string WhatDoesNotFit(const Plan& plan, const std::vector<ProgramInfo>& pro
     std::optional<BlockId> block = needs.FirstThatDoesNotFit(row);
     return fmt::format(
         "{} lacks {} bytes: it needs {} (weights {}, slots {}, kv {}, activations {}, workspace "
-        "{}) "
-        "and has {}; {}",
+        "{}, links {}) and has {}; {}",
         NameOf(row.device), (row.total() - row.capacity).value, row.total().value,
         row.weights.value, row.slots.value, row.kv.value, row.activations.value,
-        row.workspace.value, row.capacity.value,
+        row.workspace.value, row.links.value, row.capacity.value,
         block ? fmt::format("{} is the first block that does not fit", NameOfBlock(graph, *block))
-              : "its slots, activations and workspace alone are too much");
+              : "its slots, activations, workspace and links alone are too much");
   }
   return "";
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/model/block_graph.h"
+#include "engine/plan/link_memory.h"
 #include "engine/plan/plan.h"
 
 namespace tandem {
@@ -22,9 +23,10 @@ struct MemoryRow {
   Bytes kv;           // f16 keys and values of the units that live there, for the whole context,
                       // rounded up to pages
   Bytes activations;  // the values of the largest step, as LargestLayout places them
-  Bytes workspace;    // scratch of the kernels, padding of packed weights, staging, sampled ids
+  Bytes workspace;    // scratch of the kernels, padding of packed weights, sampled ids
+  Bytes links;        // slots, flags and staging of the transports between devices (link_memory.h)
   Bytes capacity;     // zero: unlimited
-  Bytes total() const { return weights + slots + kv + activations + workspace; }
+  Bytes total() const { return weights + slots + kv + activations + workspace + links; }
   bool fits() const { return capacity.value == 0 || total() <= capacity; }
 };
 
@@ -55,8 +57,6 @@ Bytes ValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t rows,
 Bytes MostValueBytes(const BlockGraph& graph, const ValueInfo& value, uint32_t rows,
                      uint32_t sampled);
 
-// The chunk through which the host_staged path moves its bytes, in the host's memory.
-inline constexpr uint64_t kHostStagingBytes = uint64_t{1} << 18;
 // Through which weights cross to a GPU from host memory that is not page-locked: page-locked
 // chunks, filled and emptied in turn, a ring for each device that fetches from the host. A host
 // with GPUs always has room for it.

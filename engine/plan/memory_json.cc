@@ -13,6 +13,7 @@ nlohmann::json MemoryJson(const MemoryTable& memory) {
                     {"kv", row.kv.value},
                     {"activations", row.activations.value},
                     {"workspace", row.workspace.value},
+                    {"links", row.links.value},
                     {"capacity", row.capacity.value}});
   }
   return rows;

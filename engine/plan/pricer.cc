@@ -67,7 +67,8 @@ double ErrorOf(const TimeCurve& curve) {
 }
 
 void ScaleLink(LinkProfile& link, bool up) {
-  for (TimeCurve* curve : {&link.send, &link.all_reduce}) {
+  for (TimeCurve* curve :
+       {&link.send, &link.all_reduce, &link.send_replayed, &link.all_reduce_replayed}) {
     double factor = up ? ErrorOf(*curve) : 1 / ErrorOf(*curve);
     for (TimePoint& point : curve->points) point.time = Scaled(point.time, factor);
   }
@@ -106,17 +107,21 @@ std::vector<uint32_t> CriticalPath(const Timeline& timeline) {
 
 std::vector<Nanos> ModelledOpTimes(const BlockGraph& graph, const Program& program,
                                    const StepShape& shape, const Rig& rig,
-                                   std::span<const double> product_efficiency) {
+                                   std::span<const double> product_efficiency,
+                                   std::span<const uint32_t> runs_with) {
+  const std::vector<double> shares = TrafficShares(program, runs_with);
   std::map<ValueId, Shard> shards = ShardsOf(program);
   std::vector<Nanos> times;
   times.reserve(program.ops.size());
-  for (const Op& op : program.ops) {
+  for (size_t i = 0; i < program.ops.size(); ++i) {
+    const Op& op = program.ops[i];
     OpCost cost;
     if (IsCompute(op.kind)) {
       MicrobatchShape rows = ShapeFor(op, shape);
       auto shard = op.in.empty() ? shards.end() : shards.find(op.in.front());
       if (shard != shards.end()) rows.rows = PartOf(rows.rows, shard->second);
       cost = CostOf(graph, op, rows);
+      cost.memory_bytes *= shares[i];
     }
     size_t device =
         op.devices.empty() || op.devices[0].IsHost() ? 0 : static_cast<size_t>(op.devices[0].value);
@@ -130,9 +135,10 @@ std::vector<Nanos> ModelledOpTimes(const BlockGraph& graph, const Program& progr
 
 Price PriceStep(const BlockGraph& graph, const Plan& plan, const Program& program,
                 const ProgramInfo& info, const StepShape& shape, const Rig& rig,
-                std::span<const double> product_efficiency) {
-  std::vector<Nanos> times = ModelledOpTimes(graph, program, shape, rig, product_efficiency);
-  ProgramSchedule schedule(graph, plan, program, info);
+                const PriceOptions& options) {
+  ProgramSchedule schedule(graph, plan, program, info, options.fuse_collectives);
+  std::vector<Nanos> times = ModelledOpTimes(graph, program, shape, rig, options.product_efficiency,
+                                             schedule.fused().In(shape, rig));
   Price price;
   price.timeline = schedule.Lay(shape, rig, times);
   // First come, first served on a link can turn a shorter op into a longer step: the interval still

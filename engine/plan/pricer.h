@@ -18,10 +18,12 @@ namespace tandem {
 // 0.6.
 //
 // Where `product_efficiency` is given (by device), products reach that share of the peak in place
-// of c; attention's arithmetic does not.
+// of c; attention's arithmetic does not. An op that runs with another has its part of their
+// traffic: `runs_with` is what FusedOps says of the step, or empty where all run for themselves.
 std::vector<Nanos> ModelledOpTimes(const BlockGraph& graph, const Program& program,
                                    const StepShape& shape, const Rig& rig,
-                                   std::span<const double> product_efficiency = {});
+                                   std::span<const double> product_efficiency = {},
+                                   std::span<const uint32_t> runs_with = {});
 
 struct Price {
   Timeline timeline;
@@ -34,8 +36,12 @@ struct Price {
       critical_path;  // ops that take time, first to last; each let the next start
   std::vector<TrafficRow> traffic;
 };
+struct PriceOptions {
+  std::span<const double> product_efficiency = {};  // as ModelledOpTimes takes it
+  bool fuse_collectives = true;                     // as the engine's switch
+};
 Price PriceStep(const BlockGraph& graph, const Plan& plan, const Program& program,
                 const ProgramInfo& info, const StepShape& shape, const Rig& rig,
-                std::span<const double> product_efficiency = {});
+                const PriceOptions& options = {});
 
 }  // namespace tandem

@@ -9,6 +9,7 @@
 
 #include "engine/base/check.h"
 #include "engine/plan/attribution.h"
+#include "engine/plan/shared_dram.h"
 
 namespace tandem {
 namespace {
@@ -16,6 +17,9 @@ namespace {
 using Link = std::pair<DeviceId, DeviceId>;
 
 constexpr Nanos kLongAgo{INT64_MIN / 4};
+
+// How often a step is laid again for what its delays delay.
+constexpr int kDramPasses = 6;
 
 // Until when each directed link is taken, and by which op.
 class Links {
@@ -49,21 +53,23 @@ class Links {
 
 // Wire time of a collective from when all ranks and links are ready.
 Nanos CollectiveTime(const Rig& rig, const Op& op, WireType wire, uint64_t elements,
-                     const std::vector<Hop>& hops) {
+                     const std::vector<Hop>& hops, MoveLaunch launch) {
   uint32_t ranks = static_cast<uint32_t>(op.devices.size());
   Bytes largest;
   for (const Hop& hop : hops) largest = std::max(largest, hop.bytes);
-  if (op.kind != OpKind::kAllReduce) return rig.ExchangeTime(ranks, largest, op.path);
+  if (op.kind != OpKind::kAllReduce) {
+    return rig.ExchangeTime(ranks, largest, op.path, launch);
+  }
   Bytes whole = WireBytes(wire, elements);
   if (op.algorithm != Algorithm::kTwoShot) {
-    return ranks == 2 ? rig.AllReduceTime(2, whole, op.path)
-                      : rig.ExchangeTime(ranks, whole, op.path);
+    return ranks == 2 ? rig.AllReduceTime(2, whole, op.path, launch)
+                      : rig.ExchangeTime(ranks, whole, op.path, launch);
   }
   // For two devices a measured curve says what an all-reduce takes, whichever way it went.
-  if (ranks > 2 || !rig.link.all_reduce.points.empty()) {
-    return rig.AllReduceTime(ranks, whole, op.path);
+  if (ranks > 2 || !rig.link.AllReduces(launch).points.empty()) {
+    return rig.AllReduceTime(ranks, whole, op.path, launch);
   }
-  Nanos phase = rig.ExchangeTime(ranks, largest, op.path);
+  Nanos phase = rig.ExchangeTime(ranks, largest, op.path, launch);
   return phase + phase;
 }
 
@@ -85,7 +91,8 @@ class Simulation {
              const ProgramInfo& info, const StepShape& shape, const Rig& rig,
              std::span<const Nanos> compute_times,
              const std::vector<std::vector<Dependency>>& dependencies,
-             std::span<const HeadStart> head_starts)
+             std::span<const uint32_t> runs_with, std::span<const HeadStart> head_starts,
+             std::span<const Nanos> delays)
       : graph_(graph),
         plan_(plan),
         program_(program),
@@ -94,8 +101,10 @@ class Simulation {
         rig_(rig),
         compute_times_(compute_times),
         dependencies_(dependencies),
+        runs_with_(runs_with),
+        delays_(delays),
         links_(rig),
-        replays_(RecordsSteps(program)),
+        replays_(ReplaysStep(program, shape, rig)),
         ready_(program.ops.size()) {
     timeline_.ops.resize(program.ops.size());
     for (const HeadStart& head : head_starts) ready_[head.op] = head.begin;
@@ -120,7 +129,8 @@ class Simulation {
       if (begin >= timeline_.length) continue;
       heads.push_back(HeadStart{lead.op, begin - timeline_.length});
       const Bytes bytes = graph_.at(op.block).UnitBytes(op.units);
-      links_.Take(kHost, device, begin + rig_.HopTime(kHost, device, bytes), lead.op);
+      links_.Take(kHost, device, begin + rig_.HopTime(kHost, device, bytes) + delays_[lead.op],
+                  lead.op);
     }
     return heads;
   }
@@ -170,6 +180,12 @@ class Simulation {
     return ready;
   }
 
+  // NCCL's collectives and moves of KV are asked for between recordings.
+  MoveLaunch LaunchOf(const Op& op) const {
+    const bool apart = op.kind == OpKind::kKvMove || op.path == PathKind::kNccl;
+    return replays_ && !apart ? MoveLaunch::kReplayed : MoveLaunch::kEager;
+  }
+
   void Place(uint32_t i, Nanos ready) {
     const Op& op = program_.ops[i];
     OpTiming& timing = timeline_.ops[i];
@@ -179,8 +195,11 @@ class Simulation {
     MicrobatchShape shape = ShapeFor(op, shape_);
     if (IsCompute(op.kind)) {
       const DeviceSpec& device = rig_.devices[static_cast<size_t>(op.devices[0].value)];
-      timing.launch = replays_ && device.replay_gap ? *device.replay_gap : device.launch_gap;
-      timing.wire = timing.release = timing.end = ready + timing.launch + compute_times_[i];
+      if (runs_with_[i] == kNoOp) {
+        timing.launch = replays_ && device.replay_gap ? *device.replay_gap : device.launch_gap;
+      }
+      timing.wire = timing.release = timing.end =
+          ready + timing.launch + compute_times_[i] + delays_[i];
     }
     std::vector<Hop> hops = HopsOf(graph_, op, info_, shape, plan_.wire, rig_);
     if (hops.empty()) return;
@@ -220,20 +239,22 @@ class Simulation {
   void PlaceMessage(uint32_t i, const std::vector<Hop>& hops) {
     OpTiming& timing = timeline_.ops[i];
     const Hop& first = hops.front();
+    const MoveLaunch launch = LaunchOf(program_.ops[i]);
+    const Nanos delay = IsCompute(program_.ops[i].kind) ? Nanos{0} : delays_[i];
     // SAMPLE's ids wait for the link after its compute: what let the op start stays what it was.
     std::optional<uint32_t> after = timing.after;
     WaitForLink(timing, first.src, first.dst);
     if (IsCompute(program_.ops[i].kind)) timing.after = after;
     if (hops.size() == 1) {
-      timing.end = timing.wire + rig_.HopTime(first.src, first.dst, first.bytes);
+      timing.end = timing.wire + rig_.HopTime(first.src, first.dst, first.bytes, launch) + delay;
       links_.Take(first.src, first.dst, timing.end, i);
       return;
     }
     const Hop& second = hops.back();
-    StagedTime staged = rig_.StagedHopTime(first.bytes);
+    StagedTime staged = rig_.StagedHopTime(first.bytes, launch);
     Nanos down = std::max(timing.wire + (staged.total - staged.hop),
                           links_.Of(second.src, second.dst).until);
-    timing.end = down + staged.hop;
+    timing.end = down + staged.hop + delay;
     links_.Take(first.src, first.dst, timing.wire + staged.hop, i);
     links_.Take(second.src, second.dst, timing.end, i);
   }
@@ -241,7 +262,9 @@ class Simulation {
   void PlaceCollective(uint32_t i, const std::vector<Hop>& hops, uint64_t elements) {
     OpTiming& timing = timeline_.ops[i];
     for (const Hop& hop : hops) WaitForLink(timing, hop.src, hop.dst);
-    timing.end = timing.wire + CollectiveTime(rig_, program_.ops[i], plan_.wire, elements, hops);
+    const Op& op = program_.ops[i];
+    timing.end = timing.wire + CollectiveTime(rig_, op, plan_.wire, elements, hops, LaunchOf(op)) +
+                 delays_[i];
     for (const Hop& hop : hops) links_.Take(hop.src, hop.dst, timing.end, i);
   }
 
@@ -320,8 +343,10 @@ class Simulation {
   const Rig& rig_;
   std::span<const Nanos> compute_times_;
   const std::vector<std::vector<Dependency>>& dependencies_;
+  std::span<const uint32_t> runs_with_;
+  std::span<const Nanos> delays_;  // by op: what it takes longer for others' use of the memory
   Links links_;
-  bool replays_;              // whether the step may be a replay
+  bool replays_;              // whether the step is a replay
   std::vector<Nanos> ready_;  // when an op's dependencies were met; before that, no sooner than
   Timeline timeline_;
 };
@@ -334,32 +359,58 @@ bool RecordsSteps(const Program& program) {
                       [](const Op& op) { return op.kind == OpKind::kFetch; });
 }
 
+bool ReplaysStep(const Program& program, const StepShape& shape, const Rig& rig) {
+  const auto on_host = [&](const Op& op) {
+    return std::ranges::any_of(op.devices,
+                               [&](DeviceId d) { return !d.IsHost() && rig.OnHost(d); });
+  };
+  return RecordsSteps(program) && shape.rows() <= kMostRecordedRows &&
+         std::ranges::none_of(program.ops, on_host);
+}
+
 ProgramSchedule::ProgramSchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
-                                 const ProgramInfo& info)
+                                 const ProgramInfo& info, bool fuse_collectives)
     : graph_(graph),
       plan_(plan),
       program_(program),
       info_(info),
       dependencies_(DependenciesOf(graph, program, info)),
-      leads_(LeadFetchesOf(plan, program, info)) {}
+      leads_(LeadFetchesOf(plan, program, info)),
+      fused_(graph, plan, program, info, fuse_collectives) {}
 
 Timeline ProgramSchedule::Lay(const StepShape& shape, const Rig& rig,
                               std::span<const Nanos> compute_times) const {
   Check(compute_times.size() == program_.ops.size(), "schedule: one time an op");
   Check(rig.size() >= plan_.n_devices, "schedule: a rig with fewer devices than the plan");
+  const std::vector<uint32_t> runs_with = fused_.In(shape, rig);
+  std::vector<Nanos> delays(program_.ops.size());
   const auto simulation = [&](std::span<const HeadStart> heads) {
     return Simulation(graph_, plan_, program_, info_, shape, rig, compute_times, dependencies_,
-                      heads);
+                      runs_with, heads, delays);
   };
-  if (leads_.empty() || shape.rows() == 0) return simulation({}).Run();
-  const std::vector<HeadStart> heads = simulation({}).RunForHeadStarts(leads_);
-  return simulation(heads).Run();
+  const auto lay = [&] {
+    if (leads_.empty() || shape.rows() == 0) return simulation({}).Run();
+    const std::vector<HeadStart> heads = simulation({}).RunForHeadStarts(leads_);
+    return simulation(heads).Run();
+  };
+  Timeline timeline = lay();
+  const DeviceSpec* processor = ProcessorInUse(program_, rig);
+  const LaidStep step{graph_, plan_, program_, info_, shape, rig, compute_times};
+  for (int pass = 0; processor != nullptr && pass < kDramPasses; ++pass) {
+    std::vector<Nanos> found = DramDelays(DramUsesOf(step, timeline, delays),
+                                          processor->memory_bytes_per_s, program_.ops.size());
+    if (found == delays) break;
+    delays = std::move(found);
+    timeline = lay();
+  }
+  return timeline;
 }
 
 Timeline LaySchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
                      const ProgramInfo& info, const StepShape& shape, const Rig& rig,
-                     std::span<const Nanos> compute_times) {
-  return ProgramSchedule(graph, plan, program, info).Lay(shape, rig, compute_times);
+                     std::span<const Nanos> compute_times, bool fuse_collectives) {
+  return ProgramSchedule(graph, plan, program, info, fuse_collectives)
+      .Lay(shape, rig, compute_times);
 }
 
 }  // namespace tandem

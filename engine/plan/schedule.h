@@ -10,6 +10,11 @@
 // duplex is one link for both directions. A collective holds all links between its ranks from start
 // to end. A message over the host holds (src, host) and (host, dst) as Rig::StagedHopTime says.
 //
+// The host's processor and what crosses to and from its memory share that memory's bandwidth
+// (shared_dram.h).
+//
+// What runs as part of another op (fused_ops.h) has no launch of its own.
+//
 // A step is laid as if one like it had gone before: its lead fetches (lead_fetches.h) begin while
 // the tail of that one computes, which is before this one's start.
 //
@@ -24,6 +29,7 @@
 
 #include "engine/plan/cost.h"
 #include "engine/plan/dependencies.h"
+#include "engine/plan/fused_ops.h"
 #include "engine/plan/lead_fetches.h"
 #include "engine/plan/plan.h"
 #include "engine/plan/verifier.h"
@@ -67,19 +73,25 @@ struct Timeline {
 };
 
 // Whether steps of the program may be recorded and replayed: decode that fetches no weights, for
-// fetches begin before their step does. On a rig whose devices have a replay_gap, such steps are
-// priced by it.
+// fetches begin before their step does.
 bool RecordsSteps(const Program& program);
+inline constexpr uint32_t kMostRecordedRows = 256;  // of such a step
+// Whether a step of that shape is priced as a replay: by its devices' replay_gap and its links'
+// curves for replays, where the rig has them. Not where the host's processor is among the devices:
+// it is told of cards' work by a thread, which no recording holds.
+bool ReplaysStep(const Program& program, const StepShape& shape, const Rig& rig);
 
 // A program with its dependencies, ready to be laid on any rig and any step. Keeps references:
 // graph, plan, program and info must outlive it. Any thread may call Lay.
 class ProgramSchedule {
  public:
+  // `fuse_collectives`: as the engine's option.
   ProgramSchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
-                  const ProgramInfo& info);
+                  const ProgramInfo& info, bool fuse_collectives = true);
   // compute_times[i] is the time of op i on its device, launch gap not included; movements' entries
   // are ignored, as their times come from the rig's links. Ops without work take no time.
   Timeline Lay(const StepShape& shape, const Rig& rig, std::span<const Nanos> compute_times) const;
+  const FusedOps& fused() const { return fused_; }
 
  private:
   const BlockGraph& graph_;
@@ -88,12 +100,13 @@ class ProgramSchedule {
   const ProgramInfo& info_;
   std::vector<std::vector<Dependency>> dependencies_;  // by op
   std::vector<LeadFetch> leads_;
+  FusedOps fused_;
 };
 
 // ProgramSchedule::Lay for one step.
 Timeline LaySchedule(const BlockGraph& graph, const Plan& plan, const Program& program,
                      const ProgramInfo& info, const StepShape& shape, const Rig& rig,
-                     std::span<const Nanos> compute_times);
+                     std::span<const Nanos> compute_times, bool fuse_collectives = true);
 
 // A Chrome trace (JSON array format) of one timeline, a process a device, a thread a queue.
 std::string ChromeTrace(const Plan& plan, const Program& program, const Timeline& timeline);

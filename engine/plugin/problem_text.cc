@@ -113,6 +113,8 @@ Json LinkJson(const LinkProfile& link) {
           {"kind", static_cast<int>(link.kind)},
           {"send", CurveJson(link.send)},
           {"all_reduce", CurveJson(link.all_reduce)},
+          {"send_replayed", CurveJson(link.send_replayed)},
+          {"all_reduce_replayed", CurveJson(link.all_reduce_replayed)},
           {"full_duplex", link.full_duplex}};
 }
 
@@ -122,6 +124,8 @@ LinkProfile LinkFrom(const Json& j) {
   link.kind = static_cast<LinkKind>(j.at("kind").get<int>());
   link.send = CurveFrom(j.at("send"));
   link.all_reduce = CurveFrom(j.at("all_reduce"));
+  link.send_replayed = CurveFrom(j.at("send_replayed"));
+  link.all_reduce_replayed = CurveFrom(j.at("all_reduce_replayed"));
   link.full_duplex = j.at("full_duplex");
   return link;
 }

@@ -162,6 +162,17 @@ LinkProfile ReadLink(const YamlValue& value, bool for_host) {
   } else {
     link.send = ReadCurve(map.Require("send"));
     if (std::optional<YamlValue> curve = map.Get("all_reduce")) link.all_reduce = ReadCurve(*curve);
+    if (std::optional<YamlValue> curve = map.Get("send_replayed")) {
+      link.send_replayed = ReadCurve(*curve);
+    }
+    if (std::optional<YamlValue> curve = map.Get("all_reduce_replayed")) {
+      if (link.all_reduce.points.empty()) {
+        curve->FailHere(
+            "stands without all_reduce, so all-reduces that are not replayed would be priced as "
+            "sends (want both, or all_reduce alone for both)");
+      }
+      link.all_reduce_replayed = ReadCurve(*curve);
+    }
   }
   map.Finish();
   return link;

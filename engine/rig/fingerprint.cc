@@ -28,9 +28,14 @@ std::string CurveText(const char* what, const TimeCurve& curve) {
 }
 
 std::string LinkText(const char* what, const LinkProfile& link) {
-  return fmt::format("{} {} {}\n{}{}", what, ToString(link.kind),
-                     link.full_duplex ? "full" : "half", CurveText("send", link.send),
-                     CurveText("all_reduce", link.all_reduce));
+  std::string text =
+      fmt::format("{} {} {}\n{}{}", what, ToString(link.kind), link.full_duplex ? "full" : "half",
+                  CurveText("send", link.send), CurveText("all_reduce", link.all_reduce));
+  if (!link.send_replayed.points.empty()) text += CurveText("send_replayed", link.send_replayed);
+  if (!link.all_reduce_replayed.points.empty()) {
+    text += CurveText("all_reduce_replayed", link.all_reduce_replayed);
+  }
+  return text;
 }
 
 std::string DevicesText(const Rig& rig) {

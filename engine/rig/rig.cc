@@ -41,7 +41,7 @@ Nanos TimeCurve::At(Bytes bytes) const {
   return Interpolate(points[upper - 1], points[upper], bytes);
 }
 
-Nanos Rig::HopTime(DeviceId src, DeviceId dst, Bytes bytes) const {
+Nanos Rig::HopTime(DeviceId src, DeviceId dst, Bytes bytes, MoveLaunch launch) const {
   if (bytes.value == 0 || src == dst) return Nanos{0};
   if (OnHost(src) && OnHost(dst) && src != dst) {
     // One memory: read once and written once, by the processor that is there.
@@ -50,36 +50,38 @@ Nanos Rig::HopTime(DeviceId src, DeviceId dst, Bytes bytes) const {
       return NanosFromSeconds(2 * static_cast<double>(bytes.value) / cpu.memory_bytes_per_s);
     }
   }
-  if (OnHost(src) || OnHost(dst)) return host_link.send.At(bytes);
-  return link.kind == LinkKind::kIdeal ? Nanos{0} : link.send.At(bytes);
+  if (OnHost(src) || OnHost(dst)) return host_link.Sends(launch).At(bytes);
+  return link.kind == LinkKind::kIdeal ? Nanos{0} : link.Sends(launch).At(bytes);
 }
 
-StagedTime Rig::StagedHopTime(Bytes bytes) const {
+StagedTime Rig::StagedHopTime(Bytes bytes, MoveLaunch launch) const {
   if (bytes.value == 0 || link.kind == LinkKind::kIdeal) return StagedTime{};
-  Nanos alone = host_link.send.At(bytes);
-  Nanos chunk = host_link.send.At(Bytes{std::min(bytes.value, kStagingChunkBytes)});
-  Nanos total = link.kind == LinkKind::kHostStaged ? link.send.At(bytes) : alone + chunk;
+  const TimeCurve& hops = host_link.Sends(launch);
+  Nanos alone = hops.At(bytes);
+  Nanos chunk = hops.At(Bytes{std::min(bytes.value, kStagingChunkBytes)});
+  Nanos total = link.kind == LinkKind::kHostStaged ? link.Sends(launch).At(bytes) : alone + chunk;
   Nanos half{(total.value + 1) / 2};
   return StagedTime{std::clamp(alone, half, total), total};
 }
 
-Nanos Rig::ExchangeTime(uint32_t ranks, Bytes bytes, PathKind path) const {
+Nanos Rig::ExchangeTime(uint32_t ranks, Bytes bytes, PathKind path, MoveLaunch launch) const {
   if (ranks < 2 || bytes.value == 0) return Nanos{0};
   // On a link that is not full duplex the two directions of each pair follow one another.
   Bytes through_port = bytes * (ranks - 1) * (link.full_duplex ? 1 : 2);
-  if (ResolvePath(path) == PathKind::kHostStaged) return StagedHopTime(through_port).total;
-  return HopTime(DeviceId{0}, DeviceId{1}, through_port);
+  if (ResolvePath(path) == PathKind::kHostStaged) return StagedHopTime(through_port, launch).total;
+  return HopTime(DeviceId{0}, DeviceId{1}, through_port, launch);
 }
 
-Nanos Rig::AllReduceTime(uint32_t ranks, Bytes bytes, PathKind path) const {
+Nanos Rig::AllReduceTime(uint32_t ranks, Bytes bytes, PathKind path, MoveLaunch launch) const {
   if (ranks < 2 || bytes.value == 0 || link.kind == LinkKind::kIdeal) return Nanos{0};
   PathKind resolved = ResolvePath(path);
   // The measured curve is of the link's own path: it says nothing about a detour through the host.
-  bool measured = !link.all_reduce.points.empty() &&
+  const TimeCurve& curve = link.AllReduces(launch);
+  bool measured = !curve.points.empty() &&
                   (resolved != PathKind::kHostStaged || ResolvePath(PathKind::kAuto) == resolved);
-  if (measured) return link.all_reduce.At(CeilDivide(bytes.value * 2 * (ranks - 1), ranks));
-  if (ranks == 2) return ExchangeTime(2, bytes, resolved);
-  Nanos phase = ExchangeTime(ranks, CeilDivide(bytes.value, ranks), resolved);
+  if (measured) return curve.At(CeilDivide(bytes.value * 2 * (ranks - 1), ranks));
+  if (ranks == 2) return ExchangeTime(2, bytes, resolved, launch);
+  Nanos phase = ExchangeTime(ranks, CeilDivide(bytes.value, ranks), resolved, launch);
   return phase + phase;
 }
 

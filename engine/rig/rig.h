@@ -63,16 +63,31 @@ enum class LinkKind : uint8_t { kIdeal, kNvlink, kPcieP2p, kHostStaged, kLocal, 
 const char* ToString(LinkKind kind);
 std::optional<LinkKind> LinkKindFromName(std::string_view name);
 
+// How a movement is asked for: by itself, or within a step that is replayed from a recording.
+enum class MoveLaunch : uint8_t { kEager, kReplayed };
+
 // What joins two devices: a curve for one-way sends, and one for all-reduces over two devices where
 // it was measured (else an all-reduce is priced as a send in both directions at once). The curve of
-// a host-staged link is end to end: both hops.
+// a host-staged link is end to end: both hops. Either may have another for movements within a step
+// that is replayed; where that is empty, they take no less than others.
 struct LinkProfile {
   std::string name;  // "nvlink3-bridge"
   LinkKind kind = LinkKind::kLocal;
   TimeCurve send;
-  TimeCurve all_reduce;     // may be empty
-  bool full_duplex = true;  // both directions at once at full rate
+  TimeCurve all_reduce;           // may be empty
+  TimeCurve send_replayed;        // may be empty
+  TimeCurve all_reduce_replayed;  // may be empty, and is where all_reduce is
+  bool full_duplex = true;        // both directions at once at full rate
   std::string source;
+
+  const TimeCurve& Sends(MoveLaunch launch) const {
+    return launch == MoveLaunch::kReplayed && !send_replayed.points.empty() ? send_replayed : send;
+  }
+  const TimeCurve& AllReduces(MoveLaunch launch) const {
+    return launch == MoveLaunch::kReplayed && !all_reduce_replayed.points.empty()
+               ? all_reduce_replayed
+               : all_reduce;
+  }
 };
 
 // A message that goes through the host's memory occupies two links: (source, host) from 0 to `hop`
@@ -134,17 +149,20 @@ struct Rig {
   }
   // Time of `bytes` between two devices (end to end, whatever the link), or between a device and
   // the host. No bytes take no time; so does any distance between two devices on an ideal link.
-  Nanos HopTime(DeviceId src, DeviceId dst, Bytes bytes) const;
+  Nanos HopTime(DeviceId src, DeviceId dst, Bytes bytes,
+                MoveLaunch launch = MoveLaunch::kEager) const;
   // A device-to-device message over the host_staged path. On a host-staged link the total is the
   // link's curve; on others it is one chunk up the host link and the whole down (pipelined).
-  StagedTime StagedHopTime(Bytes bytes) const;
+  StagedTime StagedHopTime(Bytes bytes, MoveLaunch launch = MoveLaunch::kEager) const;
   // Every one of `ranks` devices sends `bytes` to every other at once over `path`. A device has one
   // port: its messages follow one another there.
-  Nanos ExchangeTime(uint32_t ranks, Bytes bytes, PathKind path = PathKind::kAuto) const;
+  Nanos ExchangeTime(uint32_t ranks, Bytes bytes, PathKind path = PathKind::kAuto,
+                     MoveLaunch launch = MoveLaunch::kEager) const;
   // Time of an all-reduce of `bytes` (one full activation) over `ranks` devices: for two the
   // measured curve, else one exchange of the whole; for more the curve at 2(D-1)/D of the bytes
   // (what a rank sends, the bus bandwidth rule of nccl-tests), else two exchanges of bytes/D.
-  Nanos AllReduceTime(uint32_t ranks, Bytes bytes, PathKind path = PathKind::kAuto) const;
+  Nanos AllReduceTime(uint32_t ranks, Bytes bytes, PathKind path = PathKind::kAuto,
+                      MoveLaunch launch = MoveLaunch::kEager) const;
   // A stable hash of everything that influences time, for records.
   std::string Fingerprint() const;
   // Hash of all but the links: sweeps over links share op times when it is equal.

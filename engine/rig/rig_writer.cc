@@ -24,7 +24,12 @@ std::string LinkYaml(const char* key, const LinkProfile& link) {
                                 QuotedYaml(link.source), link.full_duplex);
   if (link.kind == LinkKind::kIdeal) return out;
   out += CurveYaml("send", link.send);
-  return link.all_reduce.points.empty() ? out : out + CurveYaml("all_reduce", link.all_reduce);
+  if (!link.all_reduce.points.empty()) out += CurveYaml("all_reduce", link.all_reduce);
+  if (!link.send_replayed.points.empty()) out += CurveYaml("send_replayed", link.send_replayed);
+  if (!link.all_reduce_replayed.points.empty()) {
+    out += CurveYaml("all_reduce_replayed", link.all_reduce_replayed);
+  }
+  return out;
 }
 
 }  // namespace

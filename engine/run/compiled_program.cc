@@ -2,11 +2,9 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "engine/base/check.h"
 #include "engine/base/error.h"
-#include "engine/plan/dependencies.h"
+#include "engine/plan/fused_ops.h"
 #include "engine/plan/text.h"
 
 namespace tandem {
@@ -45,55 +43,6 @@ std::vector<RunPiece> PiecesOf(const Op& run, std::span<const WeightSource> sour
   return pieces;
 }
 
-// The NORM of an ADD's sum that is the next op of its device, where nothing but other devices'
-// compute ops lies between in the list: it then waits for nothing that comes after the ADD. HEAD's
-// norm is not of all rows.
-uint32_t NextNorm(const Program& program, uint32_t add, const BlockGraph& graph) {
-  const Op& op = program.ops[add];
-  for (uint32_t i = add + 1; i < program.ops.size(); ++i) {
-    const Op& next = program.ops[i];
-    if (IsCompute(next.kind) && next.devices[0] != op.devices[0]) continue;
-    const bool is_norm = next.kind == OpKind::kNorm && next.devices[0] == op.devices[0] &&
-                         next.in[0] == op.out[0] && next.block != graph.head();
-    return is_norm ? i : kNoOp;
-  }
-  return kNoOp;
-}
-
-// How often ops of the program read a value.
-uint32_t UsesOf(const Program& program, ValueId value) {
-  uint32_t uses = 0;
-  for (const Op& op : program.ops) {
-    uses += static_cast<uint32_t>(std::count(op.in.begin(), op.in.end(), value));
-  }
-  return uses;
-}
-
-// The ADD that is the next op of the device and the only one to want `value`, where nothing but
-// other devices' compute ops lies between in the list.
-uint32_t NextAdd(const Program& program, uint32_t reduce, DeviceId device, ValueId value) {
-  for (uint32_t i = reduce + 1; i < program.ops.size(); ++i) {
-    const Op& next = program.ops[i];
-    if (IsCompute(next.kind) && next.devices[0] != device) continue;
-    const bool is_add = next.kind == OpKind::kAdd && next.devices[0] == device &&
-                        std::count(next.in.begin(), next.in.end(), value) == 1;
-    return is_add && UsesOf(program, value) == 1 ? i : kNoOp;
-  }
-  return kNoOp;
-}
-
-// Of a one-shot ALL_REDUCE, each rank's; none where a rank has none.
-std::vector<uint32_t> NextAdds(const Program& program, uint32_t reduce) {
-  const Op& op = program.ops[reduce];
-  std::vector<uint32_t> adds;
-  for (size_t r = 0; r < op.devices.size() && op.algorithm != Algorithm::kTwoShot; ++r) {
-    const uint32_t add = NextAdd(program, reduce, op.devices[r], op.out[r]);
-    if (add == kNoOp) return {};
-    adds.push_back(add);
-  }
-  return adds;
-}
-
 }  // namespace
 
 CompiledProgram CompileWeights(const Program& program, const ProgramInfo& info,
@@ -114,7 +63,7 @@ CompiledProgram CompileWeights(const Program& program, const ProgramInfo& info,
         c.next_adds = NextAdds(program, static_cast<uint32_t>(i));
         break;
       case OpKind::kAdd:
-        c.next_norm = NextNorm(program, static_cast<uint32_t>(i), graph);
+        c.next_norm = NextNorm(graph, program, static_cast<uint32_t>(i));
         break;
       case OpKind::kNorm:
         c.norm = weights.Norm(op.devices[0], op.block);

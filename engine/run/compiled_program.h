@@ -10,6 +10,7 @@
 
 #include "engine/link/transport.h"
 #include "engine/model/block_graph.h"
+#include "engine/plan/fused_ops.h"
 #include "engine/plan/plan.h"
 #include "engine/plan/verifier.h"
 #include "engine/run/kv_cache.h"
@@ -27,8 +28,6 @@ struct RunPiece {
   UnitRange units;
   std::span<const KvPiece> kv;  // ATTENTION: the pieces of `units`
 };
-
-inline constexpr uint32_t kNoOp = UINT32_MAX;
 
 struct CompiledOp {
   const Op* op = nullptr;

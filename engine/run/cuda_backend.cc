@@ -30,7 +30,8 @@
 namespace tandem {
 namespace {
 
-// Of kGpuReserve, what the kernels may book beside what a plan's memory table says.
+// Of kGpuReserve, what the kernels may book beside what a plan's memory table says. (Transports
+// book what its column `links` says.)
 constexpr Bytes kGpuOpsRoom{uint64_t{64} << 20};
 
 constexpr int kOrderRounds = 4;

@@ -107,7 +107,8 @@ EngineImpl::EngineImpl(EngineOptions options) : options_(std::move(options)) {
                     .clock = options_.clock,
                     .op_times = options_.op_times,
                     .arithmetic = int8 ? ArithmeticKind::kInt8 : ArithmeticKind::kF32,
-                    .pool = pool_.get()});
+                    .pool = pool_.get(),
+                    .fuse_collectives = options_.gpu.fuse_collectives});
   MakeInfo();
   info_.load_time = wall_.Now() - start;
   options_.log->Write(LogLevel::kInfo,

@@ -63,7 +63,7 @@ Executor::Executor(const ExecutorSetup& setup)
 Bytes Executor::PageLockedForSteps() const {
   Bytes bytes;
   for (const MemoryRow& row : setup_.verified->memory.rows) {
-    if (setup_.rig->OnHost(row.device)) bytes += row.activations + row.workspace;
+    if (setup_.rig->OnHost(row.device)) bytes += row.activations + row.workspace + row.links;
   }
   return bytes;
 }

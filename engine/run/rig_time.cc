@@ -26,7 +26,8 @@ RigTimer::RigTimer(const RigTimerSetup& setup)
   if (measured_) return;
   const Plan& plan = *setup.plan;
   for (size_t i = 0; i < plan.programs.size(); ++i) {
-    schedules_.emplace_back(*setup.graph, plan, plan.programs[i], setup.verified->programs[i]);
+    schedules_.emplace_back(*setup.graph, plan, plan.programs[i], setup.verified->programs[i],
+                            setup.fuse_collectives);
   }
   if (setup.rig->is_this_machine || setup.op_times == OpTimes::kModelled) return;
   probe_ = std::make_unique<HostProbe>(*setup.pool, setup.arithmetic);
@@ -70,11 +71,17 @@ double RigTimer::HereSeconds(const OpCost& cost, const Op& op,
 void RigTimer::ScaleTimes(const StepTrace& trace, std::span<const Bytes> step_weights,
                           StepReport& report) {
   const Program& program = *trace.program;
+  const FusedOps& fused = schedules_[trace.program_index].fused();
+  const std::vector<double> shares = TrafficShares(program, fused.In(trace.shape, *setup_.rig));
+  const std::vector<double> shares_here = TrafficShares(program, fused.Pairs(trace.shape));
   for (size_t i = 0; i < program.ops.size(); ++i) {
     const Op& op = program.ops[i];
     if (!Computes(op.kind) || trace.op_time[i].value == 0) continue;
-    const OpCost cost = CostOf(*setup_.graph, op, ShapeFor(op, trace.shape));
-    const double here = HereSeconds(cost, op, step_weights);
+    const OpCost alone = CostOf(*setup_.graph, op, ShapeFor(op, trace.shape));
+    OpCost cost_here = alone, cost = alone;
+    cost_here.memory_bytes *= shares_here[i];
+    cost.memory_bytes *= shares[i];
+    const double here = HereSeconds(cost_here, op, step_weights);
     const DeviceSpec& device = setup_.rig->devices[static_cast<size_t>(op.devices[0].value)];
     const double roof = RooflineSeconds(cost, device);
     // An op without arithmetic or traffic (a run over no units) costs nothing but its launch.
@@ -109,7 +116,9 @@ void RigTimer::Lay(const StepTrace& trace, std::span<const Bytes> step_weights, 
       ScaleTimes(trace, step_weights, report);
       probe_->Interleave(wall);
     } else if (setup_.op_times == OpTimes::kModelled) {
-      report.op_times = ModelledOpTimes(*setup_.graph, program, trace.shape, *setup_.rig);
+      report.op_times =
+          ModelledOpTimes(*setup_.graph, program, trace.shape, *setup_.rig, {},
+                          schedules_[trace.program_index].fused().In(trace.shape, *setup_.rig));
     } else {
       report.op_times = report.op_times_raw;
     }

@@ -29,6 +29,7 @@ struct RigTimerSetup {
   OpTimes op_times = OpTimes::kMeasured;
   ArithmeticKind arithmetic = ArithmeticKind::kF32;  // what this device's roof is measured with
   ThreadPool* pool = nullptr;
+  bool fuse_collectives = true;  // on the rig's devices
 };
 
 class RigTimer {

@@ -36,7 +36,6 @@
 
 namespace tandem {
 
-inline constexpr uint32_t kMostRecordedRows = 256;
 inline constexpr size_t kMostStepGraphs = 64;
 
 struct StepGraphKey {

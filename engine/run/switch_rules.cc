@@ -28,6 +28,10 @@ void DriveRig(Rig& rig, const GpuSwitches& gpu) {
   MakeRoomForProducts(rig, gpu.prefill_products);
   if (gpu.graphs != GraphUse::kOff) return;
   for (DeviceSpec& device : rig.devices) device.replay_gap.reset();
+  for (LinkProfile* link : {&rig.link, &rig.host_link}) {
+    link->send_replayed = {};
+    link->all_reduce_replayed = {};
+  }
 }
 
 void CheckSwitches(const GpuSwitches& gpu, const Rig& rig, const Plan& plan) {

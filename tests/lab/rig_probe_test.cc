@@ -13,6 +13,7 @@
 #include "engine/base/error.h"
 #include "engine/lab/device_figures.h"
 #include "engine/lab/path_probe.h"
+#include "engine/lab/stats.h"
 #include "tests/support/fake_machine.h"
 
 namespace tandem {
@@ -348,13 +349,16 @@ std::string FactOf(const Rig& rig, const std::string& of, const std::string& wha
   return "no such fact";
 }
 
-// Directions and all-reduces of paths that can be recorded are timed as replays too, and a rig's
-// links are what those took.
+// What paths that can be recorded move is timed as replays too, and a rig's links have a curve for
+// either.
 TEST(RigProbeTest, TimesReplaysWhereAPathCanBeRecorded) {
   PosingGpus gpus;
   const Rig eager = ProbeRig(*gpus.backend, gpus.rig, gpus.options);
   EXPECT_EQ(Movements(eager, PathKind::kCopy).count("d0 to d1, replayed"), 0u);
   EXPECT_THAT(eager.link.source, Not(HasSubstr("replayed")));
+  EXPECT_TRUE(eager.link.send_replayed.points.empty());
+  EXPECT_TRUE(eager.link.all_reduce_replayed.points.empty());
+  EXPECT_TRUE(eager.host_link.send_replayed.points.empty());
   gpus.backend->recorder_ = &gpus.machine.recorder();
   const Rig rig = ThroughFile(ProbeRig(*gpus.backend, gpus.rig, gpus.options));
   const std::set<std::string> measured = Movements(rig, PathKind::kCopy);
@@ -362,16 +366,28 @@ TEST(RigProbeTest, TimesReplaysWhereAPathCanBeRecorded) {
                            "all-reduce of d0 and d1", "all-reduce of d0 and d1, replayed"}) {
     EXPECT_EQ(measured.count(what), 1u) << what;
   }
-  EXPECT_THAT(rig.link.source, HasSubstr("2 directions, replayed"));
-  for (const MeasuredPath& path : rig.measured->paths) {
-    if (path.path != rig.ResolvePath(PathKind::kAuto) ||
-        path.what != "all-reduce of d0 and d1, replayed") {
-      continue;
+  EXPECT_EQ(Movements(rig, rig.HostPath()).count("host to d0, replayed"), 1u);
+  EXPECT_THAT(rig.link.source, HasSubstr("2 directions, asked one by one and replayed"));
+  const PathKind own = rig.ResolvePath(PathKind::kAuto);
+  const auto expect_last = [&](const TimeCurve& curve, PathKind path,
+                               const std::vector<std::string>& names) {
+    std::vector<double> micros;
+    for (const MeasuredPath& measured : rig.measured->paths) {
+      const bool named = std::find(names.begin(), names.end(), measured.what) != names.end();
+      if (measured.path == path && named) micros.push_back(measured.points.back().micros.median);
     }
-    const TimePoint& last = rig.link.all_reduce.points.back();
-    EXPECT_NEAR(static_cast<double>(last.time.value) * 1e-3, path.points.back().micros.median,
-                1e-3);
-  }
+    ASSERT_EQ(micros.size(), names.size());
+    ASSERT_FALSE(curve.points.empty()) << names[0];
+    EXPECT_NEAR(static_cast<double>(curve.points.back().time.value) * 1e-3, Median(micros), 2e-3)
+        << names[0];
+  };
+  expect_last(rig.link.send, own, {"d0 to d1", "d1 to d0"});
+  expect_last(rig.link.send_replayed, own, {"d0 to d1, replayed", "d1 to d0, replayed"});
+  expect_last(rig.link.all_reduce, own, {"all-reduce of d0 and d1"});
+  expect_last(rig.link.all_reduce_replayed, own, {"all-reduce of d0 and d1, replayed"});
+  expect_last(rig.host_link.send, rig.HostPath(), {"host to d0", "host to d1"});
+  expect_last(rig.host_link.send_replayed, rig.HostPath(),
+              {"host to d0, replayed", "host to d1, replayed"});
 }
 
 TEST(RigProbeTest, DescribesGpusWithWhatTheyAndTheirDriverSay) {

@@ -179,7 +179,73 @@ TEST(MemoryTest, RefusalNamesDeviceMissingBytesAndBlock) {
   EXPECT_FALSE(result.memory.rows.empty());
   rig.devices[0].memory.value = 1000;
   result = VerifyPlan(plan, graph, rig, limits);
-  EXPECT_THAT(result.refusal->message, HasSubstr("its slots, activations and workspace alone"));
+  EXPECT_THAT(result.refusal->message,
+              HasSubstr("its slots, activations, workspace and links alone"));
+}
+
+// Two GPUs that are here.
+Rig GpusHere(LinkKind kind) {
+  Rig rig = TestRig(2);
+  rig.link.kind = kind;
+  rig.gpus = {0, 1};
+  return rig;
+}
+
+TEST(MemoryTest, WhatTransportsBetweenGpusTakeIsAColumn) {
+  const BlockGraph graph = TinyGraph(kShape);
+  Plan plan = testing::TensorSplitPlan(graph, {1, 1});
+  const auto links = [&](const Rig& rig, size_t row) {
+    return VerifyOrFail(plan, graph, rig, {}).memory.rows[row].links;
+  };
+  const LinkMemory p2p = LinkMemoryOf(PathKind::kP2p, 2);
+  const LinkMemory staged = LinkMemoryOf(PathKind::kHostStaged, 2);
+  EXPECT_GT(p2p.card.value, 2u * (kPeerWordsSlots + kPeerBlocksSlots));
+  EXPECT_GT(staged.host.value, 2 * p2p.card.value) << "both directions, and what is staged";
+  for (size_t d : {0, 1}) {
+    EXPECT_EQ(links(GpusHere(LinkKind::kNvlink), d), p2p.card);
+    EXPECT_EQ(links(GpusHere(LinkKind::kHostStaged), d), staged.card);
+    EXPECT_EQ(links(TestRig(2), d), Bytes{}) << "no GPU is here";
+  }
+  EXPECT_EQ(links(GpusHere(LinkKind::kNvlink), 2), p2p.host);
+  EXPECT_EQ(links(GpusHere(LinkKind::kHostStaged), 2), staged.host);
+  // Each path that is used has its own.
+  bool staged_too = false;
+  for (Op& op : plan.programs[0].ops) {
+    if (op.kind != OpKind::kAllReduce || staged_too) continue;
+    op.path = PathKind::kHostStaged;
+    staged_too = true;
+  }
+  ASSERT_TRUE(staged_too);
+  EXPECT_EQ(links(GpusHere(LinkKind::kNvlink), 0), p2p.card + staged.card);
+  for (Program& program : plan.programs) {
+    for (Op& op : program.ops) op.path = PathKind::kCopy;
+  }
+  EXPECT_EQ(links(GpusHere(LinkKind::kNvlink), 0), Bytes{}) << "copy engines need none";
+  plan = testing::SinglePlan(graph);
+  EXPECT_EQ(links(GpusHere(LinkKind::kNvlink), 0), Bytes{}) << "nothing moves";
+}
+
+TEST(MemoryTest, TransportsGrowWithTheirCards) {
+  EXPECT_EQ(LinkMemoryOf(PathKind::kP2p, 1).card, Bytes{});
+  EXPECT_EQ(LinkMemoryOf(PathKind::kNccl, 4).card, Bytes{});
+  const auto card = [](uint32_t n) { return LinkMemoryOf(PathKind::kP2p, n).card; };
+  EXPECT_EQ(card(4) - card(3), card(3) - card(2)) << "a pair more for each card";
+  const auto host = [](uint32_t n) { return LinkMemoryOf(PathKind::kHostStaged, n).host.value; };
+  EXPECT_EQ(host(4) - 4 * kPeerFailure, 6 * (host(2) - 2 * kPeerFailure)) << "12 directions for 2";
+}
+
+TEST(MemoryTest, APlanWhoseLinksDoNotFitIsRefused) {
+  const BlockGraph graph = TinyGraph(kShape);
+  const Plan plan = testing::TensorSplitPlan(graph, {1, 1});
+  Rig rig = GpusHere(LinkKind::kNvlink);
+  const MemoryRow row = VerifyOrFail(plan, graph, rig, {}).memory.rows[0];
+  for (DeviceSpec& device : rig.devices) device.memory = row.total();
+  EXPECT_TRUE(VerifyPlan(plan, graph, rig, {}).ok());
+  rig.devices[0].memory = row.total() - Bytes{row.links.value / 2};
+  const VerifyResult result = VerifyPlan(plan, graph, rig, {});
+  ASSERT_FALSE(result.ok());
+  EXPECT_THAT(result.refusal->message,
+              HasSubstr("links " + std::to_string(row.links.value) + ") and has"));
 }
 
 TEST(MemoryTest, TheHostsMemoryCountsToo) {

@@ -55,6 +55,29 @@ TEST_F(PricerTest, ShardsOfASequenceCostTheirShare) {
               2.0 * static_cast<double>(times[b.info.values[part].def_op].value), 2);
 }
 
+// An all-reduce that takes ADDs and NORMs along saves their launch, and what they would read and
+// write again.
+TEST_F(PricerTest, WhatRunsAsOneIsPricedAsOne) {
+  PlanBuilder b = TensorSplit(graph, {1, 1}, Algorithm::kOneShot);
+  const Rig rig = SmallRig(2);
+  const StepShape shape = DecodeShape(b.program, 4, 10);
+  const auto price = [&](bool fuse) {
+    return PriceStep(graph, b.plan, b.program, b.info, shape, rig, {.fuse_collectives = fuse});
+  };
+  const auto times = [&](bool fuse) {
+    const FusedOps fused(graph, b.plan, b.program, b.info, fuse);
+    return ModelledOpTimes(graph, b.program, shape, rig, {}, fused.In(shape, rig));
+  };
+  const std::vector<Nanos> apart = times(false), together = times(true);
+  Nanos saved{4 * rig.devices[0].launch_gap.value};
+  for (size_t i = 0; i < apart.size(); ++i) {
+    if (b.program.ops[i].devices[0].value == 0) saved += apart[i] - together[i];
+  }
+  EXPECT_EQ(price(false).timeline.length - price(true).timeline.length, saved);
+  EXPECT_EQ(price(true).timeline.ops.size(), b.program.ops.size()) << "all ops are laid";
+  EXPECT_EQ(price(true).traffic.size(), price(false).traffic.size());
+}
+
 TEST_F(PricerTest, IntervalHoldsThePriceAndTheLineIsLessCertain) {
   PlanBuilder b = TensorSplit(graph, {1, 1}, Algorithm::kOneShot);
   Rig rig = SmallRig(2);
@@ -69,6 +92,23 @@ TEST_F(PricerTest, IntervalHoldsThePriceAndTheLineIsLessCertain) {
   EXPECT_EQ(table.timeline.length, line.timeline.length);
   EXPECT_LT(table.high, line.high);
   EXPECT_GT(table.low, line.low);
+}
+
+// The interval is that of the curves that the step is priced by.
+TEST_F(PricerTest, IntervalOfAReplayIsThatOfItsCurves) {
+  PlanBuilder b = TensorSplit(graph, {1, 1}, Algorithm::kOneShot);
+  b.program.kind = ProgramKind::kDecode;
+  Rig rig = SmallRig(2);
+  const StepShape shape = DecodeShape(b.program, 1, 10);
+  const Price eager = PriceOf(b, shape, rig);
+  rig.link.send_replayed = rig.link.send;
+  const Price same = PriceOf(b, shape, rig);
+  EXPECT_EQ(same.timeline.length, eager.timeline.length);
+  EXPECT_EQ(same.low, eager.low);
+  EXPECT_EQ(same.high, eager.high);
+  for (TimePoint& point : rig.link.send_replayed.points) point.time = point.time - Nanos{2000};
+  EXPECT_LT(PriceOf(b, shape, rig).timeline.length, eager.timeline.length);
+  EXPECT_LT(PriceOf(b, shape, rig).high, eager.high);
 }
 
 TEST_F(PricerTest, CriticalPathCoversTheStep) {

@@ -13,6 +13,9 @@ namespace {
 TEST(ProtocolTest, ARequestReadsBackToTheSameProblem) {
   TestProblem test({.kv_heads = 8, .devices = 3, .tied = true, .memory = Bytes{123456789}});
   test.rig.devices[1].memory_bytes_per_s = 1.0 / 3;
+  test.rig.link.all_reduce = test.rig.link.send;
+  test.rig.link.send_replayed.points = {{Bytes{1}, Nanos{10}}, {Bytes{2}, Nanos{20}}};
+  test.rig.link.all_reduce_replayed.points = {{Bytes{1}, Nanos{11}}, {Bytes{2}, Nanos{22}}};
   PlanRequest request;
   request.plugin_path = "/a/b \"c\".so";
   request.plan = true;

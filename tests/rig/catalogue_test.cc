@@ -303,12 +303,50 @@ TEST_F(OwnCatalogueTest, RefusesBadLinks) {
   EXPECT_THAT(link_error("kind: nvlink, send: {latency_us: 1, gb_per_s: 0}"),
               HasSubstr("gb_per_s: got 0"));
   EXPECT_THAT(link_error("kind: ideal, send: [[1, 1], [2, 2]]"), HasSubstr("unknown key"));
+  const std::string good = "kind: nvlink, send: [[1, 1], [2, 2]], ";
+  EXPECT_THAT(link_error(good + "send_replayed: [[1, 1]]"), HasSubstr("got 1 points"));
+  EXPECT_THAT(link_error(good + "send_replayed: [[2, 1], [1, 2]]"), HasSubstr("must increase"));
+  EXPECT_THAT(link_error(good + "all_reduce_replayed: [[1, 1], [2, 2]]"),
+              HasSubstr("all_reduce_replayed: stands without all_reduce"));
+  EXPECT_THAT(link_error("kind: ideal, send_replayed: [[1, 1], [2, 2]]"), HasSubstr("unknown key"));
 }
 
 TEST_F(OwnCatalogueTest, LatencyAndBandwidthMakeAnAlphaBetaCurve) {
   WriteRig(kCard, "{name: l, source: s, kind: nvlink, send: {latency_us: 2, gb_per_s: 10}}");
   Rig rig = Own().LoadRig("r");
   EXPECT_EQ(rig.HopTime(DeviceId{0}, DeviceId{1}, Bytes{1000000}), Nanos{2000 + 100000});
+}
+
+// A curve for replays counts where it is given; a file without one means the same for both.
+TEST_F(OwnCatalogueTest, LinksMayHaveCurvesForReplays) {
+  const std::string link =
+      "{name: l, source: s, kind: nvlink, send: [[0, 10], [1000, 20]], "
+      "all_reduce: [[0, 30], [1000, 40]]";
+  WriteRig(kCard, link + "}");
+  const Rig one = Own().LoadRig("r");
+  WriteRig(kCard, link +
+                      ", send_replayed: [[0, 3], [1000, 5]], "
+                      "all_reduce_replayed: {latency_us: 7, gb_per_s: 1}}");
+  const Rig both = Own().LoadRig("r");
+  const DeviceId d0{0}, d1{1};
+  const Bytes bytes{1000};
+  for (const Rig* rig : {&one, &both}) {
+    EXPECT_EQ(rig->HopTime(d0, d1, bytes), Nanos{20'000});
+    EXPECT_EQ(rig->AllReduceTime(2, bytes), Nanos{40'000});
+  }
+  const auto replayed = [&](const Rig& rig) {
+    return std::pair(rig.HopTime(d0, d1, bytes, MoveLaunch::kReplayed),
+                     rig.AllReduceTime(2, bytes, PathKind::kAuto, MoveLaunch::kReplayed));
+  };
+  EXPECT_EQ(replayed(one), std::pair(Nanos{20'000}, Nanos{40'000}));
+  EXPECT_EQ(replayed(both), std::pair(Nanos{5'000}, Nanos{8'000}));
+  EXPECT_NE(one.Fingerprint(), both.Fingerprint());
+  EXPECT_EQ(one.FingerprintWithoutLinks(), both.FingerprintWithoutLinks());
+
+  const fs::path path = fs::path(testing::TempDir()) / "replayed_rig.yaml";
+  std::ofstream(path) << FormatRigYaml(both);
+  EXPECT_EQ(Own().LoadRig(path.string()).Fingerprint(), both.Fingerprint());
+  fs::remove(path);
 }
 
 TEST_F(OwnCatalogueTest, RefusesBadModelShapes) {

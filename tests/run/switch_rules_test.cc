@@ -71,8 +71,17 @@ TEST(SwitchRulesTest, CpuDevicesThatWereMeasuredAreNoCards) {
 TEST(SwitchRulesTest, NothingIsReplayedWithoutGraphs) {
   for (GraphUse graphs : {GraphUse::kAuto, GraphUse::kOn, GraphUse::kOff}) {
     Rig rig = DescribedRig();
+    for (LinkProfile* link : {&rig.link, &rig.host_link}) {
+      link->send.points = {{Bytes{0}, Nanos{9}}, {Bytes{1}, Nanos{10}}};
+      link->send_replayed = link->all_reduce_replayed = link->send;
+    }
     DriveRig(rig, {.graphs = graphs});
     EXPECT_EQ(rig.devices[0].replay_gap.has_value(), graphs != GraphUse::kOff);
+    for (const LinkProfile* link : {&rig.link, &rig.host_link}) {
+      EXPECT_EQ(link->send_replayed.points.empty(), graphs == GraphUse::kOff);
+      EXPECT_EQ(link->all_reduce_replayed.points.empty(), graphs == GraphUse::kOff);
+      EXPECT_FALSE(link->send.points.empty());
+    }
     EXPECT_EQ(rig.devices[0].memory.value, kMemory);
   }
 }

@@ -138,7 +138,8 @@ class PlanShow(unittest.TestCase):
     def hops(self, plugin, devices=2, wire="f32", extra=()):
         shown = tandem_json("plan", "show", "-m", TINY + "q4_1", "--plugin", plugin, "--devices", devices, "--wire", wire, *extra)
         for row in shown["memory"]:
-            self.assertEqual(set(row), {"device", "weights", "slots", "kv", "activations", "workspace", "capacity"})
+            self.assertEqual(set(row), {"device", "weights", "slots", "kv", "activations", "workspace", "links",
+                                        "capacity"})
         self.assertEqual(shown["memory"][-1]["device"], "host")
         totals = {}
         for row in shown["traffic"]:
@@ -399,6 +400,10 @@ class Catalogue(unittest.TestCase):
             eager, _ = priced("--graphs", "off")
             self.assertGreater(eager["decode"]["step_ns"], own["decode"]["step_ns"])
             self.assertEqual(eager["prefill"], own["prefill"])
+            apart, notes = priced("--fuse-collectives", "off")
+            self.assertGreater(apart["decode"]["step_ns"], own["decode"]["step_ns"])
+            self.assertEqual(apart["prefill"], own["prefill"])
+            self.assertEqual(notes, [])
 
     def test_predict_refuses_what_an_engine_would(self):
         done = tandem("predict", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "offload", "--graphs", "on")
@@ -415,7 +420,7 @@ class Catalogue(unittest.TestCase):
         before, after = own["memory"][0], library["memory"][0]
         self.assertEqual(before["capacity"] - after["capacity"], 128 << 20)
         # A context that fits beside nothing else.
-        held = sum(after[part] for part in ["weights", "slots", "kv", "activations", "workspace"])
+        held = sum(after[part] for part in ["weights", "slots", "kv", "activations", "workspace", "links"])
         tokens = own["context"] + (after["capacity"] - held + (64 << 20)) // (after["kv"] // own["context"])
         tight = [*args, "-c", tokens // 64 * 64]
         self.assertEqual(tandem("plan", "check", *tight).returncode, 0)

@@ -59,12 +59,12 @@ nlohmann::json TrafficJson(const std::vector<TrafficRow>& traffic) {
 }
 
 std::string MemoryText(const MemoryTable& memory) {
-  std::vector<std::vector<std::string>> rows{
-      {"memory", "weights", "slots", "kv", "activations", "workspace", "total", "capacity", ""}};
+  std::vector<std::vector<std::string>> rows{{"memory", "weights", "slots", "kv", "activations",
+                                              "workspace", "links", "total", "capacity", ""}};
   for (const MemoryRow& row : memory.rows) {
     rows.push_back({DeviceName(row.device), HumanBytes(row.weights), HumanBytes(row.slots),
                     HumanBytes(row.kv), HumanBytes(row.activations), HumanBytes(row.workspace),
-                    HumanBytes(row.total()),
+                    HumanBytes(row.links), HumanBytes(row.total()),
                     row.capacity.value == 0 ? "-" : HumanBytes(row.capacity),
                     row.fits() ? "" : "DOES NOT FIT"});
   }

@@ -49,7 +49,9 @@ StepPrice PriceOf(const PlannedRun& run, size_t index, const EngineOptions& opti
       RatesOfProducts(options.rig, options.gpu, program, shape, options.limits.max_step_tokens);
   if (!rates.unknown.empty()) return {.price = {}, .unknown = rates.unknown};
   return {.price = PriceStep(options.model->blocks(), run.plan, program,
-                             run.verified.programs[index], shape, options.rig, rates.efficiency),
+                             run.verified.programs[index], shape, options.rig,
+                             {.product_efficiency = rates.efficiency,
+                              .fuse_collectives = options.gpu.fuse_collectives}),
           .unknown = {}};
 }
 

@@ -31,12 +31,23 @@ struct RigFlags {
   bool json = false;
 };
 
-std::string LinkLine(const LinkProfile& link) {
-  auto time = [&](uint64_t bytes) {
-    return HumanTime(link.send.points.empty() ? Nanos{} : link.send.At(Bytes{bytes}));
+// A few times of a curve, and behind them those of its replays where they have a curve of their
+// own.
+std::string TimesText(const TimeCurve& curve, const TimeCurve& replayed) {
+  const auto times = [](const TimeCurve& of) {
+    const auto time = [&](uint64_t bytes) {
+      return HumanTime(of.points.empty() ? Nanos{} : of.At(Bytes{bytes}));
+    };
+    return fmt::format("8 KiB {}, 1 MiB {}, 64 MiB {}", time(8 << 10), time(1 << 20),
+                       time(64 << 20));
   };
-  return fmt::format("{} ({}): 8 KiB {}, 1 MiB {}, 64 MiB {}", link.name, ToString(link.kind),
-                     time(8 << 10), time(1 << 20), time(64 << 20));
+  return replayed.points.empty() ? times(curve)
+                                 : times(curve) + fmt::format(" (replayed: {})", times(replayed));
+}
+
+std::string LinkLine(const LinkProfile& link) {
+  return fmt::format("{} ({}): {}", link.name, ToString(link.kind),
+                     TimesText(link.send, link.send_replayed));
 }
 
 // "2 x RTX 3090", "RTX 3090 + Desktop CPU DDR5".
@@ -71,6 +82,9 @@ void PrintRig(const Rig& rig) {
   }
   PrintOut(FormatTable(rows));
   PrintLine("link       " + LinkLine(rig.link));
+  if (!rig.link.all_reduce.points.empty()) {
+    PrintLine("all-reduce " + TimesText(rig.link.all_reduce, rig.link.all_reduce_replayed));
+  }
   PrintLine("host link  " + LinkLine(rig.host_link));
   PrintLine("source     " + rig.link.source);
 }

@@ -17,6 +17,8 @@ nlohmann::json LinkJson(const LinkProfile& link) {
           {"full_duplex", link.full_duplex},
           {"send_bytes_ns", CurveJson(link.send)},
           {"all_reduce_bytes_ns", CurveJson(link.all_reduce)},
+          {"send_replayed_bytes_ns", CurveJson(link.send_replayed)},
+          {"all_reduce_replayed_bytes_ns", CurveJson(link.all_reduce_replayed)},
           {"source", link.source}};
 }
 

@@ -11,7 +11,10 @@
 #include <functional>
 
 #include "engine/link/collectives.h"
+#include "engine/link/p2p_transport.h"
 #include "engine/link/queued_transport.h"
+#include "engine/link/self_test.h"
+#include "engine/plan/link_memory.h"
 #include "tests/link/link_fixture.h"
 #include "tests/support/peer_machine.h"
 
@@ -318,6 +321,52 @@ TEST(ShapedPeerLinkTest, TakesAsLongAsItsLink) {
     EXPECT_GT(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(20));
     EXPECT_TRUE(SameBits(linked.Got(sent, 0), sent.want));
     EXPECT_FALSE(linked.link.TakeFailure());
+  }
+}
+
+// A plan's table counts what transports take before they are made.
+TEST(LinkMemoryTest, TransportsTakeWhatPlansCount) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
+  for (uint32_t n : {2u, 3u}) {
+    PeerMachine machine(n);
+    const auto expect = [&](const LinkMemory& memory, const std::string& what) {
+      for (const auto& device : machine.devices) {
+        EXPECT_EQ(device->ledger().used(), memory.card) << what << " of " << n;
+      }
+      EXPECT_EQ(machine.host->ledger().used(), memory.host) << what << " of " << n;
+    };
+    const auto kernels = MakePeerKernels();
+    for (PeerPlace words : {PeerPlace::kPush, PeerPlace::kPull}) {
+      for (PeerPlace blocks : {PeerPlace::kPush, PeerPlace::kPull}) {
+        const PeerLink link(PeerLinkOptions{.words = words, .blocks = blocks}, machine.devices,
+                            *machine.host, *kernels);
+        expect(LinkMemoryOf(PathKind::kP2p, n), ToString(words));
+      }
+    }
+    {
+      const auto staged =
+          MakeQueuedTransport(PathKind::kHostStaged, PathKind::kHostStaged, machine.devices,
+                              *machine.host, SmallByKernel{.kernels = MakePeerKernels()});
+      for (const auto& src : machine.devices) {
+        for (const auto& dst : machine.devices) {
+          if (src != dst) SelfTestPath(*staged, *src, *dst);
+        }
+      }
+      expect(LinkMemoryOf(PathKind::kHostStaged, n), "host_staged");
+    }
+    expect({}, "nothing");
+  }
+}
+
+// It tries its ways before anything else is there.
+TEST(LinkMemoryTest, ProbingTakesNoMoreThanPlansLeaveForIt) {
+  if (const std::string why = testing::NoPeerMachine(); !why.empty()) GTEST_SKIP() << why;
+  PeerMachine machine(2);
+  const auto p2p = MakeP2pTransport({}, machine.devices, *machine.host, MakePeerKernels());
+  const LinkMemory memory = LinkMemoryOf(PathKind::kP2p, 2);
+  for (const auto& device : machine.devices) {
+    EXPECT_EQ(device->ledger().used(), memory.card);
+    EXPECT_EQ(device->ledger().peak(), memory.card + Bytes{kPeerProbe});
   }
 }
 

@@ -8,6 +8,7 @@
 #include <chrono>
 
 #include "engine/link/peer_link.h"
+#include "engine/plan/fused_ops.h"
 #include "tests/link/link_fixture.h"
 #include "tests/support/peer_machine.h"
 
@@ -298,6 +299,22 @@ TEST_P(PeerRowsTest, TakesWhatCrossesAsWordsInWholeRows) {
   EXPECT_TRUE(takes(WireType::kBf16, 2, 33));
   EXPECT_TRUE(takes(WireType::kQ8, 1, 33));
   EXPECT_FALSE(takes(WireType::kQ8, 2, 33)) << "a scale of two rows";
+}
+
+// What is priced as one kernel is what a link of its path's size takes.
+TEST_P(PeerRowsTest, TakesWhatPlansArePricedBy) {
+  const bool host = GetParam() == PeerPlace::kHost;
+  const PathKind path = host ? PathKind::kHostStaged : PathKind::kP2p;
+  const Linked linked(2, Options(host ? kMostHostWords : PeerLinkOptions{}.most_words));
+  for (WireType wire : kWires) {
+    for (uint64_t rows : {0, 1, 2, 3, 4, 16, 17}) {
+      for (uint64_t width : {33, 64, 1024, 1025, 4096, 4097, 16384, 16385}) {
+        EXPECT_EQ(linked.link.TakesRows(wire, {rows, width, kEps}, 2),
+                  TakesRowsAlong(path, wire, rows, width))
+            << ToString(path) << " " << ToString(wire) << " " << rows << " x " << width;
+      }
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Places, PeerRowsTest,

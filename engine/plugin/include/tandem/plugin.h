@@ -173,7 +173,8 @@ typedef struct tandem_link {
   tandem_device_id dst;
   double latency_s;    // time of the smallest measured size
   double bytes_per_s;  // slope between the two largest; 0: takes no time (an ideal link)
-  // The measured curve: seconds[i] for one send of bytes[i], sizes increasing.
+  // The measured curve: seconds[i] for one send of bytes[i], sizes increasing. Of sends that are
+  // asked for one by one; within a step that is replayed they may take less.
   const uint64_t* bytes;
   const double* seconds;
   uint32_t n_points;
