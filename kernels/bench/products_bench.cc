@@ -90,7 +90,6 @@ const bool kRegistered = [] {
             ->Unit(benchmark::kMillisecond);
         benchmark::RegisterBenchmark(("ManyTokens" + tail).c_str(), ManyTokens, type, activations,
                                      threads)
-            ->Arg(1)
             ->Arg(4)
             ->Arg(32)
             ->Arg(512)

@@ -20,6 +20,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/base/sanitizers.h"
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 namespace {
@@ -153,12 +155,11 @@ double RunOne(std::vector<uint8_t> input) {
 
 // Sanitizers need the address space for themselves.
 void BoundMemory() {
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  if (kAddressSanitizer || kThreadSanitizer) return;
   rlimit limit{};
   getrlimit(RLIMIT_AS, &limit);
   limit.rlim_cur = uint64_t{2} << 30;
   setrlimit(RLIMIT_AS, &limit);
-#endif
 }
 
 }  // namespace

@@ -19,6 +19,12 @@ std::vector<Backend> AllBackends() {
   return all;
 }
 
+std::vector<Backend> Int8Backends() {
+  std::vector<Backend> all = AllBackends();
+  std::erase_if(all, [](const Backend& b) { return b.activations != ActivationType::kInt8; });
+  return all;
+}
+
 std::vector<Backend> AllTiers() {
   std::vector<Backend> all;
   for (const std::string& tier : Tiers()) {

@@ -38,11 +38,18 @@ struct Backend {
 std::vector<std::string> Tiers();
 std::vector<AttentionPrecision> AttentionPrecisions();
 std::vector<Backend> AllBackends();
+// Those whose quantised weights meet int8.
+std::vector<Backend> Int8Backends();
 // Each tier once, for ops that do not ask how activations are held.
 std::vector<Backend> AllTiers();
 // Each of them in every precision of attention that it has.
 std::vector<Backend> AllAttention();
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info);
+
+// Whether rows in so many parts are another case than rows in one.
+inline bool HasParts(ActivationType activations, DType type, Int8Parts parts) {
+  return parts == Int8Parts::kOne || FormFor(activations, type) == RowForm::kInt8;
+}
 
 // An Ops with its team. Empty, with the reason, where the processor lacks the tier.
 struct Bench {

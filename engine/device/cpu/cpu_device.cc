@@ -7,17 +7,14 @@
 #include <utility>
 
 #include "engine/base/check.h"
+#include "engine/base/sanitizers.h"
 
 namespace tandem {
 namespace {
 
 constexpr size_t kLine = 64;
 // Under a sanitizer each piece is an allocation of its own, so that overruns are seen.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr bool kUseSlabs = false;
-#else
-constexpr bool kUseSlabs = true;
-#endif
+constexpr bool kUseSlabs = !kAddressSanitizer;
 
 }  // namespace
 

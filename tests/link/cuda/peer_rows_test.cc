@@ -20,7 +20,8 @@ using testing::RandomFloats;
 using testing::SameBits;
 
 constexpr Nanos kLong{int64_t{60'000'000'000}};
-constexpr Nanos kShort{int64_t{100'000'000}};
+// Above what devices that are there keep each other waiting on a busy processor.
+constexpr Nanos kShort{int64_t{500'000'000}};
 constexpr float kEps = 1e-5f;
 constexpr float kGuard = 12345.0f;
 constexpr WireType kWires[] = {WireType::kF32, WireType::kBf16, WireType::kQ8};
@@ -270,11 +271,11 @@ TEST_P(PeerRowsTest, GivesUpOnOneThatNeverComesAndNamesTheOp) {
     lost.push_back(linked.Ask(WireType::kQ8, {.rows = 2, .width = i % 2 == 0 ? 64u : 1088u}, i));
   }
   linked.machine.FinishAll();
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(4));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
   const auto failure = linked.link.TakeFailure();
   ASSERT_TRUE(failure);
   EXPECT_EQ(failure->op, 17u);
-  EXPECT_THAT(failure->what, ::testing::HasSubstr("device 0 waited 0.1 s for device 1"));
+  EXPECT_THAT(failure->what, ::testing::HasSubstr("device 0 waited 0.5 s for device 1"));
   // Cleared: all is as before.
   linked.kernels.drops = [](size_t) { return false; };
   Rows rows{.rows = 2, .width = 1088};
@@ -282,6 +283,8 @@ TEST_P(PeerRowsTest, GivesUpOnOneThatNeverComesAndNamesTheOp) {
   rows.apart = true;
   const auto want = linked.Ask(WireType::kBf16, rows, 5);
   linked.machine.FinishAll();
+  const auto late = linked.link.TakeFailure();
+  EXPECT_FALSE(late) << late->what;
   linked.ExpectSame(got, want);
 }
 

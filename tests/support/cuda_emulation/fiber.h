@@ -5,12 +5,15 @@
 #include <cstddef>
 #include <memory>
 
+#include "tests/support/cuda_emulation/stack_switch.h"
+
 namespace tandem::cuda {
 
 class Fiber {
  public:
   // `main` never returns: it calls Leave() instead.
   Fiber(void (*main)(void*), void* argument);
+  // By the thread that entered it last. What its frames hold is not destroyed.
   ~Fiber();
   Fiber(const Fiber&) = delete;
   Fiber& operator=(const Fiber&) = delete;
@@ -20,8 +23,18 @@ class Fiber {
 
  private:
   struct Context;
+  static void Main(void* self);
+  void End();
+  void SwitchIn();
+  void SwitchOut();
+
+  void (*main_)(void*);
+  void* argument_;
   std::unique_ptr<std::byte[]> stack_;
   std::unique_ptr<Context> context_;
+  StackSwitch switch_;
+  bool started_ = false;
+  bool ends_ = false;
 };
 
 }  // namespace tandem::cuda

@@ -7,8 +7,6 @@
 namespace tandem::cuda {
 namespace {
 
-constexpr size_t kStackBytes = 64 << 10;
-
 // Pushes the caller's registers, stores its stack pointer in *from and takes up `to`.
 extern "C" void TandemSwitchStack(void** from, void* to);
 asm(R"(
@@ -39,8 +37,6 @@ TandemSwitchStack:
 struct Fiber::Context {
   void* inside = nullptr;
   void* outside = nullptr;
-  void (*main)(void*) = nullptr;
-  void* argument = nullptr;
 };
 
 namespace {
@@ -61,22 +57,26 @@ TandemFiberStart:
 }  // namespace
 
 Fiber::Fiber(void (*main)(void*), void* argument)
-    : stack_(new std::byte[kStackBytes]), context_(new Context) {
-  uintptr_t top = reinterpret_cast<uintptr_t>(stack_.get() + kStackBytes) / 16 * 16;
+    : main_(main),
+      argument_(argument),
+      stack_(new std::byte[kFiberStackBytes]),
+      context_(new Context) {
+  uintptr_t top = reinterpret_cast<uintptr_t>(stack_.get() + kFiberStackBytes) / 16 * 16;
   // One word more than the frame: a call finds the stack aligned to 16 bytes.
   auto* frame = reinterpret_cast<uintptr_t*>(top) - 9;
   // As TandemSwitchStack pops them: r15, r14, r13, r12, rbx, rbp, the address to return to.
   frame[0] = frame[1] = frame[2] = 0;
-  frame[3] = reinterpret_cast<uintptr_t>(argument);
-  frame[4] = reinterpret_cast<uintptr_t>(main);
+  frame[3] = reinterpret_cast<uintptr_t>(this);
+  frame[4] = reinterpret_cast<uintptr_t>(&Fiber::Main);
   frame[5] = 0;
   frame[6] = reinterpret_cast<uintptr_t>(&TandemFiberStart);
   frame[7] = 0;
   context_->inside = frame;
 }
-Fiber::~Fiber() = default;
 
-void Fiber::Enter() { TandemSwitchStack(&context_->outside, context_->inside); }
-void Fiber::Leave() { TandemSwitchStack(&context_->inside, context_->outside); }
+Fiber::~Fiber() { End(); }
+
+void Fiber::SwitchIn() { TandemSwitchStack(&context_->outside, context_->inside); }
+void Fiber::SwitchOut() { TandemSwitchStack(&context_->inside, context_->outside); }
 
 }  // namespace tandem::cuda
