@@ -155,7 +155,7 @@ double RunOne(std::vector<uint8_t> input) {
 
 // Sanitizers need the address space for themselves.
 void BoundMemory() {
-  if (kAddressSanitizer || kThreadSanitizer) return;
+  if (tandem::kAddressSanitizer || tandem::kThreadSanitizer) return;
   rlimit limit{};
   getrlimit(RLIMIT_AS, &limit);
   limit.rlim_cur = uint64_t{2} << 30;
