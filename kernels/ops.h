@@ -251,6 +251,8 @@ struct CpuOpsOptions {
   // or "amx" force one. An unknown tier, or one that the processor lacks, is
   // Error(kInvalidArgument) listing those it has.
   std::string tier = "auto";
+  // By column is the faster; by position is how GPUs keep keys, to and from which KV may move.
+  KeyOrder key_order = KeyOrder::kByColumn;
 };
 
 class ThreadPool;

@@ -1,8 +1,10 @@
 // One fold of attention in the AVX2 tier.
 //
-// Scores: a tile of 3 queries by 32 positions, columns in order. Values: a tile of 3 queries by 32
-// columns, positions in order.
-// Keys and values are widened from f16 as they are read, which costs no more than reading f32.
+// Scores of keys by column: a tile of 3 queries by 32 positions, columns in order. Of keys by
+// position: a tile of 3 queries by 4 positions, each an 8-lane chain over head_dim; the lanes of
+// four positions are then added pairwise. Values: a tile of 3 queries by 32 columns, positions in
+// order. Keys and values are widened from f16 as they are read, which costs no more than reading
+// f32.
 //
 // A head_dim that is no multiple of 8 is left to the portable tier.
 #include "kernels/cpu/avx2_inline.h"
@@ -43,10 +45,45 @@ template <uint32_t kQueries, uint32_t kVectors>
   }
 }
 
+// scores[query][0..4) of four neighbouring positions.  keys: (kPageTokens, head_dim)
+template <uint32_t kQueries>
+[[gnu::always_inline]] inline void ScoreFour(const float* const* queries, const Page& keys,
+                                             uint32_t position, float scale, float* const* scores) {
+  const uint16_t* k[4];
+  for (uint32_t i = 0; i < 4; ++i) k[i] = keys.row(position + i);
+  __m256 sums[kQueries][4];
+  for (uint32_t q = 0; q < kQueries; ++q) {
+    for (uint32_t i = 0; i < 4; ++i) sums[q][i] = _mm256_setzero_ps();
+  }
+  for (uint32_t d = 0; d < keys.width; d += kLanes) {
+    __m256 query[kQueries];
+    for (uint32_t q = 0; q < kQueries; ++q) query[q] = _mm256_loadu_ps(queries[q] + d);
+    for (uint32_t i = 0; i < 4; ++i) {
+      const __m256 key = LoadHalves(k[i] + d);
+      if (d % 32 == 0) keys.Fetch(position + i, d);
+      for (uint32_t q = 0; q < kQueries; ++q) {
+        sums[q][i] = _mm256_fmadd_ps(query[q], key, sums[q][i]);
+      }
+    }
+  }
+  for (uint32_t q = 0; q < kQueries; ++q) {
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(sums[q][0], sums[q][1]),
+                                        _mm256_hadd_ps(sums[q][2], sums[q][3]));
+    const __m128 dots = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+    _mm_storeu_ps(scores[q] + position, _mm_mul_ps(dots, _mm_set1_ps(scale)));
+  }
+}
+
 template <uint32_t kQueries>
 void Score(const FoldJob& job, uint32_t first, const Page& keys, uint32_t begin, uint32_t end,
            float* const* scores) {
   const float* const* queries = job.queries + first;
+  if (job.key_order == KeyOrder::kByPosition) {
+    for (uint32_t s = begin / 4 * 4; s < end; s += 4) {
+      ScoreFour<kQueries>(queries, keys, s, job.scale, scores);
+    }
+    return;
+  }
   uint32_t s = begin / kLanes * kLanes;
   for (; s + 3 * kLanes < end; s += 4 * kLanes) {
     ScoreTile<kQueries, 4>(queries, keys, job.head_dim, s, job.scale, scores);
@@ -56,7 +93,7 @@ void Score(const FoldJob& job, uint32_t first, const Page& keys, uint32_t begin,
   }
 }
 
-// Scores of queries [first, first + n) and positions [begin, end) of a page, in vectors of eight:
+// Scores of queries [first, first + n) and positions [begin, end) of a page, in whole vectors:
 // more than asked for are written at either end, from whatever the page holds there.
 void ScorePage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, uint32_t begin,
                uint32_t end) {

@@ -1,7 +1,10 @@
 // One fold of attention in the AVX-512 tiers.
 //
-// Scores: a tile of 6 queries by 64 positions, columns in order. Values: a tile of 6 queries by 64
-// columns, positions in order. Keys and values are widened from f16 as they are read.
+// Scores of keys by column: a tile of 6 queries by 64 positions, columns in order. Of keys by
+// position: a tile of 3 queries by 8 positions, each a 16-lane chain over head_dim; the lanes of
+// the eight positions are then added in a tree that yields all eight sums in one vector. Values: a
+// tile of 6 queries by 64 columns, positions in order. Keys and values are widened from f16 as they
+// are read.
 //
 // A head_dim that is no multiple of 16 is left to the portable tier.
 #include <type_traits>
@@ -64,7 +67,73 @@ void Score(const float* const* queries, const Page& keys, uint32_t head_dim, uin
   if (s < end) ScoreTile<kQueries, 1>(queries, keys, head_dim, s, scale, scores);
 }
 
-// Scores of queries [first, first + n) and positions [begin, end) of a page, in vectors of 16: more
+constexpr uint32_t kPositions = 8;  // scored side by side
+
+// Lane sums of eight vectors, in order. Each vector's lanes are added in one fixed order: lane i
+// and i + 8, then i + 4, i + 2, i + 1.
+[[gnu::always_inline]] inline __m256 SumEight(const __m512* v) {
+  __m256 half[8];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) {
+    half[i] = _mm256_add_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
+  }
+  // Quarters: two vectors of four lanes in each.
+  __m256 pair[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    pair[i] = _mm256_add_ps(_mm256_permute2f128_ps(half[i], half[i + 4], 0x20),
+                            _mm256_permute2f128_ps(half[i], half[i + 4], 0x31));
+  }
+  const auto fold_two = [](__m256 a, __m256 b) {
+    return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xee));
+  };
+  const __m256 low = fold_two(pair[0], pair[1]);
+  const __m256 high = fold_two(pair[2], pair[3]);
+  return _mm256_add_ps(_mm256_shuffle_ps(low, high, 0x88), _mm256_shuffle_ps(low, high, 0xdd));
+}
+
+// scores[query][position .. position + 8)
+template <uint32_t kQueries>
+[[gnu::always_inline]] inline void ScoreEight(const float* const* queries, const Page& keys,
+                                              uint32_t position, float scale,
+                                              float* const* scores) {
+  __m512 sums[kQueries][kPositions];
+#pragma GCC unroll 3
+  for (uint32_t q = 0; q < kQueries; ++q) {
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < kPositions; ++i) sums[q][i] = _mm512_setzero_ps();
+  }
+  const uint16_t* row = keys.row(position);
+  for (uint32_t d = 0; d < keys.width; d += kLanes) {
+    __m512 query[kQueries];
+#pragma GCC unroll 3
+    for (uint32_t q = 0; q < kQueries; ++q) query[q] = _mm512_loadu_ps(queries[q] + d);
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < kPositions; ++i) {
+      const __m512 key = LoadHalves(row + uint64_t{i} * keys.width + d);
+      if (d % 32 == 0) keys.Fetch(position + i, d);
+#pragma GCC unroll 3
+      for (uint32_t q = 0; q < kQueries; ++q) {
+        sums[q][i] = _mm512_fmadd_ps(query[q], key, sums[q][i]);
+      }
+    }
+  }
+#pragma GCC unroll 3
+  for (uint32_t q = 0; q < kQueries; ++q) {
+    _mm256_storeu_ps(scores[q] + position, _mm256_mul_ps(SumEight(sums[q]), _mm256_set1_ps(scale)));
+  }
+}
+
+// The same of keys (kPageTokens, head_dim), in eights cut at multiples of eight.
+template <uint32_t kQueries>
+void ScoreRows(const float* const* queries, const Page& keys, uint32_t begin, uint32_t end,
+               float scale, float* const* scores) {
+  for (uint32_t s = begin / kPositions * kPositions; s < end; s += kPositions) {
+    ScoreEight<kQueries>(queries, keys, s, scale, scores);
+  }
+}
+
+// Scores of queries [first, first + n) and positions [begin, end) of a page, in whole vectors: more
 // than asked for are written at either end, from whatever the page holds there.
 void ScorePage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, uint32_t begin,
                uint32_t end) {
@@ -78,11 +147,15 @@ void ScorePage(const FoldJob& job, uint32_t first, uint32_t n, uint32_t page, ui
   const auto take = [&](auto queries_together) {
     constexpr uint32_t kTogether = decltype(queries_together)::value;
     for (; q + kTogether <= n; q += kTogether) {
-      Score<kTogether>(queries + q, keys, job.head_dim, begin, end, job.scale, scores + q);
+      if (job.key_order == KeyOrder::kByColumn) {
+        Score<kTogether>(queries + q, keys, job.head_dim, begin, end, job.scale, scores + q);
+      } else if constexpr (kTogether <= 3) {
+        ScoreRows<kTogether>(queries + q, keys, begin, end, job.scale, scores + q);
+      }
       keys = keys.Alone();
     }
   };
-  take(std::integral_constant<uint32_t, 6>());
+  if (job.key_order == KeyOrder::kByColumn) take(std::integral_constant<uint32_t, 6>());
   take(std::integral_constant<uint32_t, 3>());
   take(std::integral_constant<uint32_t, 2>());
   take(std::integral_constant<uint32_t, 1>());

@@ -126,6 +126,7 @@ void AttentionDriver::RunFold(const Call& call, const Tile& tile, uint32_t fold,
   }
   if (n == 0) return;
   FoldJob job{.n_queries = n, .head_dim = kv.head_dim, .queries = queries};
+  job.key_order = key_order_;
   job.firsts = firsts;
   job.counts = counts;
   const uint64_t head_elems = uint64_t{kPageTokens} * kv.head_dim;

@@ -16,7 +16,8 @@ namespace tandem::cpu {
 
 class AttentionDriver {
  public:
-  AttentionDriver(ThreadPool& pool, const Tier& tier) : pool_(pool), tier_(tier) {}
+  AttentionDriver(ThreadPool& pool, const Tier& tier, KeyOrder key_order)
+      : pool_(pool), tier_(tier), key_order_(key_order) {}
 
   // See Ops::Attention.
   void Run(const float* q, uint32_t q_heads, uint32_t window,
@@ -73,6 +74,7 @@ class AttentionDriver {
 
   ThreadPool& pool_;
   const Tier& tier_;
+  const KeyOrder key_order_;
   std::vector<Tile> tiles_;
   std::vector<Strip> strips_;
   uint64_t work_ = 0;     // multiply-adds of all tiles, at most

@@ -46,8 +46,12 @@ void RoundToBf16(const float* x, uint64_t n, float* out) {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(ThreadPool& pool, const Tier& tier, ActivationType activations)
-      : pool_(pool), tier_(tier), activations_(activations), attention_(pool, tier) {
+  CpuOps(ThreadPool& pool, const Tier& tier, const CpuOpsOptions& options)
+      : pool_(pool),
+        tier_(tier),
+        activations_(options.activations),
+        key_order_(options.key_order),
+        attention_(pool, tier, options.key_order) {
     Check(tier.lanes <= kMostPanelRows,
           "kernels: no panel is higher than memory tables count with");
   }
@@ -169,7 +173,7 @@ class CpuOps final : public Ops {
     });
   }
 
-  KeyOrder key_order() const override { return KeyOrder::kByColumn; }
+  KeyOrder key_order() const override { return key_order_; }
   void RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads, const RopeParams& rope,
                     std::span<const SequenceRows> sequences, const KvView& kv) override;
 
@@ -264,6 +268,7 @@ class CpuOps final : public Ops {
   ThreadPool& pool_;
   const Tier& tier_;
   ActivationType activations_;
+  KeyOrder key_order_;
   AttentionDriver attention_;
   RopeTable rope_;
   std::vector<std::byte> stored_row_;
@@ -370,7 +375,7 @@ void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
       const RopeTable::Row& row = rope_.row(i);
       auto* page = reinterpret_cast<uint16_t*>(kv.base + row.page * kv.stride);
       // A key's column is a line an element: they come while q and k are rotated.
-      for (uint64_t d = 0; d < kv_width; ++d) {
+      for (uint64_t d = 0; d < kv_width && key_order_ == KeyOrder::kByColumn; ++d) {
         __builtin_prefetch(page + d * kPageTokens + row.slot, 1);
       }
       RotateJob job{.heads = q + row.index * q_width, .n_heads = q_heads};
@@ -386,7 +391,12 @@ void CpuOps::RopeAndStore(float* q, float* k, const float* v, uint32_t q_heads,
       for (uint64_t head = 0; head < kv.kv_heads; ++head) {
         uint16_t* keys = page + head * kPageTokens * hd;
         uint16_t* values = keys + uint64_t{kv.kv_heads} * kPageTokens * hd;
-        StoreKey(k + row.index * kv_width + head * hd, hd, keys + row.slot);
+        const float* key = k + row.index * kv_width + head * hd;
+        if (key_order_ == KeyOrder::kByColumn) {
+          StoreKey(key, hd, keys + row.slot);
+        } else {
+          tier_.to_f16(key, hd, keys + row.slot * hd);
+        }
         tier_.to_f16(v + row.index * kv_width + head * hd, hd, values + row.slot * hd);
       }
     }
@@ -410,14 +420,14 @@ const Tier& ChooseTier(const std::string& wanted) {
 
 }  // namespace
 
-std::unique_ptr<Ops> MakeOps(ThreadPool& pool, const Tier& tier, ActivationType activations) {
-  return std::make_unique<CpuOps>(pool, tier, activations);
+std::unique_ptr<Ops> MakeOps(ThreadPool& pool, const Tier& tier, const CpuOpsOptions& options) {
+  return std::make_unique<CpuOps>(pool, tier, options);
 }
 
 }  // namespace cpu
 
 std::unique_ptr<Ops> MakeCpuOps(ThreadPool& pool, const CpuOpsOptions& options) {
-  return cpu::MakeOps(pool, cpu::ChooseTier(options.tier), options.activations);
+  return cpu::MakeOps(pool, cpu::ChooseTier(options.tier), options);
 }
 
 }  // namespace tandem

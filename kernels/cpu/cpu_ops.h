@@ -8,7 +8,8 @@
 
 namespace tandem::cpu {
 
-// The caller knows that the tier can run here. `pool` and `tier` outlive the result.
-std::unique_ptr<Ops> MakeOps(ThreadPool& pool, const Tier& tier, ActivationType activations);
+// The caller knows that the tier can run here, and options name no other. `pool` and `tier` outlive
+// the result.
+std::unique_ptr<Ops> MakeOps(ThreadPool& pool, const Tier& tier, const CpuOpsOptions& options);
 
 }  // namespace tandem::cpu

@@ -12,6 +12,37 @@ void WidenAll(const uint16_t* from, uint64_t n, float* to) {
   for (uint64_t i = 0; i < n; ++i) to[i] = Widen(from[i]);
 }
 
+// Eight strided chains over head_dim, then their sum: the shape of a vector dot product.
+float Dot(const float* a, const float* b, uint32_t n) {
+  float lanes[kLanes] = {};
+  uint32_t d = 0;
+  for (; d + kLanes <= n; d += kLanes) {
+    for (uint32_t l = 0; l < kLanes; ++l) lanes[l] += a[d + l] * b[d + l];
+  }
+  float sum = ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) +
+              ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+  for (; d < n; ++d) sum += a[d] * b[d];
+  return sum;
+}
+
+// One query over the positions [first, count) of a page.  keys: widened, in the job's order
+void ScorePage(const FoldJob& job, const float* query, const float* keys, uint32_t first,
+               uint32_t count, float* scores) {
+  const uint64_t hd = job.head_dim;
+  if (job.key_order == KeyOrder::kByPosition) {
+    for (uint64_t s = first; s < count; ++s) {
+      scores[s] = Dot(query, keys + s * hd, job.head_dim) * job.scale;
+    }
+    return;
+  }
+  for (uint32_t s = first; s < count; ++s) scores[s] = 0.0f;
+  for (uint64_t d = 0; d < hd; ++d) {
+    const float* column = keys + d * kPageTokens;
+    for (uint32_t s = first; s < count; ++s) scores[s] += query[d] * column[s];
+  }
+  for (uint32_t s = first; s < count; ++s) scores[s] *= job.scale;
+}
+
 // scores [first, count) -> exp(score - m), with m and l.
 void Softmax(float* scores, uint32_t first, uint32_t count, float& m, float& l) {
   m = scores[first];
@@ -34,19 +65,16 @@ void AttendFold(const FoldJob& job) {
 
   for (uint32_t page = first_page; page < kFoldPages && InPage(most, page) > 0; ++page) {
     const uint32_t seen = InPage(most, page);
-    for (uint64_t d = 0; d < hd; ++d) {
-      WidenAll(job.keys[page] + d * kPageTokens, seen, wide + d * kPageTokens);
+    if (job.key_order == KeyOrder::kByPosition) {
+      WidenAll(job.keys[page], uint64_t{seen} * hd, wide);
+    } else {
+      for (uint64_t d = 0; d < hd; ++d) {
+        WidenAll(job.keys[page] + d * kPageTokens, seen, wide + d * kPageTokens);
+      }
     }
     for (uint32_t i = 0; i < job.n_queries; ++i) {
-      float* row = scores + uint64_t{i} * kAttentionFold + page * kPageTokens;
-      const uint32_t first = InPage(job.firsts[i], page), count = InPage(job.counts[i], page);
-      for (uint32_t s = first; s < count; ++s) row[s] = 0.0f;
-      for (uint64_t d = 0; d < hd; ++d) {
-        const float query = job.queries[i][d];
-        const float* keys = wide + d * kPageTokens;
-        for (uint32_t s = first; s < count; ++s) row[s] += query * keys[s];
-      }
-      for (uint32_t s = first; s < count; ++s) row[s] *= job.scale;
+      ScorePage(job, job.queries[i], wide, InPage(job.firsts[i], page), InPage(job.counts[i], page),
+                scores + uint64_t{i} * kAttentionFold + page * kPageTokens);
     }
   }
   for (uint32_t i = 0; i < job.n_queries; ++i) {

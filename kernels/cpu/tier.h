@@ -72,7 +72,8 @@ struct FoldJob {
   const float* const* queries = nullptr;    // each (head_dim)
   const uint32_t* firsts = nullptr;         // each in [0, its count)
   const uint32_t* counts = nullptr;         // each in [1, kAttentionFold]
-  const uint16_t* keys[kFoldPages] = {};    // each page's (head_dim, kPageTokens) f16
+  KeyOrder key_order = KeyOrder::kByColumn;
+  const uint16_t* keys[kFoldPages] = {};    // each page's keys of one head, f16, in that order
   const uint16_t* values[kFoldPages] = {};  // each page's (kPageTokens, head_dim) f16
   // What is likely read next, in the order in which it lies in memory: as many bytes a page to be
   // fetched while those of `keys` and `values` are read. Set at least where those are.

@@ -30,9 +30,10 @@ struct Page {
   [[gnu::always_inline]] Page Alone() const { return {rows, rows, width}; }
 };
 
-// Of a job's queries the first ones do the fetching.  keys: (head_dim, kPageTokens)
+// Of a job's queries the first ones do the fetching.
 [[gnu::always_inline]] inline Page KeysOf(const FoldJob& job, uint32_t page, uint32_t first) {
-  return {job.keys[page], first == 0 ? job.ahead_keys[page] : job.keys[page], kPageTokens};
+  const uint32_t width = job.key_order == KeyOrder::kByColumn ? kPageTokens : job.head_dim;
+  return {job.keys[page], first == 0 ? job.ahead_keys[page] : job.keys[page], width};
 }
 // values: (kPageTokens, head_dim)
 [[gnu::always_inline]] inline Page ValuesOf(const FoldJob& job, uint32_t page, uint32_t first) {

@@ -11,6 +11,7 @@ std::vector<std::string> Tiers() {
 }
 
 std::vector<AttentionPrecision> AttentionPrecisions() { return {AttentionPrecision::kSplit}; }
+std::vector<KeyOrder> KeyOrders() { return {KeyOrder::kByColumn, KeyOrder::kByPosition}; }
 
 Bench MakeBench(const Backend& backend, int threads) {
   Bench bench;
@@ -18,18 +19,20 @@ Bench MakeBench(const Backend& backend, int threads) {
     bench.ops = MakeRefOps(backend.activations);
     return bench;
   }
+  const CpuOpsOptions options{
+      .activations = backend.activations, .tier = backend.tier, .key_order = backend.keys};
   bench.pool = std::make_unique<ThreadPool>(ThreadPoolOptions{.threads = threads});
   if (backend.tier == "amx_emulated") {
     const EmulatedTier emulated = AmxEmulated();
     if (emulated.tier == nullptr) {
       bench.missing = emulated.missing;
     } else {
-      bench.ops = cpu::MakeOps(*bench.pool, *emulated.tier, backend.activations);
+      bench.ops = cpu::MakeOps(*bench.pool, *emulated.tier, options);
     }
     return bench;
   }
   try {
-    bench.ops = MakeCpuOps(*bench.pool, {.activations = backend.activations, .tier = backend.tier});
+    bench.ops = MakeCpuOps(*bench.pool, options);
   } catch (const Error& error) {
     bench.missing = error.what();
   }

@@ -46,6 +46,8 @@ std::vector<std::string> Tiers() { return {"cuda"}; }
 std::vector<AttentionPrecision> AttentionPrecisions() {
   return {AttentionPrecision::kSplit, AttentionPrecision::kHalf};
 }
+// Of the CPU's; cards have one.
+std::vector<KeyOrder> KeyOrders() { return {KeyOrder::kByColumn}; }
 
 Bench MakeBench(const Backend& backend, int) {
   Bench bench;

@@ -39,8 +39,11 @@ std::vector<Backend> AllAttention() {
   std::vector<Backend> all;
   for (Backend backend : AllTiers()) {
     for (AttentionPrecision precision : AttentionPrecisions()) {
-      backend.attention = precision;
-      all.push_back(backend);
+      for (KeyOrder keys : KeyOrders()) {
+        backend.attention = precision;
+        backend.keys = keys;
+        if (backend.tier != "ref" || keys == KeyOrders()[0]) all.push_back(backend);
+      }
     }
   }
   return all;
@@ -48,7 +51,9 @@ std::vector<Backend> AllAttention() {
 
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info) {
   const bool half = info.param.attention == AttentionPrecision::kHalf;
-  return info.param.tier + "_" + ToString(info.param.activations) + (half ? "_half" : "");
+  const bool rows = info.param.keys == KeyOrder::kByPosition;
+  return info.param.tier + "_" + ToString(info.param.activations) + (half ? "_half" : "") +
+         (rows ? "_keys_by_position" : "");
 }
 
 std::vector<float> RandomFloats(size_t n, uint64_t seed, float scale) {

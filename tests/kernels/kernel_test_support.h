@@ -32,17 +32,19 @@ struct Backend {
   std::string tier;  // "ref", "portable", "avx2", ...
   ActivationType activations = ActivationType::kInt8;
   AttentionPrecision attention = AttentionPrecision::kSplit;
+  KeyOrder keys = KeyOrder::kByColumn;   // of the CPU's
   const LibraryRoom* library = nullptr;  // CUDA: many rows by a library, in this room
 };
 // Of the family that this program is linked with (backends_*.cc).
 std::vector<std::string> Tiers();
 std::vector<AttentionPrecision> AttentionPrecisions();
+std::vector<KeyOrder> KeyOrders();
 std::vector<Backend> AllBackends();
 // Those whose quantised weights meet int8.
 std::vector<Backend> Int8Backends();
 // Each tier once, for ops that do not ask how activations are held.
 std::vector<Backend> AllTiers();
-// Each of them in every precision of attention that it has.
+// Each of them in every precision of attention and every order of keys that it has.
 std::vector<Backend> AllAttention();
 std::string BackendName(const ::testing::TestParamInfo<Backend>& info);
 
