@@ -136,7 +136,7 @@ std::optional<TransportFailure> NcclWatch::TakeFailure() {
 
 void NcclWatch::Run() {
   // Of which device this thread's calls are; of none it would be the first of all.
-  cudaSetDevice(comms_.gpu(0));
+  const OnDevice current(comms_.gpu(0), std::nothrow);
   const auto nap = std::min<std::chrono::nanoseconds>(kLongestNap, bound_ / 8);
   std::unique_lock lock(mutex_);
   for (;;) {
