@@ -121,7 +121,8 @@ TEST(LitmusTest, FencesKeepTheOrderAndNothingElseDoes) {
   const auto kernels = MakePeerKernels();
   const LitmusSize size{.blocks = 2, .threads = 64, .turns = 32};
   Device &d0 = *machine.devices[0], &d1 = *machine.devices[1];
-  for (LitmusPattern pattern : {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering}) {
+  for (LitmusPattern pattern :
+       {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering, LitmusPattern::kSlots}) {
     const LitmusCounts fenced = RunLitmus(pattern, true, size, d0, d1, *kernels);
     EXPECT_EQ(fenced.pairs, 2u * 2 * 64 * 32);
     EXPECT_EQ(fenced.forbidden, 0u);
