@@ -87,7 +87,8 @@ TEST(P2pTransportTest, CopiesRows) {
   for (P2pWay way : {P2pWay::kPush, P2pWay::kPull}) {
     const auto p2p =
         MakeP2pTransport({.way = way}, machine.devices, *machine.host, MakePeerKernels());
-    for (uint64_t width : {64u, 61u}) {
+    // In units of 16, 1, 2 and 4 bytes.
+    for (uint64_t width : {64u, 61u, 62u, 60u}) {
       const Buffer from = machine.Room(0, 4096), to = machine.Room(1, 4096);
       std::vector<std::byte> sent(4096), got(4096);
       for (size_t i = 0; i < 4096; ++i) sent[i] = static_cast<std::byte>(i * 7 + i / 256);
@@ -112,7 +113,7 @@ TEST(P2pTransportTest, CopiesRows) {
       }
     }
   }
-  EXPECT_EQ(ledger.rows()[0].bytes.value, 2 * 20 * (64 + 61));
+  EXPECT_EQ(ledger.rows()[0].bytes.value, 2 * 20 * (64 + 61 + 62 + 60));
 }
 
 TEST(LitmusTest, FencesKeepTheOrderAndNothingElseDoes) {
