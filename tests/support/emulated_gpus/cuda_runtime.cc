@@ -159,7 +159,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 8;
+      *value = 9;
       return cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
       *value = kMultiprocessors;
@@ -244,6 +244,9 @@ cudaError_t cudaHostGetDevicePointer(void** seen, void* data, unsigned) {
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
   Touch();
   *attributes = {};
+  // As code for sm_80 that the driver has translated for a newer GPU.
+  attributes->ptxVersion = 80;
+  attributes->binaryVersion = 90;
   return cudaSuccess;
 }
 
