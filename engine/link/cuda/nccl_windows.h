@@ -19,7 +19,7 @@
 // both).
 //
 // Implemented by nccl_windows.cc, or by no_nccl_windows.cc where CMake found an NCCL older than
-// 2.27. Never run on a GPU so far.
+// 2.27.
 #pragma once
 
 #include <cstdint>
