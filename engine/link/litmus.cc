@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "engine/base/error.h"
@@ -28,7 +29,8 @@ class Litmus {
 
   // x in the memory of devices_[x_at], y in the other's.
   LitmusCounts Run(size_t x_at) {
-    const Buffer x = Words(x_at, pairs() * kLitmusStride);
+    const uint64_t slots = 2 * size_.blocks * peer::LitmusSlotBytes(size_.threads);
+    const Buffer x = Words(x_at, std::max(pairs() * kLitmusStride, slots / sizeof(uint32_t)));
     const Buffer y = Words(1 - x_at, pairs() * kLitmusStride);
     const Buffer seen[] = {Words(0, pairs()), Words(1, pairs())};
     const Buffer turn[] = {Words(0, size_.blocks * kLitmusStride),
@@ -69,9 +71,9 @@ class Litmus {
                          devices_[1]->name(), kBoundNanos / 1'000'000'000));
       }
       ++counts.pairs;
-      const bool forbidden = args_.pattern == LitmusPattern::kMessagePassing
-                                 ? (second[i] & ~kLitmusDone) == 1
-                                 : first[i] == kLitmusDone && second[i] == kLitmusDone;
+      const bool forbidden = args_.pattern == LitmusPattern::kStoreBuffering
+                                 ? first[i] == kLitmusDone && second[i] == kLitmusDone
+                                 : (second[i] & ~kLitmusDone) == 1;
       if (forbidden) ++counts.forbidden;
     }
     return counts;
@@ -84,7 +86,15 @@ class Litmus {
 };
 
 const char* NameOf(LitmusPattern pattern) {
-  return pattern == LitmusPattern::kMessagePassing ? "message passing" : "store buffering";
+  switch (pattern) {
+    case LitmusPattern::kMessagePassing:
+      return "message passing";
+    case LitmusPattern::kStoreBuffering:
+      return "store buffering";
+    case LitmusPattern::kSlots:
+      return "payload in slots";
+  }
+  return "?";
 }
 
 }  // namespace
@@ -101,7 +111,8 @@ LitmusCounts RunLitmus(LitmusPattern pattern, bool fenced, const LitmusSize& siz
 
 void TestOrder(Device& d0, Device& d1, PeerKernels& kernels, int rounds) {
   for (int round = 0; round < rounds; ++round) {
-    for (LitmusPattern pattern : {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering}) {
+    for (LitmusPattern pattern :
+         {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering, LitmusPattern::kSlots}) {
       const LitmusCounts counts = RunLitmus(pattern, true, LitmusSize{}, d0, d1, kernels);
       if (counts.forbidden == 0) continue;
       Fail(ErrorCode::kDevice,

@@ -3,8 +3,11 @@
 //
 //   message passing   d0: x = 1, fence, y = 1    d1: r = y, fence, s = x    never r = 1 and s = 0
 //   store buffering   d0: x = 1, fence, r = y    d1: y = 1, fence, s = x    never r = 0 and s = 0
+//   payload in slots  d0: a block's payload, barrier, fence, flag = g
+//                     d1: flag = g is seen, fence, barrier, payload         never of another g
 //
-// Peer links rest on the first (payload, fence.acq_rel.sys, flag). The second asks more
+// Peer links rest on the first (payload, fence.acq_rel.sys, flag), and in `blocks` on the third,
+// whose payload is ordinary memory that caches may keep. The second asks more
 // (fence.sc.sys) and nothing here needs it; it tells whether such a fence reaches the other device
 // at all. x lies with d1 and y with d0 or the other way round, so that a store has the longer way
 // once.

@@ -130,16 +130,18 @@ struct CopyArgs {
 };
 
 // For litmus.h: words in pairs, kLitmusStride words apart, so that none shares a sector.
-enum class LitmusPattern : uint8_t { kMessagePassing, kStoreBuffering };
+enum class LitmusPattern : uint8_t { kMessagePassing, kStoreBuffering, kSlots };
 inline constexpr uint32_t kLitmusStride = 16;
 inline constexpr uint32_t kLitmusDone = 8;  // set in what was seen of a pair; the bits below are it
+
+constexpr uint64_t LitmusSlotBytes(uint64_t threads) { return kDataAt + threads * 16; }
 
 struct LitmusArgs {
   LitmusPattern pattern = LitmusPattern::kMessagePassing;
   bool fenced = true;
-  uint32_t role = 0;   // 0 or 1
-  uint32_t turns = 0;  // pairs of a thread
-  uint32_t* x = nullptr;
+  uint32_t role = 0;      // 0 or 1
+  uint32_t turns = 0;     // pairs of a thread
+  uint32_t* x = nullptr;  // of kSlots: two slots a block, LitmusSlotBytes() each
   uint32_t* y = nullptr;
   uint32_t* seen = nullptr;         // by pair, on the own device
   uint32_t* here = nullptr;         // by block: the turn that this device is at

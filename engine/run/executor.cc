@@ -160,11 +160,16 @@ bool Executor::LayOut(size_t program_index, std::span<const MicrobatchShape> sha
   // The tightest gap in turn may need a little more room than the largest step's values did.
   const std::vector<MicrobatchShape> largest =
       LargestShapes(*programs_[program_index].program, setup_.limits);
-  const bool within = std::equal(shapes.begin(), shapes.end(), largest.begin(), largest.end(),
-                                 [](const MicrobatchShape& a, const MicrobatchShape& b) {
-                                   return a.rows <= b.rows && a.sampled <= b.sampled;
-                                 });
-  cached.layout = within ? cached.largest : cached.scored;
+  const auto within = [shapes](const std::vector<MicrobatchShape>& most) {
+    return std::equal(shapes.begin(), shapes.end(), most.begin(), most.end(),
+                      [](const MicrobatchShape& a, const MicrobatchShape& b) {
+                        return a.rows <= b.rows && a.sampled <= b.sampled;
+                      });
+  };
+  const bool is_usual = within(largest);
+  Check(is_usual || within(cached.scored_shapes),
+        "executor: a step of no more rows than its arenas were made for");
+  cached.layout = is_usual ? cached.largest : cached.scored;
   return true;
 }
 

@@ -3,8 +3,8 @@
 //
 // Owns the devices' memory for one engine: weights and slots, KV, one arena a device for the values
 // of a step, one scratch a device for kernels and collectives. All of it is allocated when the
-// executor is made; a step allocates nothing from a device's ledger, unless values of a very uneven
-// step do not fit the arena and it has to grow.
+// executor is made; a step allocates nothing from a device's ledger. Values of a very uneven step
+// that do not fit the arena as they would be laid are laid as those of the largest step.
 //
 // Nothing here looks into a device's memory. On devices that work on their own time the whole list
 // is asked for, in list order and with waits between queues where ops depend on one another
@@ -97,7 +97,7 @@ class Executor {
   // Whether all-reduces of a decode step take along what follows them, in steps of few rows.
   bool fuses_collectives() const;
   uint32_t pages_per_lane() const { return n_pages_; }
-  // Rows of a prefill step that may all be sampled (scoring a prompt) without growing the arena.
+  // Rows of a prefill step that may all be sampled (scoring a prompt) within the arena.
   uint32_t max_scored_rows(uint32_t lane) const { return max_scored_rows_[lane]; }
   // The path that each pair of ends in use takes, and what moves the bytes here where that is not
   // the path itself: "d0-d1 local", "host-d0 copy (by local)".
@@ -280,7 +280,9 @@ class Executor {
     std::vector<MicrobatchShape> shapes;
     ValueLayout layout;
     ValueLayout largest;  // for any step
-    ValueLayout scored;   // PREFILL: for any step of one sequence with all its rows sampled
+    // PREFILL: for any step of one sequence with all its rows sampled, up to these shapes.
+    ValueLayout scored;
+    std::vector<MicrobatchShape> scored_shapes;
   };
   std::vector<CachedLayout> layouts_;
   std::vector<PendingLogits> pending_;

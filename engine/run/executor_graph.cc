@@ -67,6 +67,12 @@ void Executor::RunGraph(StepGraph& graph, LogitsSink& sink) {
 void Executor::Record(StepGraph& graph, LogitsSink& sink) {
   std::vector<StepSegment> segments = CutSegments(programs_[trace_.program_index]);
   size_t begun = 0;
+  // Whatever goes wrong, memory that runs out included: the next step begins as if this one had
+  // never been recorded.
+  const auto give_up = [&] {
+    for (size_t d = 0; d < begun; ++d) ops_[d]->recorder()->End();
+    graphs_.Forget(&graph);
+  };
   try {
     for (; begun < ops_.size(); ++begun) {
       ops_[begun]->recorder()->Begin(step_rows_, graph.key.positions);
@@ -74,14 +80,17 @@ void Executor::Record(StepGraph& graph, LogitsSink& sink) {
     for (StepSegment& segment : segments) {
       if (segment.recordable) RecordSegment(segment, sink);
     }
+    graph.rows.clear();
+    graph.rows.reserve(ops_.size());
   } catch (const Error& error) {
-    for (size_t d = 0; d < begun; ++d) ops_[d]->recorder()->End();
-    graphs_.Forget(&graph);
+    give_up();
     Fail(error.code(),
          fmt::format("{} (while the step was recorded; --graphs off runs steps op by op)",
                      error.what()));
+  } catch (...) {
+    give_up();
+    throw;
   }
-  graph.rows.clear();
   for (Ops* ops : ops_) graph.rows.push_back(ops->recorder()->End());
   graph.pending = std::exchange(pending_, {});
   graph.segments = std::move(segments);

@@ -64,13 +64,14 @@ void Executor::Await(const Wait& wait) {
     wait();
   } catch (const Error& error) {
     const auto& ops = programs_[trace_.program_index].ops;
-    Fail(error.code(),
-         fmt::format(
-             "{} (while ops 0 to {} of a {} step of {} rows ran, {} to {}; with --graphs off "
-             "and CUDA_LAUNCH_BLOCKING=1 in the environment it is told by op)",
-             error.what(), ops.size() - 1,
-             trace_.program->kind == ProgramKind::kPrefill ? "prefill" : "decode",
-             trace_.shape.rows(), FormatOp(*ops.front().op), FormatOp(*ops.back().op)));
+    Fail(
+        error.code(),
+        fmt::format(
+            "{} (while ops 0 to {} of a {} step of {} rows ran, {} to {}; under compute-sanitizer, "
+            "with --graphs off, the kernel is named)",
+            error.what(), ops.size() - 1,
+            trace_.program->kind == ProgramKind::kPrefill ? "prefill" : "decode",
+            trace_.shape.rows(), FormatOp(*ops.front().op), FormatOp(*ops.back().op)));
   }
 }
 

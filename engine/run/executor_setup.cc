@@ -250,6 +250,7 @@ void Executor::SizeScoring() {
           LargestLayout(*programs_[p].info, graph_, shapes, static_cast<uint32_t>(devices_.size()));
       if (!FitsArenas(layout)) return false;
       layouts_[p].scored = std::move(layout);
+      layouts_[p].scored_shapes = shapes;
       return true;
     };
     uint32_t rows = 1;

@@ -22,7 +22,7 @@ namespace {
 
 constexpr size_t kRingHalfBytes = 1 << 20;
 constexpr uint64_t kMostPartialBytes = uint64_t{32} << 20;
-constexpr int kLeastOverlap = 90;  // sm_90: programmatic dependent launch
+constexpr int kLeastOverlap = 90;  // code for sm_90: programmatic dependent launch
 constexpr int kLeastCompute = 80;  // sm_80: int8 and BF16 tensor cores, asynchronous copies
 
 uint64_t DivideUp(uint64_t n, uint64_t by) { return (n + by - 1) / by; }
@@ -31,10 +31,11 @@ bool IsAligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0;
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(const CudaOpsOptions& options, const GpuFacts& facts)
+  CudaOps(const CudaOpsOptions& options, const GpuFacts& facts, const KernelCode& code)
       : options_(options),
         facts_(facts),
-        early_(options.overlap_kernels && facts.compute >= kLeastOverlap),
+        name_(code.name),
+        early_(options.overlap_kernels && code.compute >= kLeastOverlap),
         ring_(kRingHalfBytes, options.stream),
         ids_(*options.memory, options.stream, ring_, "ids of a step"),
         places_(*options.memory, options.stream, ring_, "rows of a step"),
@@ -48,7 +49,7 @@ class CudaOps final : public Ops {
         products_(options, facts) {}
 
   std::string name() const override {
-    return products_.library().empty() ? facts_.name : facts_.name + " " + products_.library();
+    return products_.library().empty() ? name_ : name_ + " " + products_.library();
   }
   ActivationType activations() const override { return options_.activations; }
 
@@ -147,6 +148,7 @@ class CudaOps final : public Ops {
 
   CudaOpsOptions options_;
   GpuFacts facts_;
+  const std::string name_;
   const bool early_;  // kernels may begin while the one before runs (launch.h)
   const char* last_ = "nothing";
   PinnedRing ring_;
@@ -319,7 +321,8 @@ std::unique_ptr<Ops> MakeCudaOps(const CudaOpsOptions& options) {
                     "Ada, Hopper, Blackwell); use --devices cpu",
                     options.device, facts.compute / 10, facts.compute % 10));
   }
-  return std::make_unique<cuda::CudaOps>(options, facts);
+  return std::make_unique<cuda::CudaOps>(options, facts,
+                                         cuda::ReadKernelCode(options.device, cuda::AKernel()));
 }
 
 }  // namespace tandem

@@ -1,8 +1,8 @@
 // norm = x / rms(x) * w, and the same of x + y with the sum kept. (n, width) each; w (width).
 //
 // Rows of up to 512 values take a warp each, eight a block; longer ones a block of 512. The order
-// of a row's sum is that of row_norm.cuh. Bytes: x, y and w read, sum and norm written, the sum read
-// once more by the threads that wrote it. Minimum hardware: sm_80.
+// of a row's sum is that of row_norm.cuh. Bytes: x, y and w read, sum and norm written, the sum
+// read once more by the threads that wrote it. Minimum hardware: sm_80.
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/rows.h"
 
@@ -57,5 +57,7 @@ void LaunchNorm(const NormCall& call, const GpuStream& stream) {
   }
   return adds ? LaunchFor<false, true>(call, stream) : LaunchFor<false, false>(call, stream);
 }
+
+const void* AKernel() { return reinterpret_cast<const void*>(&Norm<true, true>); }
 
 }  // namespace tandem::cuda

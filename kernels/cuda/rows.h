@@ -51,6 +51,8 @@ struct NormCall {
   float* norm = nullptr;
 };
 void LaunchNorm(const NormCall& call, const GpuStream& stream);
+// One of this folder's kernels, all of which are compiled for the same GPUs.
+const void* AKernel();
 void LaunchAdd(const float* x, const float* y, uint64_t n, float* out, const GpuStream& stream);
 void LaunchAddBias(const float* bias, uint64_t n, uint64_t width, float* y,
                    const GpuStream& stream);

@@ -12,12 +12,19 @@
 namespace tandem::cuda {
 
 struct GpuFacts {
-  std::string name;  // of the back end, recorded with results: "cuda/sm_90"
   int sm_count = 0;
   int compute = 0;  // 10 * major + minor
   uint64_t l2_bytes = 0;
 };
 GpuFacts ReadGpuFacts(int device);
+
+// What a kernel was compiled for, which is older than its GPU where no better code was built: such
+// code the driver may translate for the GPU, but what it was written to leave out stays left out.
+struct KernelCode {
+  int compute = 0;   // 10 * major + minor
+  std::string name;  // of the back end, recorded with results: "cuda/sm_90"
+};
+KernelCode ReadKernelCode(int device, const void* kernel);
 
 // Host memory that copies may read while the host goes on.
 struct PinnedDeleter {

@@ -180,6 +180,36 @@ TEST(GpuRigTest, MemoryIsWhatIsFreeLessAReserve) {
       << "nothing usable is not unlimited";
 }
 
+// What a card is taken to do before anything is measured, against its maker's figures in the
+// catalogue: GeForce cards do half of what their chips do elsewhere.
+TEST(GpuRigTest, NominalRatesAreThoseOfTheCatalogue) {
+  struct Card {
+    const char* rig;
+    const char* name;
+    int major, minor, sms;
+    double clock_hz;
+  };
+  const Catalogue catalogue({"scenarios"});
+  for (const Card& card : {Card{"1x3090", "NVIDIA GeForce RTX 3090", 8, 6, 82, 1.695e9},
+                           Card{"1x4090", "NVIDIA GeForce RTX 4090", 8, 9, 128, 2.52e9},
+                           Card{"2x5090", "NVIDIA GeForce RTX 5090", 12, 0, 170, 2.407e9},
+                           Card{"2xa6000-pcie", "NVIDIA RTX A6000", 8, 6, 84, 1.8e9},
+                           Card{"2x6000ada", "NVIDIA RTX 6000 Ada Generation", 8, 9, 142, 2.505e9},
+                           Card{"2xl40s", "NVIDIA L40S", 8, 9, 142, 2.52e9},
+                           Card{"2xpro6000", "NVIDIA RTX PRO 6000 Blackwell", 12, 0, 188, 2.617e9},
+                           Card{"2xa100-80-sxm", "NVIDIA A100-SXM4-80GB", 8, 0, 108, 1.41e9},
+                           Card{"2xh100-sxm", "NVIDIA H100 80GB HBM3", 9, 0, 132, 1.83e9}}) {
+    GpuInventory found = Two(true, true);
+    found.gpus[0] = Gpu(0, card.major, card.minor);
+    found.gpus[0].name = card.name;
+    found.gpus[0].sm_count = card.sms;
+    found.gpus[0].clock_hz = card.clock_hz;
+    const double got = GpuRig(std::vector<int>{0}, found, TwentyFree).devices[0].flops;
+    const double want = catalogue.LoadRig(card.rig).devices[0].flops;
+    EXPECT_NEAR(got / want, 1, 0.02) << card.name;
+  }
+}
+
 TEST(GpuRigTest, OneGpuAsTwoIsHalvedAndSaysSo) {
   const Rig rig = GpuRig(std::vector<int>{0, 0}, Two(true, true), TwentyFree);
   ASSERT_EQ(rig.size(), 2u);

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <new>
 
 #include "engine/base/error.h"
 #include "tests/run/engine_fixture.h"
@@ -212,30 +213,36 @@ TEST(StepGraphTest, AStepIsCutWhereATransportCannotBeRecorded) {
   }
 }
 
-TEST(StepGraphTest, AFailureWhileRecordingFailsTheStepAndSaysSo) {
+enum class Fault { kNone, kDevice, kMemory };
+
+// A step fails while it is recorded; the next request's steps are recorded as ever.
+void ExpectRecoveryFrom(Fault what, const std::vector<std::string>& texts) {
   const auto model = testing::TinyModel();
   FakeMachine machine(1);
   EngineOptions options =
       On(machine, testing::TinyOptions(model, testing::TensorSplitPlan(model->blocks(), {1, 1})));
-  bool fail = false;
-  options.hooks.wrap_transport = [&fail](std::unique_ptr<Transport> inner) {
+  Fault fault = Fault::kNone;
+  options.hooks.wrap_transport = [&fault](std::unique_ptr<Transport> inner) {
     class Failing final : public Transport {
      public:
-      Failing(std::unique_ptr<Transport> inner, bool& fail)
-          : inner_(std::move(inner)), fail_(fail) {}
+      Failing(std::unique_ptr<Transport> inner, Fault& fault)
+          : inner_(std::move(inner)), fault_(fault) {}
       PathKind mechanism() const override { return inner_->mechanism(); }
       PathKind path() const override { return inner_->path(); }
       bool recordable() const override { return true; }
       void Copy(const CopyTask& task, TrafficLedger& ledger) override {
-        if (fail_) Fail(ErrorCode::kDevice, "injected: no copy while recording");
+        if (fault_ == Fault::kDevice) {
+          Fail(ErrorCode::kDevice, "injected: no copy while recording");
+        }
+        if (fault_ == Fault::kMemory) throw std::bad_alloc();
         inner_->Copy(task, ledger);
       }
 
      private:
       std::unique_ptr<Transport> inner_;
-      bool& fail_;
+      Fault& fault_;
     };
-    return std::make_unique<Failing>(std::move(inner), fail);
+    return std::make_unique<Failing>(std::move(inner), fault);
   };
   std::unique_ptr<Engine> engine = Engine::Create(options);
   auto first = std::make_shared<Recorder>();
@@ -243,18 +250,25 @@ TEST(StepGraphTest, AFailureWhileRecordingFailsTheStepAndSaysSo) {
   // The prompt, and a first decode step that is asked for op by op.
   engine->Step();
   engine->Step();
-  fail = true;
+  fault = what;
   engine->Step();
   EXPECT_EQ(first->reason, FinishReason::kError);
-  EXPECT_THAT(first->error, HasSubstr("while the step was recorded"));
-  EXPECT_THAT(first->error, HasSubstr("op "));
+  for (const std::string& text : texts) EXPECT_THAT(first->error, HasSubstr(text));
   EXPECT_FALSE(machine.recording());
-  fail = false;
+  fault = Fault::kNone;
   auto second = std::make_shared<Recorder>();
   engine->Submit(MakeRequest(Prompt(9), 8), second);
   RunAll(*engine);
   EXPECT_EQ(second->reason, FinishReason::kLength) << second->error;
   EXPECT_GT(machine.replays(), 0u);
+}
+
+TEST(StepGraphTest, AFailureWhileRecordingFailsTheStepAndSaysSo) {
+  ExpectRecoveryFrom(Fault::kDevice, {"while the step was recorded", "op "});
+}
+
+TEST(StepGraphTest, MemoryThatRunsOutWhileRecordingFailsTheStepAlone) {
+  ExpectRecoveryFrom(Fault::kMemory, {"bad_alloc"});
 }
 
 TEST(StepGraphsTest, TheOneReplayedLeastRecentlyGoes) {

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "engine/base/check.h"
+#include "engine/base/error.h"
 #include "engine/device/cuda/handles.h"
 
 namespace tandem {
@@ -52,6 +53,7 @@ class Event final : public DeviceEvent {
         teller_(std::move(teller)) {}
 
   Nanos Since(const DeviceEvent& earlier) const override {
+    OnDevice current(ordinal_);
     float millis = 0;
     const auto& other = static_cast<const Event&>(earlier);
     CheckCuda(cudaEventElapsedTime(&millis, other.event_.get(), event_.get()),
@@ -60,6 +62,7 @@ class Event final : public DeviceEvent {
   }
   void Finish() const override {
     Check(capture_ == 0, "cuda: the host waits for a mark of a recording; wait for its queue");
+    OnDevice current(ordinal_);
     CheckCuda(cudaEventSynchronize(event_.get()), "wait for an event");
   }
   // The wait takes the event as it is marked now, whatever is marked later.
@@ -72,6 +75,7 @@ class Event final : public DeviceEvent {
   }
 
   void MarkIn(cudaStream_t stream) {
+    OnDevice current(ordinal_);
     capture_ = CaptureOf(stream);
     if (capture_ == 0) {
       CheckCuda(cudaEventRecord(event_.get(), stream), "mark a stream");
@@ -85,6 +89,7 @@ class Event final : public DeviceEvent {
     CheckCuda(cudaEventRecord(captured_.get(), stream), "keep a mark in a graph");
   }
 
+  // `stream` is of the current device.
   void LetWait(cudaStream_t stream) const {
     // A replay comes after what was asked before it, and what is asked after it later.
     if (CaptureOf(stream) != capture_) return;
@@ -123,6 +128,7 @@ class Queue final : public DeviceQueue {
   void WaitFor(const DeviceEvent& event) override {
     const auto* own = dynamic_cast<const Event*>(&event);
     if (own == nullptr) return event.Finish();
+    OnDevice current(ordinal_);
     own->LetWait(stream_.get());
   }
   void Copy(const QueueCopy& copy) override {
@@ -228,7 +234,10 @@ class CudaDevice final : public Device {
     CheckCuda(cudaStreamSynchronize(stream), "zero new memory");
     return static_cast<std::byte*>(data);
   }
-  void FreeRaw(std::byte* data, size_t) noexcept override { cudaFree(data); }
+  void FreeRaw(std::byte* data, size_t) noexcept override {
+    const OnDevice current(ordinal_, std::nothrow);
+    cudaFree(data);
+  }
 
   int ordinal_;
   std::shared_ptr<GpuPart> part_;  // before the queues, whose streams are of it
@@ -237,10 +246,13 @@ class CudaDevice final : public Device {
 
 class PinnedHost final : public Device {
  public:
-  explicit PinnedHost(Bytes capacity) : Device(kHost, "host (page-locked)", capacity) {}
+  explicit PinnedHost(Bytes capacity) : Device(kHost, "host (page-locked)", capacity) {
+    CheckCuda(cudaGetDevice(&ordinal_), "which device is current");
+  }
 
  private:
   std::byte* AllocateRaw(size_t size) override {
+    OnDevice current(ordinal_);
     void* data = nullptr;
     const cudaError_t status =
         cudaHostAlloc(&data, size, cudaHostAllocPortable | cudaHostAllocMapped);
@@ -251,7 +263,12 @@ class PinnedHost final : public Device {
     CheckCuda(status, "allocate page-locked memory");
     return static_cast<std::byte*>(std::memset(data, 0, size));
   }
-  void FreeRaw(std::byte* data, size_t) noexcept override { cudaFreeHost(data); }
+  void FreeRaw(std::byte* data, size_t) noexcept override {
+    const OnDevice current(ordinal_, std::nothrow);
+    cudaFreeHost(data);
+  }
+
+  int ordinal_ = 0;  // by whose context memory is page-locked, for all of them
 };
 
 }  // namespace
@@ -265,7 +282,7 @@ std::unique_ptr<Device> MakePinnedHost(Bytes capacity) {
   return std::make_unique<PinnedHost>(capacity);
 }
 
-void MakeGpuCurrent(int ordinal) { CheckCuda(cudaSetDevice(ordinal), "make the device current"); }
+void MakeGpuCurrent(int ordinal) { MakeCurrent(ordinal); }
 
 bool GrantPeerAccess(int from, int to) {
   if (from == to) return true;
@@ -283,11 +300,12 @@ bool GrantPeerAccess(int from, int to) {
 }
 
 bool IsGpuLost(int ordinal) {
-  int before = 0;
-  if (cudaGetDevice(&before) != cudaSuccess || cudaSetDevice(ordinal) != cudaSuccess) return true;
-  const bool lost = IsSticky(cudaDeviceSynchronize());
-  cudaSetDevice(before);
-  return lost;
+  try {
+    OnDevice current(ordinal);
+    return IsSticky(cudaDeviceSynchronize());
+  } catch (const Error&) {
+    return true;  // it cannot even be made current
+  }
 }
 
 GpuMemory ReadGpuMemory(int ordinal) {

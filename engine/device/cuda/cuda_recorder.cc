@@ -43,17 +43,21 @@ class Branches {
 
   // What the others are asked for from here on comes after what the first was asked for; and back.
   void Fork() const {
-    CheckCuda(cudaEventRecord(first().reached.get(), first().stream), "fork off a stream");
-    for (size_t i = 1; i < branches_.size(); ++i) {
-      CheckCuda(cudaStreamWaitEvent(branches_[i].stream, first().reached.get(), 0),
+    CheckCudaOn(first().ordinal, cudaEventRecord(first().reached.get(), first().stream),
                 "fork off a stream");
+    for (size_t i = 1; i < branches_.size(); ++i) {
+      CheckCudaOn(branches_[i].ordinal,
+                  cudaStreamWaitEvent(branches_[i].stream, first().reached.get(), 0),
+                  "fork off a stream");
     }
   }
   void Join() const {
     for (size_t i = 1; i < branches_.size(); ++i) {
       const Branch& branch = branches_[i];
-      CheckCuda(cudaEventRecord(branch.reached.get(), branch.stream), "join a stream");
-      CheckCuda(cudaStreamWaitEvent(first().stream, branch.reached.get(), 0), "join a stream");
+      CheckCudaOn(branch.ordinal, cudaEventRecord(branch.reached.get(), branch.stream),
+                  "join a stream");
+      CheckCudaOn(first().ordinal, cudaStreamWaitEvent(first().stream, branch.reached.get(), 0),
+                  "join a stream");
     }
   }
 
@@ -89,6 +93,7 @@ class CudaRecorder final : public QueueRecorder {
       : captured_(devices), launched_(devices) {}
 
   void Begin() override {
+    OnDevice current(captured_.first().ordinal);
     // Calls of other threads are their own matter; this one's are refused where they cannot be
     // kept.
     CheckCuda(cudaStreamBeginCapture(captured_.first().stream, cudaStreamCaptureModeThreadLocal),
@@ -98,12 +103,12 @@ class CudaRecorder final : public QueueRecorder {
   }
 
   std::unique_ptr<Recording> End() override {
+    OnDevice current(captured_.first().ordinal);
     captured_.Join();
     cudaGraph_t made = nullptr;
     recording_ = false;
     CheckCuda(cudaStreamEndCapture(captured_.first().stream, &made), "end a graph");
     const CudaGraph graph(made);
-    OnDevice current(captured_.first().ordinal);
     cudaGraphExec_t exec = nullptr;
     CheckCuda(cudaGraphInstantiate(&exec, graph.get(), 0), "make a graph ready");
     return std::make_unique<GraphRecording>(CudaGraphExec(exec), launched_);

@@ -6,6 +6,11 @@
 
 namespace tandem {
 
+namespace {
+// What this program made the thread's current device last; -1: none yet.
+thread_local int made_current = -1;
+}  // namespace
+
 bool IsSticky(cudaError_t status) {
   switch (status) {
     case cudaErrorIllegalAddress:
@@ -19,7 +24,10 @@ bool IsSticky(cudaError_t status) {
     case cudaErrorAssert:
     case cudaErrorECCUncorrectable:
     case cudaErrorNvlinkUncorrectable:
-    case cudaErrorDevicesUnavailable:
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorExternalDevice:
       return true;
     default:
       return false;
@@ -28,10 +36,15 @@ bool IsSticky(cudaError_t status) {
 
 void CheckCuda(cudaError_t status, const char* what, std::source_location where) {
   if (status == cudaSuccess) return;
-  // Clears what is not sticky, so that a later call does not report it again.
-  cudaGetLastError();
   int ordinal = -1;
   cudaGetDevice(&ordinal);
+  CheckCudaOn(ordinal, status, what, where);
+}
+
+void CheckCudaOn(int ordinal, cudaError_t status, const char* what, std::source_location where) {
+  if (status == cudaSuccess) return;
+  // Clears what is not sticky, so that a later call does not report it again.
+  cudaGetLastError();
   Fail(
       ErrorCode::kDevice,
       fmt::format("cuda:{}: {}: {} ({}){}", ordinal, what, cudaGetErrorString(status),
@@ -46,22 +59,43 @@ namespace cuda {
 void CheckLaunch(cudaError_t status, const char* what) { CheckCuda(status, what); }
 }  // namespace cuda
 
+void MakeCurrent(int ordinal) {
+  CheckCudaOn(ordinal, cudaSetDevice(ordinal), "make the device current");
+  made_current = ordinal;
+}
+
 OnDevice::OnDevice(int ordinal) {
   int current = -1;
   CheckCuda(cudaGetDevice(&current), "which device is current");
   if (current == ordinal) return;
-  CheckCuda(cudaSetDevice(ordinal), "make the device current");
-  before_ = current;
+  if (current == made_current) before_ = current;
+  MakeCurrent(ordinal);
+}
+
+OnDevice::OnDevice(int ordinal, std::nothrow_t) noexcept {
+  int current = -1;
+  if (cudaGetDevice(&current) != cudaSuccess || current == ordinal) return;
+  if (cudaSetDevice(ordinal) != cudaSuccess) return;
+  if (current == made_current) before_ = current;
+  made_current = ordinal;
 }
 
 OnDevice::~OnDevice() {
-  if (before_ >= 0) cudaSetDevice(before_);
+  if (before_ < 0) return;
+  cudaSetDevice(before_);
+  made_current = before_;
 }
 
 // Handles are freed while an error may be on its way; they say nothing of a device that is lost.
-void StreamDeleter::operator()(cudaStream_t stream) const noexcept { cudaStreamDestroy(stream); }
+void StreamDeleter::operator()(cudaStream_t stream) const noexcept {
+  const OnDevice current(ordinal, std::nothrow);
+  cudaStreamDestroy(stream);
+}
 
-void EventDeleter::operator()(cudaEvent_t event) const noexcept { cudaEventDestroy(event); }
+void EventDeleter::operator()(cudaEvent_t event) const noexcept {
+  const OnDevice current(ordinal, std::nothrow);
+  cudaEventDestroy(event);
+}
 
 CudaStream MakeStream(int ordinal, bool urgent) {
   OnDevice current(ordinal);

@@ -20,9 +20,9 @@ std::string VersionText(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
 
-// Asked of the library as it is found now, not linked in: every process, on the CPU too, would pay
-// for its large relocated tables, and a build needs not have it. "" where it is missing.
-std::string CublasVersion() {
+// Asked of the library as it is found, not linked in: every process, on the CPU too, would pay for
+// its large relocated tables, and a build needs not have it. "" where it is missing.
+std::string ReadCublasVersion() {
   using GetProperty = int (*)(libraryPropertyType, int*);  // cublasGetProperty; 0 is success
   const std::string name = fmt::format("libcublas.so.{}", CUDART_VERSION / 1000);
   void* library = dlopen(name.c_str(), RTLD_LAZY | RTLD_LOCAL);
@@ -35,13 +35,19 @@ std::string CublasVersion() {
   return known ? fmt::format("{}.{}", major, minor) : "";
 }
 
+// Read once: loading it takes long, and a process finds the same one each time.
+const std::string& CublasVersion() {
+  static const std::string version = ReadCublasVersion();
+  return version;
+}
+
 std::vector<std::string> LibraryVersions() {
   std::vector<std::string> libraries;
   int runtime = 0;
   if (cudaRuntimeGetVersion(&runtime) == cudaSuccess) {
     libraries.push_back("cudart " + VersionText(runtime));
   }
-  if (const std::string cublas = CublasVersion(); !cublas.empty()) {
+  if (const std::string& cublas = CublasVersion(); !cublas.empty()) {
     libraries.push_back("cublas " + cublas);
   }
   if (const std::string nccl = NcclVersion(); !nccl.empty()) libraries.push_back("nccl " + nccl);

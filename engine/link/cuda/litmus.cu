@@ -2,8 +2,10 @@
 // again; litmus.h says what must never be seen. Moves little: what counts is that both devices are
 // at a pair at the same time, so the blocks meet before each turn.
 //
-// The stores and loads are the ones that peer links use: relaxed, at system scope. Between them
-// either nothing, or the fence that is under test.
+// Words are stored and loaded as peer links do it in `words` and with flags: relaxed, at system
+// scope. In slots the payload is that of `blocks`: ordinary stores and loads of 16 bytes, which
+// caches may keep, in slots that are used every second turn. Between them either nothing, or the
+// fence that is under test.
 #include <peer_platform.h>
 
 #include "engine/link/cuda/litmus_kernel.h"
@@ -13,10 +15,10 @@ namespace {
 
 __device__ __forceinline__ void Between(const LitmusArgs& args) {
   if (!args.fenced) return;
-  if (args.pattern == LitmusPattern::kMessagePassing) {
-    cuda::FenceSystem();
-  } else {
+  if (args.pattern == LitmusPattern::kStoreBuffering) {
     cuda::FenceSequential();
+  } else {
+    cuda::FenceSystem();
   }
 }
 
@@ -36,6 +38,44 @@ __device__ __forceinline__ bool Meet(const LitmusArgs& args, uint32_t turn) {
   return !cuda::BarrierOr(late);
 }
 
+// A turn through a slot, in the steps of ReduceBlocks and Receive: what was seen of it; 0 where the
+// flag does not come.
+__device__ __forceinline__ uint32_t PassSlot(const LitmusArgs& args, uint32_t turn) {
+  struct alignas(16) Whole {
+    uint32_t word[4];
+  };
+  const uint32_t generation = turn + 1;
+  std::byte* slot = reinterpret_cast<std::byte*>(args.x) +
+                    (uint64_t{blockIdx.x} * 2 + turn % 2) * LitmusSlotBytes(blockDim.x);
+  std::byte* payload = slot + kDataAt + uint64_t{threadIdx.x} * sizeof(Whole);
+  auto* flag = reinterpret_cast<uint32_t*>(slot + kFlagAt);
+  if (args.role == 0) {
+    cuda::StorePayload(payload, Whole{{generation, generation, generation, generation}});
+    cuda::BarrierOr(false);
+    if (threadIdx.x == 0) {
+      Between(args);
+      cuda::StoreWord(flag, generation);
+      // Without a fence of the next turn's close behind, which would bring the payload along.
+      for (int look = 0; look < 16; ++look) cuda::Pause();
+    }
+    return kLitmusDone;
+  }
+  bool late = false;
+  if (threadIdx.x == 0) {
+    const uint64_t start = cuda::NowNanos();
+    while (!late && cuda::LoadWord(flag) != generation) {
+      cuda::Pause();
+      late = cuda::NowNanos() - start > args.bound_nanos;
+    }
+    Between(args);
+  }
+  if (cuda::BarrierOr(late)) return 0;
+  const auto whole = cuda::LoadPayload<Whole>(payload);
+  bool stale = false;
+  for (uint32_t word : whole.word) stale = stale || word != generation;
+  return kLitmusDone | (stale ? 1u : 0u);
+}
+
 __global__ void Litmus(LitmusArgs args) {
   for (uint32_t turn = 0; turn < args.turns; ++turn) {
     if (!Meet(args, turn + 1)) return;
@@ -43,7 +83,10 @@ __global__ void Litmus(LitmusArgs args) {
     uint32_t* x = args.x + pair * kLitmusStride;
     uint32_t* y = args.y + pair * kLitmusStride;
     uint32_t seen = kLitmusDone;
-    if (args.pattern == LitmusPattern::kMessagePassing) {
+    if (args.pattern == LitmusPattern::kSlots) {
+      seen = PassSlot(args, turn);
+      if (seen == 0) return;
+    } else if (args.pattern == LitmusPattern::kMessagePassing) {
       if (args.role == 0) {
         cuda::StoreWord(x, 1);
         Between(args);

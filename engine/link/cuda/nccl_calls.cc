@@ -22,8 +22,11 @@ void CheckNccl(ncclResult_t status, const std::string& what) {
 
 void NcclComms::Make() {
   comms_.assign(gpus_.size(), nullptr);
-  CheckNccl(ncclCommInitAll(comms_.data(), static_cast<int>(gpus_.size()), gpus_.data()),
-            "make communicators");
+  const ncclResult_t status =
+      ncclCommInitAll(comms_.data(), static_cast<int>(gpus_.size()), gpus_.data());
+  // Some may be there when others are not.
+  if (status != ncclSuccess) Abort();
+  CheckNccl(status, "make communicators");
 }
 
 void NcclComms::Destroy() noexcept {
@@ -31,6 +34,15 @@ void NcclComms::Destroy() noexcept {
     if (comm != nullptr) ncclCommDestroy(comm);
   }
   comms_.clear();
+  ++making_;
+}
+
+void NcclComms::Abort() noexcept {
+  for (ncclComm_t comm : comms_) {
+    if (comm != nullptr) ncclCommAbort(comm);
+  }
+  comms_.clear();
+  ++making_;
 }
 
 }  // namespace tandem

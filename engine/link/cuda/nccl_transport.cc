@@ -9,6 +9,7 @@
 #include "engine/base/check.h"
 #include "engine/base/error.h"
 #include "engine/link/cuda/nccl_calls.h"
+#include "engine/link/cuda/nccl_watch.h"
 #include "engine/link/cuda/nccl_windows.h"
 
 namespace tandem {
@@ -16,10 +17,10 @@ namespace {
 
 class NcclTransport final : public Transport {
  public:
-  explicit NcclTransport(const NcclSetup& setup) : comms_(setup.gpus) {
+  explicit NcclTransport(const NcclSetup& setup) : comms_(setup.gpus), watch_(comms_, setup.bound) {
     if (!setup.windows) return;
     std::string why;
-    sums_ = MakeNcclWindowSums(comms_, setup.wire_ops, why);
+    sums_ = MakeNcclWindowSums(comms_, watch_, setup.wire_ops, why);
     windows_ = sums_ != nullptr ? "granted" : fmt::format("refused ({})", why);
   }
 
@@ -36,22 +37,31 @@ class NcclTransport final : public Transport {
   // A send and its receive are in the queues of their ends, which is all the order there is to
   // keep.
   void CopyAll(std::span<const CopyTask> tasks, TrafficLedger& ledger) override {
-    CheckNccl(ncclGroupStart(), "begin a group");
+    std::vector<NcclEnd> ends;
     for (const CopyTask& task : tasks) {
-      if (task.bytes() > 0) Ask(task);
+      if (task.bytes() == 0) continue;
+      CheckCopyTask(task);
+      Check(task.src_queue != nullptr && task.dst_queue != nullptr,
+            "transport: nccl joins two devices with queues");
+      ends.push_back({task.src, task.src_queue->native()});
+      ends.push_back({task.dst, task.dst_queue->native()});
     }
-    CheckNccl(ncclGroupEnd(), "launch a group");
+    if (ends.empty()) return;
+    watch_.Launch(ledger.op(), ends, [&] {
+      for (const CopyTask& task : tasks) {
+        if (task.bytes() > 0) Ask(task);
+      }
+    });
     for (const CopyTask& task : tasks) {
       if (task.bytes() == 0) continue;
       ledger.Book(task.src, task.dst, PathKind::kNccl, Bytes{task.bytes() - task.padding_bytes});
     }
   }
 
+  std::optional<TransportFailure> TakeFailure() override { return watch_.TakeFailure(); }
+
  private:
   void Ask(const CopyTask& task) {
-    CheckCopyTask(task);
-    Check(task.src_queue != nullptr && task.dst_queue != nullptr,
-          "transport: nccl joins two devices with queues");
     for (uint64_t row = 0; row < task.rows; ++row) {
       CheckNccl(
           ncclSend(task.from + row * task.src_stride, task.row_bytes, ncclInt8, task.dst.value,
@@ -66,6 +76,7 @@ class NcclTransport final : public Transport {
   ncclComm_t CommOf(DeviceId id) const { return comms_.of(static_cast<size_t>(id.value)); }
 
   NcclComms comms_;  // by DeviceId, which is the rank
+  NcclWatch watch_;
   std::unique_ptr<DirectCollectives> sums_;
   std::string windows_ = "off";
 };

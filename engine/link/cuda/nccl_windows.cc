@@ -20,7 +20,8 @@ constexpr uint64_t RoundUp(uint64_t n, uint64_t to) { return (n + to - 1) / to *
 // freed after.
 class Windows {
  public:
-  Windows(NcclComms& comms, uint64_t bytes) : comms_(comms), windows_(comms.size()) {
+  Windows(NcclComms& comms, uint64_t bytes)
+      : comms_(comms), making_(comms.making()), windows_(comms.size()) {
     bytes = RoundUp(bytes, NCCL_WIN_REQUIRED_ALIGNMENT);
     for (size_t rank = 0; rank < comms.size(); ++rank) {
       OnDevice current(comms.gpu(rank));
@@ -48,7 +49,7 @@ class Windows {
     // A call that fails here leaves nothing to do about it.
     if (in_doubt_) {
       comms_.Destroy();
-    } else {
+    } else if (good()) {
       ncclGroupStart();
       for (size_t rank = 0; rank < windows_.size(); ++rank) {
         if (windows_[rank] != nullptr) ncclCommWindowDeregister(comms_.of(rank), windows_[rank]);
@@ -65,6 +66,8 @@ class Windows {
 
   const std::string& why() const { return why_; }  // empty where they are granted
   bool in_doubt() const { return in_doubt_; }
+  // Whether the communicators are still those that they were registered with.
+  bool good() const { return comms_.making() == making_; }
   std::byte* of(size_t rank) const { return static_cast<std::byte*>(memory_[rank]); }
 
  private:
@@ -75,6 +78,7 @@ class Windows {
   }
 
   NcclComms& comms_;
+  const uint32_t making_;
   std::vector<void*> memory_;          // by rank
   std::vector<ncclWindow_t> windows_;  // by rank
   bool in_doubt_ = false;
@@ -83,30 +87,32 @@ class Windows {
 
 class WindowSums final : public DirectCollectives {
  public:
-  WindowSums(NcclComms& comms, std::span<const std::unique_ptr<WireOps>> wire_ops,
+  WindowSums(NcclComms& comms, NcclWatch& watch, std::span<const std::unique_ptr<WireOps>> wire_ops,
              std::unique_ptr<Windows> windows)
-      : comms_(comms), wire_ops_(wire_ops), windows_(std::move(windows)) {}
+      : comms_(comms), watch_(watch), wire_ops_(wire_ops), windows_(std::move(windows)) {}
 
   bool TakesAllReduce(WireType wire, uint64_t n, size_t ranks) const override {
-    return ranks == comms_.size() && n > 0 && WireBytes(wire, n).value <= kMostWindowBytes;
+    return windows_->good() && ranks == comms_.size() && n > 0 &&
+           WireBytes(wire, n).value <= kMostWindowBytes;
   }
 
   // A window holds the own part, then all parts by rank, at the same offsets on every rank.
   void AllReduce(WireType wire, std::span<const DirectEnd> ranks, uint64_t n,
                  TrafficLedger& ledger) override {
-    Check(TakesAllReduce(wire, n, ranks.size()), "nccl windows: an all-reduce that was not taken");
     const uint64_t part = RoundUp(WireBytes(wire, n).value, kPartAlign);
     for (const DirectEnd& end : ranks) {
       OpsOf(end).Encode(end.queue, wire, end.in, n, windows_->of(RankOf(end)));
     }
-    CheckNccl(ncclGroupStart(), "begin a group");
-    for (const DirectEnd& end : ranks) {
-      std::byte* const own = windows_->of(RankOf(end));
-      CheckNccl(ncclAllGather(own, own + kMostWindowBytes, part, ncclInt8, comms_.of(RankOf(end)),
-                              static_cast<cudaStream_t>(end.queue->native())),
-                "gather");
-    }
-    CheckNccl(ncclGroupEnd(), "launch a group");
+    std::vector<NcclEnd> ends;
+    for (const DirectEnd& end : ranks) ends.push_back({end.device, end.queue->native()});
+    watch_.Launch(ledger.op(), ends, [&] {
+      for (const DirectEnd& end : ranks) {
+        std::byte* const own = windows_->of(RankOf(end));
+        CheckNccl(ncclAllGather(own, own + kMostWindowBytes, part, ncclInt8, comms_.of(RankOf(end)),
+                                static_cast<cudaStream_t>(end.queue->native())),
+                  "gather");
+      }
+    });
     for (const DirectEnd& end : ranks) {
       const std::byte* const parts = windows_->of(RankOf(end)) + kMostWindowBytes;
       for (const DirectEnd& from : ranks) {
@@ -137,6 +143,7 @@ class WindowSums final : public DirectCollectives {
   WireOps& OpsOf(const DirectEnd& end) const { return *wire_ops_[RankOf(end)]; }
 
   NcclComms& comms_;
+  NcclWatch& watch_;
   const std::span<const std::unique_ptr<WireOps>> wire_ops_;
   const std::unique_ptr<Windows> windows_;
 };
@@ -144,7 +151,8 @@ class WindowSums final : public DirectCollectives {
 }  // namespace
 
 std::unique_ptr<DirectCollectives> MakeNcclWindowSums(
-    NcclComms& comms, std::span<const std::unique_ptr<WireOps>> wire_ops, std::string& why) {
+    NcclComms& comms, NcclWatch& watch, std::span<const std::unique_ptr<WireOps>> wire_ops,
+    std::string& why) {
   auto windows = std::make_unique<Windows>(comms, kMostWindowBytes * (1 + comms.size()));
   why = windows->why();
   if (!why.empty()) {
@@ -153,7 +161,7 @@ std::unique_ptr<DirectCollectives> MakeNcclWindowSums(
     if (in_doubt) comms.Make();
     return nullptr;
   }
-  return std::make_unique<WindowSums>(comms, wire_ops, std::move(windows));
+  return std::make_unique<WindowSums>(comms, watch, wire_ops, std::move(windows));
 }
 
 }  // namespace tandem

@@ -19,7 +19,7 @@
 // both).
 //
 // Implemented by nccl_windows.cc, or by no_nccl_windows.cc where CMake found an NCCL older than
-// 2.27. Never run on a GPU so far.
+// 2.27.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +28,7 @@
 #include <string>
 
 #include "engine/link/cuda/nccl_calls.h"
+#include "engine/link/cuda/nccl_watch.h"
 #include "engine/link/direct_collectives.h"
 #include "engine/link/wire_ops.h"
 
@@ -37,8 +38,10 @@ namespace tandem {
 inline constexpr uint64_t kMostWindowBytes = uint64_t{1} << 20;
 
 // By rank. Null where NCCL grants no windows, and why. All outlive the result; `comms` are as good
-// as new if it is null. What was asked of it is done when it goes.
+// as new if it is null. What was asked of it is done when it goes. It takes nothing any more once
+// the communicators are others than those that it was made with.
 std::unique_ptr<DirectCollectives> MakeNcclWindowSums(
-    NcclComms& comms, std::span<const std::unique_ptr<WireOps>> wire_ops, std::string& why);
+    NcclComms& comms, NcclWatch& watch, std::span<const std::unique_ptr<WireOps>> wire_ops,
+    std::string& why);
 
 }  // namespace tandem

@@ -36,7 +36,7 @@
 //    hardware a stream shares, nothing stands before one that waits for another of them. Few blocks
 //    are asked for: all fit beside whatever else runs on a GPU that two ranks share.
 //
-// Needs sm_80 (relaxed and fence at system scope are sm_70's). Never run on a GPU so far.
+// Needs sm_80 (relaxed and fence at system scope are sm_70's).
 #include "engine/link/cuda/p2p_kernels.h"
 #include "engine/link/cuda/p2p_protocol.cuh"
 
@@ -235,31 +235,44 @@ __global__ void Receive(SendArgs args) {
   if (thread == 0) args.generations[blockIdx.x] = generation;
 }
 
-// 16 bytes at a time where everything is aligned, else single ones. Ordinary loads and stores: what
-// orders them is the end of the kernel and the queues.
-__global__ void Copy(CopyArgs args) {
-  struct alignas(16) Wide {
-    uint64_t half[2];
-  };
-  const uint64_t begun = args.shaped_nanos != 0 ? cuda::NowNanos() : 0;
+struct alignas(16) Wide {
+  uint64_t half[2];
+};
+
+template <typename Unit>
+__device__ __forceinline__ void CopyUnits(const CopyArgs& args) {
+  const uint64_t units = args.row_bytes / sizeof(Unit);  // of a row
   const uint64_t self = uint64_t{blockIdx.x} * kThreads + threadIdx.x;
   const uint64_t step = uint64_t{gridDim.x} * kThreads;
-  const auto misaligned =
-      (reinterpret_cast<uintptr_t>(args.to) | reinterpret_cast<uintptr_t>(args.from) |
-       args.row_bytes | (args.rows > 1 ? args.to_stride | args.from_stride : 0)) %
-      sizeof(Wide);
-  const uint64_t unit = misaligned == 0 ? sizeof(Wide) : 1;
-  const uint64_t units = args.row_bytes / unit;
-  for (uint64_t i = self; i < units * args.rows; i += step) {
-    const uint64_t row = i / units;
-    const uint64_t at = i % units * unit;
-    std::byte* to = args.to + row * args.to_stride + at;
-    const std::byte* from = args.from + row * args.from_stride + at;
-    if (unit == 1) {
-      *to = *from;
-    } else {
-      *reinterpret_cast<Wide*>(to) = *reinterpret_cast<const Wide*>(from);
-    }
+  // Divisions are slow: a step is as many rows and units on each time.
+  const uint64_t step_rows = step / units, step_units = step % units;
+  uint64_t row = self / units, at = self % units;
+  while (row < args.rows) {
+    reinterpret_cast<Unit*>(args.to + row * args.to_stride)[at] =
+        reinterpret_cast<const Unit*>(args.from + row * args.from_stride)[at];
+    row += step_rows;
+    at += step_units;
+    if (at < units) continue;
+    at -= units;
+    ++row;
+  }
+}
+
+// As many bytes at a time as everything is aligned to: 16, 4, 2 or 1. Ordinary loads and stores:
+// what orders them is the end of the kernel and the queues.
+__global__ void Copy(CopyArgs args) {
+  const uint64_t begun = args.shaped_nanos != 0 ? cuda::NowNanos() : 0;
+  const uint64_t aligned = reinterpret_cast<uintptr_t>(args.to) |
+                           reinterpret_cast<uintptr_t>(args.from) | args.row_bytes |
+                           (args.rows > 1 ? args.to_stride | args.from_stride : 0);
+  if (aligned % sizeof(Wide) == 0) {
+    CopyUnits<Wide>(args);
+  } else if (aligned % sizeof(uint32_t) == 0) {
+    CopyUnits<uint32_t>(args);
+  } else if (aligned % sizeof(uint16_t) == 0) {
+    CopyUnits<uint16_t>(args);
+  } else {
+    CopyUnits<uint8_t>(args);
   }
   // Both ends are in their queues behind what was asked before: the copy is sent when it begins.
   if (args.shaped_nanos != 0) WaitUntil(begun + args.shaped_nanos);

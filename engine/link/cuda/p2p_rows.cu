@@ -38,7 +38,7 @@
 // `sum` and `norm` may lie where `in` or the residual do, row upon row: a thread reads its quads of
 // both before it stores them, and no norm is written before the barrier.
 //
-// Minimum hardware: sm_80. Never run on a GPU so far.
+// Minimum hardware: sm_80.
 #include "engine/device/cuda/native/row_norm.cuh"
 #include "engine/link/cuda/p2p_kernels.h"
 #include "engine/link/cuda/p2p_protocol.cuh"

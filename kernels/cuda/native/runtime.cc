@@ -3,6 +3,8 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "engine/device/cuda/handles.h"
 
 namespace tandem::cuda {
@@ -27,8 +29,19 @@ GpuFacts ReadGpuFacts(int device) {
               "reading the size of the GPU's cache");
   facts.l2_bytes = static_cast<uint64_t>(l2_bytes);
   facts.compute = 10 * major + minor;
-  facts.name = fmt::format("cuda/sm_{}", facts.compute);
   return facts;
+}
+
+KernelCode ReadKernelCode(int device, const void* kernel) {
+  OnDevice current(device);
+  cudaFuncAttributes attributes{};
+  CheckCuda(cudaFuncGetAttributes(&attributes, kernel), "reading what the kernels are built for");
+  KernelCode code;
+  // Of code for one GPU both are its own; of code that was translated here, the first is what it
+  // was compiled for.
+  code.compute = std::min(attributes.ptxVersion, attributes.binaryVersion);
+  code.name = fmt::format("cuda/sm_{}", code.compute);
+  return code;
 }
 
 void PinnedDeleter::operator()(std::byte* data) const noexcept { cudaFreeHost(data); }

@@ -6,8 +6,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
+#include <thread>
 
+#include "engine/base/error.h"
 #include "engine/device/cuda/cuda_device.h"
 #include "engine/link/collectives.h"
 #include "engine/link/cuda/wire.h"
@@ -20,6 +23,8 @@ namespace tandem {
 namespace {
 
 using emulated::NcclCounts;
+using emulated::NcclFaults;
+using ::testing::HasSubstr;
 using testing::LinkDevices;
 using testing::RandomFloats;
 using testing::SameBits;
@@ -32,13 +37,15 @@ constexpr uint64_t kLarge = 270'001;  // more than a window holds as f32, but no
 // Two emulated GPUs, joined by NCCL.
 class Pair {
  public:
-  explicit Pair(const char* granted, bool asked = true) {
+  explicit Pair(const char* granted, bool asked = true, Nanos bound = NcclSetup{}.bound) {
+    NcclFaults() = {};
     setenv("TANDEM_EMULATED_NCCL_WINDOWS", granted, 1);
     for (int gpu : kGpus) {
       devices.push_back(MakeCudaDevice(DeviceId{gpu}, gpu, Bytes{uint64_t{1} << 28}));
       wire_ops.push_back(MakeCudaWireOps(gpu));
     }
-    transport = MakeNcclTransport({.gpus = kGpus, .wire_ops = wire_ops, .windows = asked});
+    transport =
+        MakeNcclTransport({.gpus = kGpus, .wire_ops = wire_ops, .windows = asked, .bound = bound});
     ledger.BeginStep(ProgramKind::kDecode);
     ledger.BeginOp(0, OpKind::kAllReduce, BlockId{1}, WireType::kF32);
   }
@@ -107,6 +114,8 @@ std::vector<float> WantedSum(WireType wire, uint64_t n, bool reversed, TrafficLe
 }
 
 void ExpectSums(Pair& pair) {
+  pair.ledger.BeginStep(ProgramKind::kDecode);
+  pair.ledger.BeginOp(0, OpKind::kAllReduce, BlockId{1}, WireType::kF32);
   TrafficLedger want_ledger;
   want_ledger.BeginStep(ProgramKind::kDecode);
   want_ledger.BeginOp(0, OpKind::kAllReduce, BlockId{1}, WireType::kF32);
@@ -175,6 +184,80 @@ TEST(NcclTransportTest, AsksForNoneWhereTheyAreOff) {
   EXPECT_EQ(pair.transport->direct(), nullptr);
   ExpectSums(pair);
   EXPECT_EQ(NcclCounts().window_gathers, 0u);
+}
+
+std::string MessageOf(const auto& act) {
+  try {
+    act();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// A group that is left open would swallow every later one and say that all is well.
+TEST(NcclTransportTest, ACallThatFailsFailsTheStepAndTheNextIsWhole) {
+  Pair pair("none");
+  ExpectSums(pair);
+  NcclFaults().failing_sends = 1;
+  EXPECT_THAT(MessageOf([&] { pair.Sum(WireType::kF32, 100); }), HasSubstr("path nccl: send: "));
+  // The step goes on where nobody looks: nothing of it is carried out.
+  EXPECT_THAT(MessageOf([&] { pair.Sum(WireType::kF32, 100); }), HasSubstr("path nccl: send: "));
+  EXPECT_FALSE(pair.transport->TakeFailure()) << "it was thrown";
+  ExpectSums(pair);
+}
+
+TEST(NcclTransportTest, AGatherThatFailsFailsTheStepAndTheNextIsWhole) {
+  {
+    Pair pair("granted");
+    NcclFaults().failing_gathers = 1;
+    EXPECT_THAT(MessageOf([&] { pair.Sum(WireType::kF32, 100); }), HasSubstr("nccl: gather: "));
+    EXPECT_FALSE(pair.transport->TakeFailure());
+    NcclCounts() = {.allocations = NcclCounts().allocations};
+    EXPECT_EQ(pair.Sum(WireType::kF32, 100)[0], WantedSum(WireType::kF32, 100, false, pair.ledger));
+    EXPECT_EQ(NcclCounts().window_gathers, 0u) << "windows went with their communicators";
+  }
+  EXPECT_EQ(NcclCounts().allocations, 0u);
+}
+
+TEST(NcclTransportTest, APeerThatNeverComesEndsWithinTheBoundAndNamesTheOp) {
+  for (const char* windows : {"none", "granted"}) {
+    Pair pair(windows, true, Nanos{200'000'000});
+    pair.ledger.BeginOp(7, OpKind::kAllReduce, BlockId{1}, WireType::kF32);
+    NcclFaults().hanging = 1;
+    pair.Sum(WireType::kF32, 100);  // whatever it is
+    const auto failure = pair.transport->TakeFailure();
+    ASSERT_TRUE(failure) << windows;
+    EXPECT_EQ(failure->op, 7u);
+    EXPECT_THAT(failure->what, HasSubstr("waited 0.2 s for its peer"));
+    EXPECT_FALSE(pair.transport->TakeFailure()) << "told once";
+    TrafficLedger ledger;
+    ledger.BeginStep(ProgramKind::kDecode);
+    EXPECT_EQ(pair.Sum(WireType::kF32, 100)[1], WantedSum(WireType::kF32, 100, false, ledger));
+    EXPECT_FALSE(pair.transport->TakeFailure());
+  }
+}
+
+TEST(NcclTransportTest, AnErrorThatNcclMeetsByItselfIsTold) {
+  Pair pair("none");
+  NcclFaults() = {.hanging = 1, .async_error = true};
+  pair.Sum(WireType::kF32, 100);
+  const auto failure = pair.transport->TakeFailure();
+  NcclFaults() = {};
+  ASSERT_TRUE(failure);
+  EXPECT_THAT(failure->what, HasSubstr("error of the emulated NCCL"));
+}
+
+// Time that a device spends before it comes to a group is no waiting.
+TEST(NcclTransportTest, QueuesThatAreBusyAreNoFailure) {
+  Pair pair("none", true, Nanos{100'000'000});
+  for (const auto& device : pair.devices) {
+    device->queue(QueueRole::kComm)->Call([] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    });
+  }
+  pair.Sum(WireType::kF32, 100);
+  EXPECT_FALSE(pair.transport->TakeFailure());
 }
 
 }  // namespace

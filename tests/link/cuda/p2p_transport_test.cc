@@ -87,7 +87,8 @@ TEST(P2pTransportTest, CopiesRows) {
   for (P2pWay way : {P2pWay::kPush, P2pWay::kPull}) {
     const auto p2p =
         MakeP2pTransport({.way = way}, machine.devices, *machine.host, MakePeerKernels());
-    for (uint64_t width : {64u, 61u}) {
+    // In units of 16, 1, 2 and 4 bytes.
+    for (uint64_t width : {64u, 61u, 62u, 60u}) {
       const Buffer from = machine.Room(0, 4096), to = machine.Room(1, 4096);
       std::vector<std::byte> sent(4096), got(4096);
       for (size_t i = 0; i < 4096; ++i) sent[i] = static_cast<std::byte>(i * 7 + i / 256);
@@ -112,7 +113,7 @@ TEST(P2pTransportTest, CopiesRows) {
       }
     }
   }
-  EXPECT_EQ(ledger.rows()[0].bytes.value, 2 * 20 * (64 + 61));
+  EXPECT_EQ(ledger.rows()[0].bytes.value, 2 * 20 * (64 + 61 + 62 + 60));
 }
 
 TEST(LitmusTest, FencesKeepTheOrderAndNothingElseDoes) {
@@ -121,17 +122,21 @@ TEST(LitmusTest, FencesKeepTheOrderAndNothingElseDoes) {
   const auto kernels = MakePeerKernels();
   const LitmusSize size{.blocks = 2, .threads = 64, .turns = 32};
   Device &d0 = *machine.devices[0], &d1 = *machine.devices[1];
-  for (LitmusPattern pattern : {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering}) {
+  for (LitmusPattern pattern :
+       {LitmusPattern::kMessagePassing, LitmusPattern::kStoreBuffering, LitmusPattern::kSlots}) {
     const LitmusCounts fenced = RunLitmus(pattern, true, size, d0, d1, *kernels);
     EXPECT_EQ(fenced.pairs, 2u * 2 * 64 * 32);
     EXPECT_EQ(fenced.forbidden, 0u);
     uint64_t seen = 0;
-    for (int tries = 0; tries < 20 && seen == 0; ++tries) {
+    // In slots the emulation holds payload back for a moment only, which on a busy machine the
+    // reader may miss: that it needs the fence is looked for, and not counted on.
+    const bool for_sure = testing::HoldsStoresBack() && pattern != LitmusPattern::kSlots;
+    for (int tries = 0; tries < (pattern == LitmusPattern::kSlots ? 1 : 20) && seen == 0; ++tries) {
       seen = RunLitmus(pattern, false, size, d0, d1, *kernels).forbidden;
     }
     // On GPUs that is theirs to show.
     RecordProperty("seen_without_fences", static_cast<int>(seen));
-    if (testing::HoldsStoresBack()) {
+    if (for_sure) {
       EXPECT_GT(seen, 0u) << "the emulation holds stores back";
     }
   }

@@ -21,10 +21,9 @@ void InStream(void*, const char*, std::function<void()> work) {
 }
 
 // Few multiprocessors, so that small tests meet both sides of the choices that depend on them.
+GpuFacts ReadGpuFacts(int) { return {.sm_count = 8, .compute = 90, .l2_bytes = 1 << 20}; }
 // sm_90: kernels may begin early, so those that do not wait are found.
-GpuFacts ReadGpuFacts(int) {
-  return {.name = "cuda/emulated", .sm_count = 8, .compute = 90, .l2_bytes = 1 << 20};
-}
+KernelCode ReadKernelCode(int, const void*) { return {.compute = 90, .name = "cuda/emulated"}; }
 
 void PinnedDeleter::operator()(std::byte* data) const noexcept { delete[] data; }
 PinnedMemory AllocatePinned(size_t bytes) { return PinnedMemory(new std::byte[bytes]); }

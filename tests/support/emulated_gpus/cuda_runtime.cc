@@ -35,6 +35,8 @@ cudaError_t Say(cudaError_t status) {
 }
 
 Machine& TheMachine() { return Machine::Get(); }
+// What works within a context makes one on the current device where there is none.
+void Touch() { Machine::Get().Touch(CurrentDevice()); }
 bool IsDevice(int device) { return device >= 0 && device < TheMachine().devices(); }
 
 // Null where the handle is none of this machine's; the default stream is none, for nobody should
@@ -135,9 +137,11 @@ cudaError_t cudaGetDevice(int* device) {
 cudaError_t cudaSetDevice(int device) {
   if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
   CurrentDevice() = device;
+  Touch();  // since CUDA 12
   return cudaSuccess;
 }
 cudaError_t cudaDeviceSynchronize() {
+  Touch();
   if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   TheMachine().FinishDevice(CurrentDevice());
   return Say(cudaSuccess);
@@ -155,7 +159,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   if (!IsDevice(device)) return Say(cudaErrorInvalidDevice);
   switch (attribute) {
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 8;
+      *value = 9;
       return cudaSuccess;
     case cudaDevAttrMultiProcessorCount:
       *value = kMultiprocessors;
@@ -177,6 +181,7 @@ cudaError_t cudaDeviceGetPCIBusId(char* text, int length, int device) {
   return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  Touch();
   *total = TheMachine().total_bytes();
   *free = *total - TheMachine().used_bytes(CurrentDevice());
   return cudaSuccess;
@@ -192,66 +197,83 @@ cudaError_t cudaDeviceGetP2PAttribute(int* value, cudaDeviceP2PAttr attribute, i
   return cudaSuccess;
 }
 cudaError_t cudaDeviceEnablePeerAccess(int to, unsigned) {
+  Touch();
   if (!TheMachine().peers()) return Say(cudaErrorPeerAccessUnsupported);
   return TheMachine().EnablePeer(CurrentDevice(), to) ? cudaSuccess
                                                       : Say(cudaErrorPeerAccessAlreadyEnabled);
 }
 
 cudaError_t cudaMalloc(void** data, size_t size) {
+  Touch();
   if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   *data = TheMachine().Allocate(Place::kDevice, CurrentDevice(), size);
   return *data != nullptr ? cudaSuccess : Say(cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFree(void* data) {
+  Touch();
   if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   if (data == nullptr || TheMachine().Free(Place::kDevice, data)) return cudaSuccess;
   return Say(cudaErrorInvalidValue);
 }
 cudaError_t cudaHostAlloc(void** data, size_t size, unsigned) {
+  Touch();
   if (SpoilsCapture()) return Say(cudaErrorStreamCaptureUnsupported);
   *data = TheMachine().Allocate(Place::kPinned, -1, size);
   return *data != nullptr ? cudaSuccess : Say(cudaErrorMemoryAllocation);
 }
 cudaError_t cudaFreeHost(void* data) {
+  Touch();
   if (data == nullptr || TheMachine().Free(Place::kPinned, data)) return cudaSuccess;
   return Say(cudaErrorInvalidValue);
 }
 cudaError_t cudaHostRegister(void* data, size_t size, unsigned) {
+  Touch();
   return TheMachine().Pin(data, size) ? cudaSuccess : Say(cudaErrorHostMemoryAlreadyRegistered);
 }
 cudaError_t cudaHostUnregister(void* data) {
+  Touch();
   return TheMachine().Unpin(data) ? cudaSuccess : Say(cudaErrorHostMemoryNotRegistered);
 }
 cudaError_t cudaHostGetDevicePointer(void** seen, void* data, unsigned) {
+  Touch();
   *seen = data;
   return cudaSuccess;
 }
 
 // Kernels are host functions here, and always loaded.
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  Touch();
   *attributes = {};
+  // As code for sm_80 that the driver has translated for a newer GPU.
+  attributes->ptxVersion = 80;
+  attributes->binaryVersion = 90;
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
+  Touch();
   *least = 0;
   *greatest = -5;
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
+  Touch();
   *stream = reinterpret_cast<cudaStream_t>(TheMachine().MakeStream(CurrentDevice()));
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
+  Touch();
   return cudaStreamCreateWithPriority(stream, flags, 0);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t handle) {
+  Touch();
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
   TheMachine().DestroyStream(stream);
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
+  Touch();
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
   if (CaptureOf(stream) != nullptr && SpoilsCapture()) {
@@ -261,11 +283,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   return Say(cudaSuccess);
 }
 cudaError_t cudaStreamQuery(cudaStream_t handle) {
+  Touch();
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
   return stream->idle() ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned) {
+  Touch();
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
   if (TheCapture() != nullptr && TheCapture()->Wait(stream, EventOf(event))) return cudaSuccess;
@@ -277,6 +301,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
   return Say(cudaSuccess);
 }
 cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void* data) {
+  Touch();
   Stream* stream = StreamOf(handle);
   if (stream == nullptr) return Say(cudaErrorInvalidResourceHandle);
   Ask(stream, [=] { function(data); });
@@ -284,6 +309,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t handle, cudaHostFn_t function, void*
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* handle, unsigned flags) {
+  Touch();
   auto event = std::make_shared<EventState>();
   event->device = CurrentDevice();
   event->timed = (flags & cudaEventDisableTiming) == 0;
@@ -291,10 +317,12 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* handle, unsigned flags) {
   return cudaSuccess;
 }
 cudaError_t cudaEventDestroy(cudaEvent_t handle) {
+  Touch();
   delete reinterpret_cast<Event*>(handle);
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t handle, cudaStream_t to) {
+  Touch();
   Stream* stream = StreamOf(to);
   if (stream == nullptr || stream->device() != EventOf(handle)->device) {
     return Say(cudaErrorInvalidResourceHandle);
@@ -308,6 +336,7 @@ cudaError_t cudaEventRecord(cudaEvent_t handle, cudaStream_t to) {
   return Say(cudaSuccess);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
+  Touch();
   const Event event = EventOf(handle);
   if (event->capture != 0) return Say(cudaErrorCapturedEvent);
   uint64_t mark = 0;
@@ -319,11 +348,13 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   return Say(cudaSuccess);
 }
 cudaError_t cudaEventQuery(cudaEvent_t handle) {
+  Touch();
   const Event event = EventOf(handle);
   const std::scoped_lock lock(event->mutex);
   return event->passed == event->asked ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float* millis, cudaEvent_t from, cudaEvent_t to) {
+  Touch();
   const Event a = EventOf(from), b = EventOf(to);
   if (!a->timed || !b->timed || a->device != b->device) return Say(cudaErrorInvalidResourceHandle);
   const std::scoped_lock lock(a->mutex, b->mutex);
@@ -336,17 +367,21 @@ cudaError_t cudaEventElapsedTime(float* millis, cudaEvent_t from, cudaEvent_t to
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind,
                             cudaStream_t stream) {
+  Touch();
   return CopyRows({to, size, from, size, size, 1}, StreamOf(stream));
 }
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_stride, const void* from, size_t from_stride,
                               size_t width, size_t rows, cudaMemcpyKind, cudaStream_t stream) {
+  Touch();
   return CopyRows({to, to_stride, from, from_stride, width, rows}, StreamOf(stream));
 }
 cudaError_t cudaMemcpyPeerAsync(void* to, int, const void* from, int, size_t size,
                                 cudaStream_t stream) {
+  Touch();
   return CopyRows({to, size, from, size, size, 1}, StreamOf(stream));
 }
 cudaError_t cudaMemsetAsync(void* data, int value, size_t size, cudaStream_t handle) {
+  Touch();
   Stream* stream = StreamOf(handle);
   Place place;
   if (stream == nullptr || stream->device() != CurrentDevice()) {

@@ -121,6 +121,7 @@ Machine& Machine::Get() {
 Machine::Machine()
     : devices_(Setting("TANDEM_EMULATED_GPUS", 2)),
       peers_(Setting("TANDEM_EMULATED_PEERS", 1) != 0),
+      untouched_(Setting("TANDEM_EMULATED_UNTOUCHED", -1)),
       kernels_left_(Setting("TANDEM_EMULATED_LOST_AFTER", -1)) {}
 
 bool Machine::CountKernel() {
@@ -228,6 +229,17 @@ void Machine::FinishDevice(int device) {
 bool Machine::EnablePeer(int from, int to) {
   const std::scoped_lock lock(mutex_);
   return enabled_.emplace(from, to).second;
+}
+
+void Machine::Touch(int device) {
+  Check(device != untouched_, "emulated gpus: a context on a GPU that nobody named");
+  const std::scoped_lock lock(mutex_);
+  contexts_.insert(device);
+}
+
+std::set<int> Machine::contexts() {
+  const std::scoped_lock lock(mutex_);
+  return contexts_;
 }
 
 }  // namespace tandem::emulated

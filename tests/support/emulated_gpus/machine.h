@@ -10,6 +10,7 @@
 // What it cannot show: speed, and memory ordering between devices weaker than this processor's.
 //
 // TANDEM_EMULATED_LOST_AFTER=n: the n-th kernel from the start writes where it may not.
+// TANDEM_EMULATED_UNTOUCHED=n: a call that makes a context on GPU n ends the program.
 // TANDEM_EMULATED_GPUS: how many (2). TANDEM_EMULATED_PEERS=0: none reaches another's memory.
 #pragma once
 
@@ -106,6 +107,10 @@ class Machine {
 
   bool EnablePeer(int from, int to);  // false when it is already
 
+  // A call that makes a context on the device where there is none.
+  void Touch(int device);
+  std::set<int> contexts();
+
  private:
   Machine();
   struct Allocation {
@@ -117,12 +122,14 @@ class Machine {
 
   int devices_;
   bool peers_;
+  int untouched_;
   std::atomic<int64_t> kernels_left_;
   std::atomic<bool> lost_{false};
   std::mutex mutex_;
   std::map<uintptr_t, Allocation> allocations_;
   std::map<Stream*, std::unique_ptr<Stream>> streams_;
   std::set<std::pair<int, int>> enabled_;
+  std::set<int> contexts_;
 };
 
 // The calling thread's.

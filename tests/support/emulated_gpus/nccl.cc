@@ -13,6 +13,8 @@
 #include <nccl.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -20,6 +22,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/base/check.h"
@@ -36,6 +39,7 @@ struct ncclWindow_vidmem {
 struct Clique {
   size_t ranks = 0;
   bool broken = false;
+  std::atomic<bool> aborted{false};
 };
 
 struct ncclComm {
@@ -53,6 +57,7 @@ using tandem::emulated::Event;
 using tandem::emulated::EventState;
 using tandem::emulated::Machine;
 using tandem::emulated::NcclCounts;
+using tandem::emulated::NcclFaults;
 using tandem::emulated::Place;
 using tandem::emulated::Stream;
 
@@ -62,6 +67,7 @@ struct Message {
   void* target = nullptr;
   size_t bytes = 0;
   Stream* stream = nullptr;
+  std::shared_ptr<Clique> clique;
 };
 
 struct Gather {
@@ -80,6 +86,7 @@ struct Registering {
 };
 
 thread_local int depth = 0;
+thread_local ncclResult_t group_error = ncclSuccess;  // the first of the group under way
 thread_local std::vector<Message> sends, receives;
 thread_local std::vector<Gather> gathers;
 thread_local std::vector<Registering> registering;
@@ -104,6 +111,21 @@ Event MakeEvent(int device) {
   return event;
 }
 
+// Whether this one is to hang, until its communicators are aborted.
+bool Hangs(Stream& stream, const std::shared_ptr<Clique>& clique) {
+  if (NcclFaults().hanging == 0) return false;
+  --NcclFaults().hanging;
+  stream.Put([clique] {
+    while (!clique->aborted) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+  return true;
+}
+
+ncclResult_t Refuse(ncclResult_t status) {
+  if (depth > 0 && group_error == ncclSuccess) group_error = status;
+  return status;
+}
+
 ncclResult_t MatchMessages() {
   for (const Message& receive : receives) {
     const auto send = std::find_if(sends.begin(), sends.end(), [&](const Message& s) {
@@ -116,9 +138,10 @@ ncclResult_t MatchMessages() {
     const Event taken = MakeEvent(receive.stream->device());
     tandem::emulated::Mark(*send->stream, ready);
     tandem::emulated::WaitFor(*receive.stream, ready);
-    receive.stream->Put([to = receive.target, from = send->source, bytes = receive.bytes] {
-      std::memcpy(to, from, bytes);
-    });
+    if (!Hangs(*receive.stream, receive.clique))
+      receive.stream->Put([to = receive.target, from = send->source, bytes = receive.bytes] {
+        std::memcpy(to, from, bytes);
+      });
     tandem::emulated::Mark(*receive.stream, taken);
     tandem::emulated::WaitFor(*send->stream, taken);
     sends.erase(send);
@@ -161,6 +184,7 @@ ncclResult_t MatchGathers() {
   ++(source_at(by_rank[0]) >= 0 && target_at(by_rank[0]) >= 0 ? NcclCounts().window_gathers
                                                               : NcclCounts().plain_gathers);
   std::vector<Event> taken;
+  Hangs(*by_rank[0].stream, by_rank[0].comm->clique);
   for (const Gather& g : by_rank) {
     for (const Event& event : ready) tandem::emulated::WaitFor(*g.stream, event);
     g.stream->Put([target = g.target, by_rank, bytes] {
@@ -208,6 +232,13 @@ ncclResult_t Register() {
 }
 
 ncclResult_t Match() {
+  if (const ncclResult_t status = std::exchange(group_error, ncclSuccess); status != ncclSuccess) {
+    sends.clear();
+    receives.clear();
+    gathers.clear();
+    registering.clear();
+    return status;
+  }
   for (ncclResult_t (*part)() : {Register, MatchMessages, MatchGathers}) {
     const ncclResult_t status = part();
     if (status != ncclSuccess) return status;
@@ -216,8 +247,8 @@ ncclResult_t Match() {
 }
 
 ncclResult_t Ask(ncclComm_t comm, std::vector<Message>& messages, const Message& message) {
-  if (comm->clique->broken) return ncclRemoteError;
-  if (message.stream == nullptr) return ncclInvalidArgument;
+  if (comm->clique->broken) return Refuse(ncclRemoteError);
+  if (message.stream == nullptr) return Refuse(ncclInvalidArgument);
   messages.push_back(message);
   return depth > 0 ? ncclSuccess : Match();
 }
@@ -229,6 +260,10 @@ namespace tandem::emulated {
 NcclCallCounts& NcclCounts() {
   static NcclCallCounts counts;
   return counts;
+}
+NcclFaultPlan& NcclFaults() {
+  static NcclFaultPlan faults;
+  return faults;
 }
 
 }  // namespace tandem::emulated
@@ -258,6 +293,16 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   delete comm;
   return ncclSuccess;
 }
+ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  comm->clique->aborted = true;
+  for (ncclWindow_t window : comm->windows) delete window;
+  delete comm;
+  return ncclSuccess;
+}
+ncclResult_t ncclCommGetAsyncError(ncclComm_t, ncclResult_t* error) {
+  *error = NcclFaults().async_error ? ncclRemoteError : ncclSuccess;
+  return ncclSuccess;
+}
 ncclResult_t ncclGroupStart() {
   ++depth;
   return ncclSuccess;
@@ -266,17 +311,27 @@ ncclResult_t ncclGroupEnd() { return --depth > 0 ? ncclSuccess : Match(); }
 
 ncclResult_t ncclSend(const void* from, size_t count, ncclDataType_t, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
-  return Ask(comm, sends,
-             {comm->rank, peer, from, nullptr, count, reinterpret_cast<Stream*>(stream)});
+  if (NcclFaults().failing_sends > 0) {
+    --NcclFaults().failing_sends;
+    return Refuse(ncclSystemError);
+  }
+  return Ask(
+      comm, sends,
+      {comm->rank, peer, from, nullptr, count, reinterpret_cast<Stream*>(stream), comm->clique});
 }
 ncclResult_t ncclRecv(void* to, size_t count, ncclDataType_t, int peer, ncclComm_t comm,
                       cudaStream_t stream) {
-  return Ask(comm, receives,
-             {peer, comm->rank, nullptr, to, count, reinterpret_cast<Stream*>(stream)});
+  return Ask(
+      comm, receives,
+      {peer, comm->rank, nullptr, to, count, reinterpret_cast<Stream*>(stream), comm->clique});
 }
 ncclResult_t ncclAllGather(const void* source, void* target, size_t count, ncclDataType_t,
                            ncclComm_t comm, cudaStream_t stream) {
-  if (comm->clique->broken) return ncclRemoteError;
+  if (NcclFaults().failing_gathers > 0) {
+    --NcclFaults().failing_gathers;
+    return Refuse(ncclSystemError);
+  }
+  if (comm->clique->broken) return Refuse(ncclRemoteError);
   Check(depth > 0, "emulated nccl: one thread's collectives over all ranks are one group");
   gathers.push_back({comm, static_cast<const std::byte*>(source), static_cast<std::byte*>(target),
                      count, reinterpret_cast<Stream*>(stream)});

@@ -1,4 +1,5 @@
-// What the emulated NCCL was asked for, for tests that want to know by which way values came.
+// What the emulated NCCL was asked for, for tests that want to know by which way values came, and
+// what is to go wrong in it.
 #pragma once
 
 #include <cstdint>
@@ -13,5 +14,13 @@ struct NcclCallCounts {
   uint64_t allocations = 0;    // of ncclMemAlloc, not yet given back
 };
 NcclCallCounts& NcclCounts();
+
+struct NcclFaultPlan {
+  uint64_t failing_sends = 0;    // of those to come, the first that are refused
+  uint64_t failing_gathers = 0;  // likewise
+  uint64_t hanging = 0;          // of messages and gathers to come, the first that wait for ever
+  bool async_error = false;      // what communicators say of themselves
+};
+NcclFaultPlan& NcclFaults();
 
 }  // namespace tandem::emulated

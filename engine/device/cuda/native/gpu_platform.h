@@ -90,7 +90,7 @@ __device__ __forceinline__ float ShuffleXor(float value, int mask) {
 __device__ __forceinline__ bool AllLanes(bool holds) { return __all_sync(0xffffffffu, holds) != 0; }
 __device__ __forceinline__ void SyncWarp() { __syncwarp(); }
 
-// Weights: read once a call, through the read-only path.
+// Weights: read once a call, as a stream that caches need not keep.
 template <typename T>
 __device__ __forceinline__ T LoadOnce(const T* from) {
   return __ldcs(from);
