@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -204,6 +205,19 @@ class Generate(unittest.TestCase):
         self.assertIn(shown["plugin"], PLUGINS)
         self.assertEqual(shown["plugin_requested"], "auto")
 
+    def test_rates_of_an_emulated_rig_are_those_of_rig_time(self):
+        for clock in ["wall", "virtual"]:
+            args = ["generate", "-m", TINY + "q4_1", "--prompt-ids", "1,2,3", "-n", 8, "--ignore-eos", "--plugin", "tensor_split",
+                    "--rig", "2xh100-sxm", "--clock", clock]
+            told = tandem(*args).stderr
+            shown = re.search(r"rig 2xh100-sxm, in rig time: prompt 3 tokens, [\d.]+ tokens/s \| decode ([\d.]+) tokens/s", told)
+            self.assertIsNotNone(shown, told)
+            self.assertIn("on its wall clock: prompt", told)
+            decode = tandem_json(*args)["decode"]
+            want = decode["steps"] / (decode["step_time_ns"] * 1e-9)
+            # Measured op times differ from run to run; the CPU's own rate is far from the rig's.
+            self.assertLess(abs(math.log(float(shown[1]) / want)), math.log(3), (told, want))
+
     def test_a_written_model_generates_as_the_generated_one(self):
         with tempfile.TemporaryDirectory() as folder:
             path = str(pathlib.Path(folder) / "tiny.gguf")
@@ -247,6 +261,10 @@ class Bench(unittest.TestCase):
             self.assertGreater(row["avg_ts"], 0)
             self.assertEqual(len(row["samples_ns"]), 2)
         only = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1)
+        self.assertEqual(only[0]["clock"], "wall")
+        rig = ["bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1, "--plugin", "tensor_split", "--rig", "2x3090-nvlink"]
+        self.assertEqual(tandem_json(*rig)[0]["rig"], "2x3090-nvlink")
+        self.assertIn("CPU on its wall clock, which computes the split of rig 2x3090-nvlink", tandem(*rig).stdout)
         self.assertEqual([(r["n_prompt"], r["n_gen"]) for r in only], [(0, 4)])
 
     def test_generation_behind_a_past(self):

@@ -100,19 +100,41 @@ nlohmann::json ResultJson(const Engine& engine, const std::vector<int32_t>& prom
   return json;
 }
 
-void PrintSummary(const Engine& engine, const Collector& result) {
+// What the steps took on this machine, whatever the engine's clock.
+class WallTimes final : public StepObserver {
+ public:
+  void OnStep(const StepReport& report) override {
+    (report.phase == ProgramKind::kPrefill ? prefill : decode) += report.wall;
+  }
+  Nanos prefill, decode;
+};
+
+std::string Rate(uint64_t tokens, Nanos time) {
+  if (tokens == 0 || time.value <= 0) return "-";
+  return fmt::format("{:.1f} tokens/s", static_cast<double>(tokens) / time.Seconds());
+}
+
+void PrintSummary(const Engine& engine, const Collector& result, const WallTimes& wall) {
   const RequestStats& stats = result.stats;
   const EngineInfo& info = engine.info();
-  double prefill_s = (stats.first_token - stats.prefill_start).Seconds();
-  double decode_s = (stats.done - stats.first_token).Seconds();
-  std::string decode =
-      result.ids.size() > 1 && decode_s > 0
-          ? fmt::format("{:.1f} tokens/s", static_cast<double>(result.ids.size() - 1) / decode_s)
-          : "-";
-  PrintNote(fmt::format(
-      "\n[{} | plugin {} | {} devices | prompt {} tokens, {:.1f} tokens/s | decode {}]",
-      ToString(info.fidelity), info.planned.plan.plugin, info.planned.plan.n_devices,
-      stats.prompt_tokens, prefill_s > 0 ? stats.prompt_tokens / prefill_s : 0.0, decode));
+  const uint64_t decoded = result.ids.empty() ? 0 : result.ids.size() - 1;
+  const uint32_t devices = info.planned.plan.n_devices;
+  const std::string what = fmt::format("{} | plugin {} | {} device{}", ToString(info.fidelity),
+                                       info.planned.plan.plugin, devices, devices == 1 ? "" : "s");
+  if (engine.options().rig.is_this_machine) {
+    PrintNote(fmt::format("\n[{} | prompt {} tokens, {} | decode {}]", what, stats.prompt_tokens,
+                          Rate(stats.prompt_tokens, stats.first_token - stats.prefill_start),
+                          Rate(decoded, stats.done - stats.first_token)));
+    return;
+  }
+  // The steps of an emulated rig have two lengths, of which only one is the rig's.
+  PrintNote(
+      fmt::format("\n[{} | rig {}, in rig time: prompt {} tokens, {} | decode {}]\n"
+                  "[computed by this machine's CPU, on its wall clock: prompt {} | decode {}]",
+                  what, engine.options().rig.name, stats.prompt_tokens,
+                  Rate(stats.prompt_tokens, stats.prefill.step_time),
+                  Rate(stats.decode.steps, stats.decode.step_time),
+                  Rate(stats.prompt_tokens, wall.prefill), Rate(stats.decode.steps, wall.decode)));
 }
 
 int Generate(const GenerateFlags& flags) {
@@ -140,17 +162,20 @@ int Generate(const GenerateFlags& flags) {
   request.sampling.top_p = flags.top_p;
   request.sampling.min_p = flags.min_p;
   request.sampling.seed = flags.seed;
+  WallTimes wall;
+  engine->AddObserver(&wall);
   collector->request = engine->Submit(request, collector);
   while (engine->HasWork()) engine->Step();
+  engine->RemoveObserver(&wall);
   if (collector->reason == FinishReason::kError) Fail(ErrorCode::kFailure, collector->error);
   if (flags.json) {
     PrintJson(ResultJson(*engine, prompt, *collector));
   } else if (model->tokenizer() == nullptr) {
     PrintLine(fmt::format("{}", nlohmann::json(collector->ids).dump()));
-    PrintSummary(*engine, *collector);
+    PrintSummary(*engine, *collector, wall);
   } else {
     PrintOut("\n");
-    PrintSummary(*engine, *collector);
+    PrintSummary(*engine, *collector, wall);
   }
   return kExitOk;
 }
