@@ -6,6 +6,7 @@ import fcntl
 import json
 import pathlib
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -140,7 +141,8 @@ class Sweep(unittest.TestCase):
         self.assertEqual(self.results.read_text(), before)
 
     def test_an_interrupt_can_be_resumed(self):
-        process = subprocess.Popen([TANDEM, "run", str(self.scenario), "--out", str(self.out), "--set", "repetitions=400"],
+        process = subprocess.Popen([TANDEM, "run", str(self.scenario), "--out", str(self.out), "--set", "repetitions=400", "--set",
+                                    "question=Who's there?"],
                                    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for _ in range(2000):
             if self.results.exists() and self.results.read_text().count("\n") >= 3:
@@ -149,7 +151,9 @@ class Sweep(unittest.TestCase):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 8, errors)
-        self.assertIn("--resume", errors)
+        command = errors[errors.index("tandem run ") :].splitlines()[0]
+        self.assertEqual(shlex.split(command), ["tandem", "run", str(self.scenario), "-o", str(self.out), "--set", "repetitions=400",
+                                                "--set", "question=Who's there?", "--resume"])
 
     def test_dry_run_writes_nothing(self):
         done = self.sweep("--dry-run")

@@ -2,6 +2,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -193,6 +194,29 @@ void WriteMachineFile(const fs::path& folder) {
   if (!file.flush()) Fail(ErrorCode::kIo, "run: cannot write " + path.string());
 }
 
+// As a shell reads it back.
+std::string ShellWord(const std::string& word) {
+  const bool plain = !word.empty() && std::ranges::all_of(word, [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::string_view("-_./=:,+@%").find(c) != std::string_view::npos;
+  });
+  if (plain) return word;
+  std::string quoted = "'";
+  for (char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+// The command that goes on with this one: every flag that says which cells there are and where
+// their records lie.
+std::string ResumeCommand(const RunFlags& flags) {
+  std::string command = "tandem run " + ShellWord(flags.scenario);
+  if (!flags.out.empty()) command += " -o " + ShellWord(flags.out);
+  for (const std::string& text : flags.overrides) command += " --set " + ShellWord(text);
+  if (flags.gpu_share != RunFlags().gpu_share) {
+    command += " --gpu-share " + ShellWord(flags.gpu_share);
+  }
+  return command + " --resume";
+}
+
 int Run(const RunFlags& flags) {
   ConsoleLog log(flags.verbose);
   Scenario scenario = LoadScenario(flags.scenario, flags.overrides);
@@ -245,8 +269,8 @@ int Run(const RunFlags& flags) {
                           summary.skipped, options.results_file));
   }
   if (summary.remaining > 0) {
-    PrintNote(fmt::format("stopped with {} runs left; go on with: tandem run {} --resume",
-                          summary.remaining, flags.scenario));
+    PrintNote(fmt::format("stopped with {} run{} left; go on with: {}", summary.remaining,
+                          summary.remaining == 1 ? "" : "s", ResumeCommand(flags)));
     return kExitIncomplete;
   }
   return kExitOk;
