@@ -5,6 +5,7 @@ usage: cli_run_test.py PATH_OF_TANDEM
 import fcntl
 import json
 import pathlib
+import re
 import resource
 import shlex
 import signal
@@ -154,6 +155,12 @@ class Sweep(unittest.TestCase):
         command = errors[errors.index("tandem run ") :].splitlines()[0]
         self.assertEqual(shlex.split(command), ["tandem", "run", str(self.scenario), "-o", str(self.out), "--set", "repetitions=400",
                                                 "--set", "question=Who's there?", "--resume"])
+
+    def test_every_key_is_documented(self):
+        errors = self.sweep("--dry-run", "--set", "bogus=1").stderr
+        known = re.search(r"known here: ([^)]*)\)", errors)[1].split(", ")
+        text = (pathlib.Path(__file__).resolve().parents[2] / "scenarios" / "README.md").read_text()
+        self.assertEqual(re.findall(r"^\| `(\w+)`", text, re.MULTILINE), known)
 
     def test_dry_run_writes_nothing(self):
         done = self.sweep("--dry-run")
