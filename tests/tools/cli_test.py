@@ -97,6 +97,14 @@ class ExitCodes(unittest.TestCase):
         self.expect(2, "servee", text="serve")
         self.expect(2, "generate", "-m", TINY + "f32", "--prompt-ids", "1", "--wire", "f64", text="--wire")
 
+    def test_values_that_no_flag_takes(self):
+        ids = ["generate", "-m", TINY + "f32", "--prompt-ids", "1,2"]
+        for extra, text in ((["-n", -1], "got '-1', want a whole number, not negative"), (["-n", "abc"], "want a whole number"),
+                            (["--temp", "warm"], "got 'warm', want a number"), (["-ngl", 99], "--devices"), (["-np", 0], "range 1 to 4096"),
+                            (["-c", 0], "range 1 to "), (["-p", "x"], "excludes"), (["--gpu-share", "foo"], "foo")):
+            self.expect(2, *ids, *extra, text=text)
+        self.expect(2, "generate", "-m", TINY + "f32", "--prompt-ids", "1,,2", text="want token ids")
+
     def test_models(self):
         self.expect(3, "models", "path", "no-such-model", text="no-such-model")
         self.expect(3, "generate", "-m", "/dev/null", "-p", "x")
@@ -217,6 +225,13 @@ class Generate(unittest.TestCase):
             want = decode["steps"] / (decode["step_time_ns"] * 1e-9)
             # Measured op times differ from run to run; the CPU's own rate is far from the rig's.
             self.assertLess(abs(math.log(float(shown[1]) / want)), math.log(3), (told, want))
+
+    def test_a_full_context_is_said(self):
+        args = ["generate", "-m", TINY + "q4_1", "--prompt-ids", "1,2,3", "--ignore-eos", "-c", 64, "-n"]
+        self.assertIn("context of 64 tokens was full", tandem(*args, 100).stderr)
+        self.assertTrue(tandem_json(*args, 100)["context_full"])
+        self.assertNotIn("was full", tandem(*args, 8).stderr)
+        self.assertFalse(tandem_json(*args, 8)["context_full"])
 
     def test_a_written_model_generates_as_the_generated_one(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,8 @@
 // tandem generate: one prompt, one completion, and what its steps cost.
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <charconv>
 #include <memory>
 
 #include "engine/base/error.h"
@@ -18,7 +20,7 @@ namespace {
 struct GenerateFlags {
   EngineFlags engine;
   std::string prompt;
-  std::vector<int32_t> prompt_ids;
+  std::vector<std::string> prompt_ids;  // "1,2,3", in one word or more
   uint32_t max_tokens = 64;
   double temperature = 0.0;
   uint32_t top_k = 0;
@@ -100,6 +102,29 @@ nlohmann::json ResultJson(const Engine& engine, const std::vector<int32_t>& prom
   return json;
 }
 
+std::vector<int32_t> ParseIds(const std::vector<std::string>& words) {
+  std::vector<int32_t> ids;
+  for (const std::string& word : words) {
+    for (size_t at = 0; at <= word.size();) {
+      const size_t comma = std::min(word.find(',', at), word.size());
+      int32_t id = 0;
+      const auto [end, error] = std::from_chars(word.data() + at, word.data() + comma, id);
+      if (error != std::errc() || end != word.data() + comma || id < 0) {
+        Fail(ErrorCode::kInvalidArgument,
+             fmt::format("--prompt-ids: got '{}', want token ids such as 1,2,3", word));
+      }
+      ids.push_back(id);
+      at = comma + 1;
+    }
+  }
+  return ids;
+}
+
+// Whether it ended for want of room, with tokens still asked for.
+bool ContextWasFull(const Collector& result, const GenerateFlags& flags) {
+  return result.reason == FinishReason::kLength && result.ids.size() < flags.max_tokens;
+}
+
 // What the steps took on this machine, whatever the engine's clock.
 class WallTimes final : public StepObserver {
  public:
@@ -140,7 +165,7 @@ void PrintSummary(const Engine& engine, const Collector& result, const WallTimes
 int Generate(const GenerateFlags& flags) {
   ConsoleLog log(flags.engine.verbose);
   std::shared_ptr<const Model> model = OpenModel(flags.engine.model);
-  std::vector<int32_t> prompt = flags.prompt_ids;
+  std::vector<int32_t> prompt = ParseIds(flags.prompt_ids);
   if (prompt.empty()) {
     if (model->tokenizer() == nullptr) {
       Fail(ErrorCode::kInvalidArgument,
@@ -169,13 +194,22 @@ int Generate(const GenerateFlags& flags) {
   engine->RemoveObserver(&wall);
   if (collector->reason == FinishReason::kError) Fail(ErrorCode::kFailure, collector->error);
   if (flags.json) {
-    PrintJson(ResultJson(*engine, prompt, *collector));
+    nlohmann::json json = ResultJson(*engine, prompt, *collector);
+    json["context_full"] = ContextWasFull(*collector, flags);
+    PrintJson(json);
   } else if (model->tokenizer() == nullptr) {
     PrintLine(fmt::format("{}", nlohmann::json(collector->ids).dump()));
     PrintSummary(*engine, *collector, wall);
   } else {
     PrintOut("\n");
     PrintSummary(*engine, *collector, wall);
+  }
+  if (ContextWasFull(*collector, flags)) {
+    PrintNote(
+        fmt::format("the context of {} tokens was full after {} of {} tokens; give a larger "
+                    "-c{}",
+                    engine->options().limits.context, collector->ids.size(), flags.max_tokens,
+                    fmt::format(", up to the model's own {}", model->config().context)));
   }
   return kExitOk;
 }
@@ -193,9 +227,9 @@ void AddGenerateCommand(CLI::App& root, Action& action) {
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
   flags->engine.AddCompute(*app);
-  app->add_option("-p,--prompt", flags->prompt,
-                  "Raw text; special tokens in it are parsed, no template");
-  app->add_option("--prompt-ids", flags->prompt_ids, "Token ids instead of text")->delimiter(',');
+  CLI::Option* text = app->add_option("-p,--prompt", flags->prompt,
+                                      "Raw text; special tokens in it are parsed, no template");
+  app->add_option("--prompt-ids", flags->prompt_ids, "Token ids instead of text")->excludes(text);
   app->add_option("-n,--predict,--n-predict", flags->max_tokens, "Tokens to generate at most")
       ->capture_default_str();
   app->add_option("--temp,--temperature", flags->temperature, "0: greedy")->capture_default_str();
