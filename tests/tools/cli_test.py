@@ -105,6 +105,12 @@ class ExitCodes(unittest.TestCase):
             self.expect(2, *ids, *extra, text=text)
         self.expect(2, "generate", "-m", TINY + "f32", "--prompt-ids", "1,,2", text="want token ids")
 
+    def test_a_server_refuses_values_that_it_cannot_hold(self):
+        serve = ["serve", "-m", TINY + "f32", "--port", 0]
+        for extra, text in ((["--api-key", ""], "empty"), (["--timeout", -1], "range"), (["--shutdown-timeout", -1], "range"),
+                            (["--threads-http", 0], "range"), (["-a", ""], "want a name"), (["--host", "bogus.invalid"], "bogus")):
+            self.expect(2, *serve, *extra, text=text)
+
     def test_models(self):
         self.expect(3, "models", "path", "no-such-model", text="no-such-model")
         self.expect(3, "generate", "-m", "/dev/null", "-p", "x")
