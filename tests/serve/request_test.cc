@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "engine/base/error.h"
 #include "engine/serve/access.h"
 #include "engine/serve/api_error.h"
 #include "engine/serve/framing.h"
