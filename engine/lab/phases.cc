@@ -46,7 +46,8 @@ std::vector<int32_t> RandomPrompt(uint32_t tokens, uint32_t vocab, std::mt19937_
 
 // Runs `count` equal requests to their end and returns every step.
 std::vector<StepTrace> RunRequests(Engine& engine, uint32_t count, uint32_t prompt,
-                                   uint32_t generate, uint64_t seed) {
+                                   uint32_t generate, uint64_t seed,
+                                   const std::function<bool()>& interrupted) {
   Recorder recorder;
   auto listener = std::make_shared<FailLoudly>();
   std::mt19937_64 random(seed);
@@ -58,8 +59,13 @@ std::vector<StepTrace> RunRequests(Engine& engine, uint32_t count, uint32_t prom
     request.ignore_eos = true;
     engine.Submit(std::move(request), listener);
   }
-  while (engine.HasWork() && listener->error.empty()) engine.Step();
+  bool stopped = false;
+  while (engine.HasWork() && listener->error.empty() && !stopped) {
+    engine.Step();
+    stopped = interrupted && interrupted();
+  }
   engine.RemoveObserver(&recorder);
+  if (stopped) Fail(ErrorCode::kCancelled, "run: interrupted within a repetition");
   if (!listener->error.empty()) Fail(ErrorCode::kFailure, "run: " + listener->error);
   return std::move(recorder.steps);
 }
@@ -215,15 +221,16 @@ std::vector<StepShape> PrefillChunks(const Program& program, uint32_t tokens, ui
 
 }  // namespace
 
-PhaseTraces RunPhases(Engine& engine, const Cell& cell, uint64_t seed) {
+PhaseTraces RunPhases(Engine& engine, const Cell& cell, uint64_t seed,
+                      const std::function<bool()>& interrupted) {
   PhaseTraces traces;
   if (cell.prefill) {
-    traces.prefill = RunRequests(engine, 1, cell.prefill->tokens, 1, seed);
+    traces.prefill = RunRequests(engine, 1, cell.prefill->tokens, 1, seed, interrupted);
   }
   if (cell.decode) {
     std::vector<StepTrace> steps =
         RunRequests(engine, cell.decode->sequences, cell.decode->context,
-                    cell.decode->tokens + cell.decode->sequences + 1, seed + 1);
+                    cell.decode->tokens + cell.decode->sequences + 1, seed + 1, interrupted);
     traces.decode = FullDecodeSteps(std::move(steps), cell.decode->tokens);
   }
   return traces;

@@ -2,6 +2,7 @@
 // times; lays those on any rig's links afterwards.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "engine/lab/record.h"
@@ -29,7 +30,10 @@ struct PhaseTraces {
 };
 
 // Runs the cell's phases once. Prompts are random ids drawn by `seed`.
-PhaseTraces RunPhases(Engine& engine, const Cell& cell, uint64_t seed);
+// Between steps `interrupted` is asked; when it says so, throws Error(kCancelled) and leaves the
+// engine with work that nobody is to go on with.
+PhaseTraces RunPhases(Engine& engine, const Cell& cell, uint64_t seed,
+                      const std::function<bool()>& interrupted = nullptr);
 
 // The result of a phase. Where `rig` is not the engine's own, each step is laid anew on its links
 // and traffic follows the shapes; else the engine's timelines and counted bytes are used. Under a

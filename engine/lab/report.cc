@@ -14,13 +14,14 @@ namespace {
 
 constexpr const char* kStyle = R"(
 :root{color-scheme:light}
-body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem;color:#111;background:#fff}
+body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:90rem;padding:1rem;color:#111;background:#fff}
 h1{font-size:1.6rem;line-height:1.2}h2{margin-top:2.5rem;border-top:2px solid #111;padding-top:.6rem}
 .banner{padding:.8rem 1rem;border:3px solid #d55e00;background:#fff3e8;font-weight:600;margin:1rem 0}
 .banner.measured{border-color:#009e73;background:#e9f7f2}
 .badge{font-size:.75rem;font-weight:700;text-transform:uppercase;padding:.1rem .4rem;border-radius:.2rem;color:#fff;background:#d55e00}
 .badge.measured{background:#009e73}.badge.predicted{background:#555}
 figure{margin:1.5rem 0;break-inside:avoid}figcaption{font-weight:600;margin-bottom:.3rem}
+body>p,ul,figure{max-width:60rem}
 svg{width:100%;height:auto;display:block;background:#fff}
 .grid{stroke:#ddd;stroke-width:1}.tick{font-size:12px;fill:#333}.axis{font-size:13px;fill:#111}
 .stamp{font-size:13px;font-weight:700;fill:#d55e00}
@@ -125,8 +126,11 @@ std::string RenderReport(const ReportInput& input) {
   html += fmt::format(
       "<h2>Reading this</h2><p class='small'>Link share is the largest device's exposed "
       "communication over the step: time its compute "
-      "stood idle while a transfer touching it was on the wire. Medians over repetitions; bars are "
-      "95 % bootstrap intervals. Emulated "
+      "stood idle while a transfer touching it was on the wire. Medians over repetitions; error "
+      "bars "
+      "are 95 % bootstrap intervals; where a device's step goes is that of the one repetition "
+      "whose step time is the median (of an even number the lower one of the middle), so that its "
+      "parts add up. Emulated "
       "points are filled circles, measured ones squares, predicted ones hollow and dashed. Every "
       "number is defined in "
       "results/METRICS.md; the raw records lie beside this file. Made again by: "

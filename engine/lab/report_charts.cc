@@ -203,12 +203,13 @@ std::string AttributionCharts(const std::vector<ReportCell>& cells) {
   std::string html;
   for (const auto& [phase, member] : kPhases) {
     BarChart chart;
-    chart.title = fmt::format("Where each device's {} step goes", phase);
+    chart.title = fmt::format(
+        "Where each device's {} step goes, in the repetition whose step time is the median", phase);
     chart.unit = "ms";
     std::set<std::string> kinds;
     for (const ReportCell& cell : cells) {
-      const std::optional<PhaseResult>& p = cell.first.*member;
-      if (!p || p->steps == 0 || chart.rows.size() >= kMostRows) continue;
+      const PhaseResult* p = cell.MedianRepetition(member);
+      if (p == nullptr || chart.rows.size() >= kMostRows) continue;
       kinds.insert(ToString(cell.first.fidelity));
       for (const DeviceAttribution& a : p->attribution) {
         auto ms = [&](Nanos t) { return t.Millis() / p->steps; };

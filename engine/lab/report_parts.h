@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,9 @@ struct ReportCell {
   std::string Axis(const std::string& name) const;  // "" when the cell does not vary it
   std::string Label() const;
   bool Refused() const { return !first.refused.empty(); }
+  // The repetition whose step time is the median (of an even number the lower one of the middle);
+  // null when none has the phase. Its parts add up, as medians of parts would not.
+  const PhaseResult* MedianRepetition(std::optional<PhaseResult> Record::* phase) const;
 };
 
 std::vector<ReportCell> CellsOf(const std::vector<const Record*>& records);

@@ -2,9 +2,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <functional>
 #include <set>
 
 #include "engine/base/device_name.h"
+#include "engine/lab/cell_label.h"
 #include "engine/lab/report_parts.h"
 #include "engine/lab/report_svg.h"
 #include "engine/lab/stats.h"
@@ -28,17 +30,24 @@ std::string Table(const std::vector<Row>& rows) {
 
 template <typename F>
 std::string MedianOf(const ReportCell& cell, std::optional<PhaseResult> Record::* phase, F value,
-                     const char* format) {
+                     const std::function<std::string(double)>& format) {
   std::vector<double> values;
   for (const Record* r : cell.records) {
     if (r->*phase) values.push_back(value(*(r->*phase)));
   }
-  return values.empty() ? "-" : fmt::format(fmt::runtime(format), Median(values));
+  return values.empty() ? "-" : format(Median(values));
 }
 
-std::string Predicted(const std::optional<double>& value) {
-  return value ? fmt::format("{:.4g}", *value) : "-";
+// Never with an exponent: rates are read beside those that commands print.
+std::string RateText(double rate) {
+  return rate < 1000 ? fmt::format("{:.4g}", rate) : fmt::format("{:.0f}", rate);
 }
+std::string PercentText(double percent) { return fmt::format("{:.1f} %", percent); }
+std::string MillisText(double ms) {
+  return ms < 100 ? fmt::format("{:.3g}", ms) : fmt::format("{:.0f}", ms);
+}
+
+std::string Predicted(const std::optional<double>& value) { return value ? RateText(*value) : "-"; }
 
 std::string Amount(Bytes bytes) {
   return bytes.value == 0 ? "0" : ShortNumber(static_cast<double>(bytes.value)) + "B";
@@ -55,8 +64,23 @@ std::string ReportCell::Axis(const std::string& name) const {
 
 std::string ReportCell::Label() const {
   std::string label;
-  for (const auto& [axis, value] : first.cell) label += (label.empty() ? "" : " ") + value;
+  for (const auto& [axis, value] : first.cell) {
+    label += (label.empty() ? "" : " ") + AxisLabel(axis, value);
+  }
   return label.empty() ? first.plugin : label;
+}
+
+const PhaseResult* ReportCell::MedianRepetition(std::optional<PhaseResult> Record::* phase) const {
+  std::vector<const PhaseResult*> results;
+  for (const Record* r : records) {
+    if (r->*phase && (r->*phase)->steps > 0) results.push_back(&*(r->*phase));
+  }
+  if (results.empty()) return nullptr;
+  // A mean step's time, by products: repetitions may have different numbers of steps.
+  std::ranges::stable_sort(results, [](const PhaseResult* a, const PhaseResult* b) {
+    return a->time.Seconds() * b->steps < b->time.Seconds() * a->steps;
+  });
+  return results[(results.size() - 1) / 2];
 }
 
 std::vector<ReportCell> CellsOf(const std::vector<const Record*>& records) {
@@ -74,9 +98,10 @@ std::vector<ReportCell> CellsOf(const std::vector<const Record*>& records) {
 }
 
 std::string PhaseTable(const std::vector<ReportCell>& cells) {
-  std::vector<Row> rows{{"cell", "model", "parameters", "link", "prefill tok/s", "predicted",
-                         "link share", "decode tok/s", "predicted", "ms/step", "link share",
-                         "repetitions", "fidelity"}};
+  std::vector<Row> rows{{"cell", "model", "parameters", "link", "prefill tok/s",
+                         "prefill predicted", "prefill link share", "decode tok/s",
+                         "decode predicted", "decode ms/step", "decode link share", "repetitions",
+                         "fidelity"}};
   auto rate = [](const PhaseResult& p) { return p.tokens_per_s; };
   auto share = [](const PhaseResult& p) { return 100 * p.link_share; };
   auto step = [](const PhaseResult& p) { return p.steps == 0 ? 0.0 : p.time.Millis() / p.steps; };
@@ -91,13 +116,13 @@ std::string PhaseTable(const std::vector<ReportCell>& cells) {
     }
     rows.push_back({cell.Label(), r.model.name,
                     ShortNumber(static_cast<double>(r.model.parameters)), r.link,
-                    MedianOf(cell, &Record::prefill, rate, "{:.4g}"),
+                    MedianOf(cell, &Record::prefill, rate, RateText),
                     Predicted(r.predicted.prefill_tokens_per_s),
-                    MedianOf(cell, &Record::prefill, share, "{:.1f} %"),
-                    MedianOf(cell, &Record::decode, rate, "{:.4g}"),
+                    MedianOf(cell, &Record::prefill, share, PercentText),
+                    MedianOf(cell, &Record::decode, rate, RateText),
                     Predicted(r.predicted.decode_tokens_per_s),
-                    MedianOf(cell, &Record::decode, step, "{:.3g}"),
-                    MedianOf(cell, &Record::decode, share, "{:.1f} %"),
+                    MedianOf(cell, &Record::decode, step, MillisText),
+                    MedianOf(cell, &Record::decode, share, PercentText),
                     std::to_string(cell.records.size()), ToString(r.fidelity)});
   }
   return rows.size() == 1 ? "" : "<h3>Every cell</h3>" + Table(rows);
@@ -111,13 +136,13 @@ std::string ServeTable(const std::vector<ReportCell>& cells) {
     for (const Record* r : cell.records) {
       if (!r->serve) continue;
       const ServeResult& s = *r->serve;
-      rows.push_back(
-          {cell.Label(), s.loop, s.client, std::to_string(s.requests), std::to_string(s.failed),
-           fmt::format("{:.3g}", s.rate_requested), fmt::format("{:.3g}", s.rate_achieved),
-           fmt::format("{:.4g}", s.output_tokens_per_s), fmt::format("{:.4g}", s.ttft_ms.p50),
-           s.ttft_ms.n >= 10 ? fmt::format("{:.4g}", s.ttft_ms.p90) : "-",
-           fmt::format("{:.4g}", s.tpot_ms.p50), fmt::format("{:.4g}", s.e2e_ms.p50),
-           r->clock == ClockKind::kVirtual ? "rig time" : "wall", ToString(r->fidelity)});
+      rows.push_back({cell.Label(), s.loop, s.client, std::to_string(s.requests),
+                      std::to_string(s.failed), fmt::format("{:.3g}", s.rate_requested),
+                      fmt::format("{:.3g}", s.rate_achieved), RateText(s.output_tokens_per_s),
+                      RateText(s.ttft_ms.p50), s.ttft_ms.n >= 10 ? RateText(s.ttft_ms.p90) : "-",
+                      RateText(s.tpot_ms.p50), RateText(s.e2e_ms.p50),
+                      r->clock == ClockKind::kVirtual ? "rig time" : "wall",
+                      ToString(r->fidelity)});
     }
   }
   return rows.size() == 1 ? "" : "<h3>Under load</h3>" + Table(rows);

@@ -14,6 +14,7 @@
 #include "engine/lab/arms.h"
 #include "engine/lab/phases.h"
 #include "engine/lab/switch_prices.h"
+#include "engine/model/inspect.h"
 #include "engine/run/gpu_rig.h"
 #include "engine/run/gpu_share.h"
 #include "engine/run/switch_rules.h"
@@ -29,20 +30,18 @@ std::string UtcNow() {
                      utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
-uint64_t Parameters(const Model& model) {
-  const BlockGraph& graph = model.blocks();
-  uint64_t total = 0;
-  for (const Block& block : graph.blocks) {
-    if (!(block.kind == BlockKind::kHead && graph.tied))
-      total += block.params_per_elem * block.elems;
-    total += (block.norm_bytes.value + block.head_norm_bytes.value) / sizeof(float);
+// Tokens of the longest sequence that a cell is about, prompt and answer.
+uint64_t LongestSequence(const Cell& cell) {
+  uint64_t longest = 0;
+  if (cell.prefill) longest = cell.prefill->tokens;
+  if (cell.decode) {
+    longest = std::max(longest, uint64_t{cell.decode->context} + cell.decode->tokens);
   }
-  // Biases are added, not multiplied by: they are no part of params_per_elem.
-  const ModelConfig& config = graph.config;
-  if (config.attention_bias) {
-    total += uint64_t{config.n_layers} * (config.q_dim() + 2 * uint64_t{config.kv_dim()});
+  if (cell.workload) {
+    const WorkloadSpec& spec = *cell.workload;
+    longest = std::max(longest, uint64_t{spec.prompt_tokens} + spec.output_tokens);
   }
-  return total;
+  return longest;
 }
 
 // A cell with everything known before it runs.
@@ -107,7 +106,14 @@ class Sweep {
           summary_.remaining = Total() - done_;
           return summary_;
         }
-        RunGroup(group, first_repetition_ + r);
+        try {
+          RunGroup(group, first_repetition_ + r);
+        } catch (const Error& error) {
+          // A repetition that was stopped in its middle is none; its engine goes unused.
+          if (error.code() != ErrorCode::kCancelled) throw;
+          summary_.remaining = Total() - done_;
+          return summary_;
+        }
       }
     }
     return summary_;
@@ -131,6 +137,7 @@ class Sweep {
     PlannedCell p;
     p.cell = cell;
     p.shape = arms_.Shape(cell.model);
+    CheckContext(cell, *p.shape);
     p.rig = NamesDevices(cell) ? MachineRigOf(cell) : RigOf(cell, catalogue_);
     DriveRig(p.rig, cell.gpu);
     if (!scenario_.predicted) CheckProducts(p.rig, cell.gpu.prefill_products);
@@ -164,6 +171,15 @@ class Sweep {
     bool shareable = ClockOf(cell) == ClockKind::kVirtual && !cell.workload;
     p.run_key = EngineKey(p, shareable) + "|" + PhaseKey(cell);
     return p;
+  }
+
+  static void CheckContext(const Cell& cell, const Model& model) {
+    const uint64_t most = model.config().context, longest = LongestSequence(cell);
+    if (most == 0 || longest <= most) return;
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("scenario: a cell has sequences of {} tokens, and model {} was made for {}; "
+                     "want fewer prompt, context or output tokens",
+                     longest, cell.model, most));
   }
 
   // Of a cell that nothing will run: what an engine would refuse, or what has no price.
@@ -243,6 +259,7 @@ class Sweep {
     if (!std::filesystem::exists(options_.results_file)) return;
     for (const Record& r : ReadRecords(options_.results_file, nullptr)) {
       if (r.scenario != scenario_.name) continue;
+      ++summary_.earlier;
       there_.insert(r.Key());
       // Without --resume a second run adds repetitions; it never replaces any.
       if (!options_.resume) first_repetition_ = std::max(first_repetition_, r.repetition + 1);
@@ -312,7 +329,7 @@ class Sweep {
       Write(record);
       return;
     }
-    PhaseTraces traces = RunPhases(engine, first.cell, seed);
+    PhaseTraces traces = RunPhases(engine, first.cell, seed, options_.interrupted);
     for (size_t i : group) {
       const PlannedCell& p = cells_[i];
       bool own = p.rig.Fingerprint() == engine.options().rig.Fingerprint();
@@ -352,7 +369,7 @@ class Sweep {
     r.model.source = source.starts_with("synthetic:")
                          ? source
                          : std::filesystem::path(source).filename().string();
-    r.model.parameters = Parameters(*p.shape);
+    r.model.parameters = ParameterCount(*p.shape);
     r.model.weight_bytes = p.shape->weight_bytes();
     r.model.config = p.shape->config();
     r.model.weight_type =
@@ -422,7 +439,7 @@ class Sweep {
     options.on_device_lost = options_.on_device_lost;
     Engine& engine = arms_.Add(key, std::move(options), p.run.verified.memory);
     for (uint32_t w = 0; w < scenario_.warmup && !p.cell.workload; ++w)
-      RunPhases(engine, p.cell, scenario_.seed + w);
+      RunPhases(engine, p.cell, scenario_.seed + w, options_.interrupted);
     return engine;
   }
 

@@ -35,13 +35,15 @@ struct RunnerOptions {
   std::function<void(const std::string& why)> on_device_lost;  // as EngineOptions has it
   // Called after each record: records done, records in all, and the record.
   std::function<void(size_t done, size_t total, const Record&)> on_record;
-  StartServer start_server;           // for workloads with client: http; tools/ offers one
-  std::function<bool()> interrupted;  // polled between runs; true stops with what is written
+  StartServer start_server;  // for workloads with client: http; tools/ offers one
+  // Polled between runs and between a phase's steps; true stops with what is written.
+  std::function<bool()> interrupted;
 };
 
 struct RunSummary {
   size_t written = 0;
   size_t skipped = 0;           // there already
+  size_t earlier = 0;           // of this scenario in the file before
   size_t refused = 0;           // recorded as not fitting
   size_t remaining = 0;         // after an interrupt
   std::vector<Record> records;  // those written now

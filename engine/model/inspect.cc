@@ -172,6 +172,8 @@ uint64_t KvBytesPerToken(const BlockGraph& graph) {
 
 }  // namespace
 
+uint64_t ParameterCount(const Model& model) { return Summarize(model).elems(); }
+
 json Describe(const Model& model) {
   const TensorSummary summary = Summarize(model);
   json tensors = json::array();

@@ -4,6 +4,7 @@
 //   tokenizer std::string text = DescribeModel(*model);     // the same as a few lines
 #pragma once
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -16,6 +17,10 @@ namespace tandem {
 // kv_bytes_per_token, tensors [{class, type, count, bytes}], tokenizer (null, or {vocab, bos,
 // eos}), chat_template (bool), has_data, blocks [{kind, count, units, elems, elems_per_unit}].
 nlohmann::json Describe(const Model& model);
+
+// Elements of every tensor, each counted once: an embedding that is the output as well, too. What
+// people call a model's parameters.
+uint64_t ParameterCount(const Model& model);
 
 // Lines of text, each ended by a newline.
 std::string DescribeModel(const Model& model);

@@ -94,6 +94,20 @@ SurveyedTensor SurveyGgufTensor(GgufTensor tensor, const GgufHeader& header,
   return out;
 }
 
+// How far a tensor reaches beyond the file's end; 0 where its size is not known.
+uint64_t BytesBeyond(const GgufTensor& tensor, const GgufHeader& header, uint64_t file_size) {
+  const std::optional<DType> type = DTypeFromGgml(tensor.ggml_type);
+  if (!type) return 0;
+  uint64_t end = tensor.dims[0] / Traits(*type).block_elems;
+  bool fits = !__builtin_mul_overflow(end, uint64_t{Traits(*type).block_bytes}, &end);
+  for (size_t d = 1; d < tensor.dims.size(); ++d) {
+    fits = fits && !__builtin_mul_overflow(end, tensor.dims[d], &end);
+  }
+  fits = fits && !__builtin_add_overflow(end, tensor.offset, &end) &&
+         !__builtin_add_overflow(end, header.data_begin, &end);
+  return fits && end > file_size ? end - file_size : 0;
+}
+
 void SurveyGgufFile(const std::string& path, const MappedFile& file, const GgufHeader& header,
                     Survey& survey) {
   survey.files.emplace_back(path, file.bytes().size());
@@ -105,7 +119,9 @@ void SurveyGgufFile(const std::string& path, const MappedFile& file, const GgufH
   begins.push_back(file.bytes().size() -
                    std::min<uint64_t>(header.data_begin, file.bytes().size()));
   std::sort(begins.begin(), begins.end());
+  uint64_t missing = 0;
   for (const GgufTensor& tensor : header.tensors) {
+    missing = std::max(missing, BytesBeyond(tensor, header, file.bytes().size()));
     SurveyedTensor& out =
         survey.tensors.emplace_back(SurveyGgufTensor(tensor, header, file.bytes()));
     if (out.view.data == nullptr && out.problem.empty()) {
@@ -113,6 +129,7 @@ void SurveyGgufFile(const std::string& path, const MappedFile& file, const GgufH
       out.bytes = next == begins.end() ? 0 : *next - tensor.offset;
     }
   }
+  survey.missing_bytes += missing;
 }
 
 void ReadGgufFacts(const GgufMetadata& metadata, Survey& survey) {
@@ -265,6 +282,11 @@ void NameWhatIsUnknown(Survey& survey) {
 }
 
 }  // namespace
+
+size_t Survey::damaged() const {
+  return static_cast<size_t>(std::ranges::count_if(
+      tensors, [](const SurveyedTensor& tensor) { return !tensor.problem.empty(); }));
+}
 
 Survey SurveyModel(const std::string& path) {
   std::error_code error;

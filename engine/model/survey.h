@@ -32,9 +32,11 @@ struct Survey {
   nlohmann::json facts = nlohmann::json::object();      // what the file says of shape and rope
   nlohmann::json tokenizer = nlohmann::json::object();  // and of its vocabulary
   std::vector<SurveyedTensor> tensors;
+  uint64_t missing_bytes = 0;          // that tensors have beyond the ends of their files
   std::vector<std::string> lacks;      // what keeps tandem from running it, or from chatting
   std::shared_ptr<const Model> model;  // null when it does not load
   std::shared_ptr<const void> memory;  // keeps the views alive
+  size_t damaged() const;              // tensors that lie wrongly in their file
 };
 
 // Throws Error(kModelFile) for what is no model at all: nothing there, no GGUF file, no

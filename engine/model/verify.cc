@@ -74,7 +74,7 @@ VerifyReport Summarize(std::span<const SurveyedTensor> tensors, const std::vecto
   for (size_t i = 0; i < tensors.size(); ++i) {
     const SurveyedTensor& tensor = tensors[i];
     if (tensor.view.data == nullptr) {
-      report.skipped.push_back(tensor.name);
+      if (tensor.problem.empty()) report.skipped.push_back(tensor.name);
       continue;
     }
     ++report.checked;

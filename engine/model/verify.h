@@ -30,7 +30,7 @@ struct VerifyReport {
   std::vector<TensorFinding> findings;  // in the order of the tensors
   uint64_t checked = 0;                 // tensors
   uint64_t checked_bytes = 0;
-  std::vector<std::string> skipped;  // tensors of a type that tandem does not read
+  std::vector<std::string> skipped;  // tensors of a type that tandem does not read; no damaged ones
   bool ok() const;                   // no NaN and no infinity
 };
 

@@ -81,14 +81,17 @@ std::vector<std::string> NamesIn(const std::vector<std::string>& roots, const ch
 }
 
 // The path of a thing by name. `what` and `folder` are for the search and its messages; a name with
-// a '/' is a path, relative to `base`.
+// a '/' or a suffix of YAML's is a path, relative to `base`, and so is that of a file that is there
+// where the catalogue has none.
 std::string FindFile(const std::vector<std::string>& roots, const char* folder, const char* what,
                      const std::string& name, const fs::path& base) {
-  if (name.find('/') != std::string::npos) {
-    fs::path path = base / name;
-    std::error_code error;
-    if (fs::exists(path, error)) return path.string();
-    Fail(ErrorCode::kNotFound, fmt::format("{} file {}: no such file", what, path.string()));
+  const fs::path as_path = base / name;
+  std::error_code ignored;
+  const bool is_path =
+      name.find('/') != std::string::npos || name.ends_with(kSuffix) || name.ends_with(".yml");
+  if (is_path) {
+    if (fs::exists(as_path, ignored)) return as_path.string();
+    Fail(ErrorCode::kNotFound, fmt::format("{} file {}: no such file", what, as_path.string()));
   }
   if (IsPlainName(name)) {
     for (const std::string& root : roots) {
@@ -97,12 +100,14 @@ std::string FindFile(const std::vector<std::string>& roots, const char* folder, 
       if (fs::exists(path, error)) return path.string();
     }
   }
+  if (!name.empty() && fs::is_regular_file(as_path, ignored)) return as_path.string();
   std::vector<std::string> names = NamesIn(roots, folder);
   std::string hint = DidYouMean(name, names);
   if (hint.empty()) hint = fmt::format("; known: {}", fmt::join(names, ", "));
   Fail(ErrorCode::kNotFound,
-       fmt::format("{} '{}' is not in the catalogue{}; a name with a '/' is taken as a path", what,
-                   name, hint));
+       fmt::format("{} '{}' is not in the catalogue{}; a name with a '/' or that "
+                   "ends in .yaml is taken as a path",
+                   what, name, hint));
 }
 
 TimeCurve ReadCurve(const YamlValue& value) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string_view>
 
+#include "engine/base/error.h"
 #include "engine/base/sha256.h"
 #include "engine/serve/api_error.h"
 #include "engine/serve/framing.h"
@@ -62,7 +63,13 @@ std::string_view HostOf(std::string_view origin) {
 Access::Access(const ServerOptions& options)
     : origins_(SplitByComma(options.cors_origins)), loopback_(IsLoopbackHost(options.host)) {
   for (const std::string& key : options.api_keys) {
-    if (!key.empty()) key_hashes_.push_back(Sha256Hex(key));
+    // A script's variable that is not set must not open the door.
+    if (key.empty()) {
+      Fail(ErrorCode::kInvalidArgument,
+           "serve: --api-key: got an empty key, want text; leave the flag out to serve without "
+           "keys");
+    }
+    key_hashes_.push_back(Sha256Hex(key));
   }
   any_origin_ = std::find(origins_.begin(), origins_.end(), "*") != origins_.end();
 }

@@ -26,9 +26,8 @@ int ListenErrno(const addrinfo* found) {
   return reason;
 }
 
-}  // namespace
-
-void FailBind(const std::string& host, int port) {
+// For freeaddrinfo().
+addrinfo* AddressesOf(const std::string& host, int port) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE;
@@ -39,6 +38,15 @@ void FailBind(const std::string& host, int port) {
          fmt::format("serve: host '{}': {}; give an address of this machine, such as 127.0.0.1",
                      host, gai_strerror(error)));
   }
+  return found;
+}
+
+}  // namespace
+
+void CheckHost(const std::string& host) { freeaddrinfo(AddressesOf(host, 0)); }
+
+void FailBind(const std::string& host, int port) {
+  addrinfo* found = AddressesOf(host, port);
   int reason = ListenErrno(found);
   freeaddrinfo(found);
   if (reason == EADDRNOTAVAIL || reason == EAFNOSUPPORT) {

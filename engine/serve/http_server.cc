@@ -163,6 +163,7 @@ struct HttpServer::State final : public httplib::Server {
   std::thread acceptor;
   int bound_port = 0;
   std::atomic<bool> stopping{false};
+  std::atomic<bool> ended{false};  // the accept loop, by itself or stopped
   std::atomic<uint32_t> active{0};
   std::mutex mutex;
   std::set<Connection*> open;  // guarded by mutex
@@ -343,22 +344,23 @@ HttpServer::~HttpServer() { Stop(); }
 
 void HttpServer::Bind() {
   State& s = *state_;
+  // "localhost" may mean two addresses, of which one could be another server's.
+  std::string host = s.options.host == "localhost" ? "127.0.0.1" : s.options.host;
+  if (host == "[::1]") host = "::1";
+  CheckHost(host);
   if (!IsLoopbackHost(s.options.host) && LibraryIsOld() && !s.options.allow_insecure_bind) {
     Fail(
         ErrorCode::kInvalidArgument,
         fmt::format("serve: refusing to listen on '{}': others could reach it, and this build uses "
                     "cpp-httplib {}, whose parser has known security holes; use 127.0.0.1 behind "
                     "a proxy such as nginx, build with cpp-httplib 0.44 or later, or allow it "
-                    "explicitly",
+                    "with --allow-insecure-bind",
                     s.options.host, CPPHTTPLIB_VERSION));
   }
   if (s.options.port < 0 || s.options.port > 65535) {
     Fail(ErrorCode::kInvalidArgument,
          fmt::format("serve: port {} (want 0 to 65535)", s.options.port));
   }
-  // "localhost" may mean two addresses, of which one could be another server's.
-  std::string host = s.options.host == "localhost" ? "127.0.0.1" : s.options.host;
-  if (host == "[::1]") host = "::1";
   // The library would share the port with any other process that does the same.
   int listener = -1;
   s.set_socket_options([&listener](socket_t fd) {
@@ -382,9 +384,15 @@ int HttpServer::port() const { return state_->bound_port; }
 
 void HttpServer::Start() {
   State& s = *state_;
-  s.acceptor = std::thread([&s] { s.listen_after_bind(); });
+  s.acceptor = std::thread([&s] {
+    s.listen_after_bind();
+    s.ended = true;
+  });
   // stop() does nothing before the accept loop runs.
-  while (!s.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (!s.is_running() && !s.ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (!s.ended) return;
+  s.acceptor.join();
+  Fail(ErrorCode::kIo, "serve: could not accept connections; too many open files?");
 }
 
 void HttpServer::Stop() {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "engine/lab/report_parts.h"
 #include "engine/lab/report_svg.h"
 
 namespace tandem {
@@ -75,6 +76,42 @@ TEST(ReportTest, CannotShowEmulatedFiguresAsMeasured) {
   EXPECT_GT(figures, 0u);
   EXPECT_EQ(figures, badges);
   EXPECT_NE(Render(Fidelity::kPredicted).find("PREDICTED figures"), std::string::npos);
+}
+
+TEST(ReportTest, WhereAStepGoesIsTheMedianRepetition) {
+  ReportInput input;
+  for (int64_t ms : {9, 2, 1, 3}) {
+    Record r = PhaseRecord("small", 100000000, "x8", 0.5, Fidelity::kEmulated);
+    r.repetition = static_cast<uint32_t>(input.records.size());
+    r.decode->time = Nanos{ms * 10000000};
+    r.decode->attribution[0] = {DeviceId{0}, r.decode->time, Nanos{}, Nanos{}, Nanos{}, Nanos{}};
+    input.records.push_back(r);
+  }
+  std::vector<const Record*> records;
+  for (const Record& r : input.records) records.push_back(&r);
+  const std::vector<ReportCell> cells = CellsOf(records);
+  ASSERT_EQ(cells.size(), 1u);
+  EXPECT_EQ(cells[0].MedianRepetition(&Record::decode)->time, Nanos{20000000});
+  EXPECT_EQ(cells[0].MedianRepetition(&Record::prefill), nullptr);
+  const std::string html = RenderReport(input);
+  EXPECT_NE(html.find("compute: 2 ms"), std::string::npos);
+  EXPECT_EQ(html.find("compute: 9 ms"), std::string::npos) << "the first repetition";
+  EXPECT_NE(html.find("in the repetition whose step time is the median"), std::string::npos);
+}
+
+TEST(ReportTest, NumbersAreReadableAndColumnsHaveNamesOfTheirOwn) {
+  ReportInput input;
+  Record r = PhaseRecord("small", 100000000, "x8", 0.5, Fidelity::kEmulated);
+  r.cell.emplace_back("sequences", "4");
+  r.decode->tokens_per_s = 50737.4;
+  r.predicted.decode_tokens_per_s = 61234.5;
+  input.records = {r};
+  const std::string html = RenderReport(input);
+  for (const char* shown : {"<td>50737</td>", "<td>61234</td>", "small x8 tensor_split sequences=4",
+                            "<th>prefill predicted</th>", "<th>decode predicted</th>"}) {
+    EXPECT_NE(html.find(shown), std::string::npos) << shown;
+  }
+  EXPECT_EQ(html.find("e+0"), std::string::npos);
 }
 
 TEST(ReportTest, IsSelfContainedAndEscapes) {

@@ -63,6 +63,20 @@ class OwnCatalogueTest : public testing::Test {
   fs::path root_;
 };
 
+TEST_F(OwnCatalogueTest, AFileOfThisFolderNeedsNoSlash) {
+  WriteRig(kCard, "ideal");
+  const fs::path here = fs::current_path();
+  fs::copy_file(root_ / "rigs/r.yaml", root_ / "mine.yaml");
+  fs::copy_file(root_ / "rigs/r.yaml", root_ / "no-suffix");
+  const Catalogue catalogue({fs::absolute("scenarios").string()});
+  fs::current_path(root_);
+  EXPECT_EQ(catalogue.LoadRig("mine.yaml").name, "r");
+  EXPECT_EQ(catalogue.LoadRig("no-suffix").name, "r");
+  EXPECT_THROW(catalogue.LoadRig("absent.yaml"), Error);
+  EXPECT_EQ(catalogue.LoadRig("2x3090-nvlink").name, "2x3090-nvlink");
+  fs::current_path(here);
+}
+
 TEST(CatalogueTest, EveryRigLoadsUnderItsFilesName) {
   Catalogue catalogue = Shipped();
   ASSERT_FALSE(catalogue.RigNames().empty());

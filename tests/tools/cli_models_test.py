@@ -108,6 +108,24 @@ class ModelFiles(unittest.TestCase):
         self.assertEqual(done.returncode, 1, done.stderr)
         self.assertIn("a logit is not a number", done.stderr)
 
+    def test_a_cut_file_is_told_by_one_line_and_the_exit_code(self):
+        path = self.folder / "cut.gguf"
+        self.run_ok("models", "synthesize", SHAPE, "-o", path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        report = self.json_of("models", "verify", path, code=3)
+        self.assertEqual((report["ok"], report["skipped"]), (False, []))
+        self.assertGreater(len(report["damaged"]), 1)
+        # The last tensor may be followed by padding.
+        self.assertLess(abs(report["missing_bytes"] - (len(whole) - len(whole) // 2)), 64)
+        done = tandem("models", "verify", path)
+        self.assertEqual(done.stdout.count("truncated"), 1, done.stdout)
+        self.assertIn(f"damaged  {len(report['damaged'])} of {report['tensors']} tensors", done.stdout)
+        self.assertIn(f"ends {report['missing_bytes']} bytes", done.stdout)
+        self.assertNotIn("types that tandem does not read", done.stdout)
+        self.assertEqual(self.json_of("models", "inspect", path, code=3)["damaged"], len(report["damaged"]))
+        self.assertEqual(tandem("models", "inspect", path).returncode, 3)
+
     def test_inspect_goes_on_where_loading_stops(self):
         path = self.folder_model()
         config = json.loads((path / "config.json").read_text())

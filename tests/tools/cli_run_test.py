@@ -5,7 +5,9 @@ usage: cli_run_test.py PATH_OF_TANDEM
 import fcntl
 import json
 import pathlib
+import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -63,6 +65,8 @@ class Sweep(unittest.TestCase):
         self.assertEqual(len(set(self.keys())), RECORDS)
         for r in records:
             self.assertEqual(r["fidelity"], "emulated")
+            shown = json.loads(self.run_tandem("models", "show", r["model"]["source"], "--json").stdout)
+            self.assertEqual(r["model"]["parameters"], shown["parameters"])
             for phase in ["prefill", "decode"]:
                 for device in r[phase]["attribution"]:
                     parts = sum(v for k, v in device.items() if k != "device")
@@ -140,7 +144,8 @@ class Sweep(unittest.TestCase):
         self.assertEqual(self.results.read_text(), before)
 
     def test_an_interrupt_can_be_resumed(self):
-        process = subprocess.Popen([TANDEM, "run", str(self.scenario), "--out", str(self.out), "--set", "repetitions=400"],
+        process = subprocess.Popen([TANDEM, "run", str(self.scenario), "--out", str(self.out), "--set", "repetitions=400", "--set",
+                                    "question=Who's there?"],
                                    stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for _ in range(2000):
             if self.results.exists() and self.results.read_text().count("\n") >= 3:
@@ -149,7 +154,43 @@ class Sweep(unittest.TestCase):
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
         self.assertEqual(process.returncode, 8, errors)
-        self.assertIn("--resume", errors)
+        command = errors[errors.index("tandem run ") :].splitlines()[0]
+        self.assertIn("again to stop now", errors)
+        self.assertEqual(shlex.split(command), ["tandem", "run", str(self.scenario), "-o", str(self.out), "--set", "repetitions=400",
+                                                "--set", "question=Who's there?", "--resume"])
+
+    def test_an_interrupt_ends_a_long_repetition(self):
+        self.scenario.write_text(SCENARIO.replace("tokens: 4,", "tokens: 30000,").replace("vocab=640", "vocab=640,ctx=40000"))
+        process = subprocess.Popen([TANDEM, "run", str(self.scenario), "-o", str(self.out)], stderr=subprocess.PIPE,
+                                   stdout=subprocess.DEVNULL, text=True)
+        self.assertIn("tiny", process.stderr.readline())  # said before the first step
+        time.sleep(1)
+        begin = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, 8, errors)
+        self.assertLess(time.monotonic() - begin, 30)
+        self.assertFalse(self.results.exists() and self.records())
+
+    def test_sequences_beyond_the_models_context_are_refused(self):
+        for word, changed in (("prefill", "prefill: {tokens: 100000}"), ("decode", "decode: {context: 100000}")):
+            self.scenario.write_text(SCENARIO[: SCENARIO.index("phases:")] + "phases:\n  " + changed + "\n")
+            done = self.sweep("--dry-run")
+            self.assertEqual(done.returncode, 2, (word, done.stderr))
+            self.assertIn("was made for", done.stderr)
+
+    def test_a_second_run_says_what_it_is_counted_with(self):
+        one = self.sweep("--set", "repetitions=1")
+        self.assertIn(f"{RECORDS // 3} records written: ", one.stdout)
+        two = self.sweep("--set", "repetitions=1")
+        self.assertIn(f"{RECORDS // 3} records written, {RECORDS // 3} earlier records kept and counted in: ", two.stdout)
+        self.assertIn("0 records written, ", self.sweep("--set", "repetitions=1", "--resume").stdout)
+
+    def test_every_key_is_documented(self):
+        errors = self.sweep("--dry-run", "--set", "bogus=1").stderr
+        known = re.search(r"known here: ([^)]*)\)", errors)[1].split(", ")
+        text = (pathlib.Path(__file__).resolve().parents[2] / "scenarios" / "README.md").read_text()
+        self.assertEqual(re.findall(r"^\| `(\w+)`", text, re.MULTILINE), known)
 
     def test_dry_run_writes_nothing(self):
         done = self.sweep("--dry-run")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -95,6 +96,20 @@ class ExitCodes(unittest.TestCase):
         self.expect(2, "generate", "--plugn", "single", "-p", "x", text="--plugin")
         self.expect(2, "servee", text="serve")
         self.expect(2, "generate", "-m", TINY + "f32", "--prompt-ids", "1", "--wire", "f64", text="--wire")
+
+    def test_values_that_no_flag_takes(self):
+        ids = ["generate", "-m", TINY + "f32", "--prompt-ids", "1,2"]
+        for extra, text in ((["-n", -1], "got '-1', want a whole number, not negative"), (["-n", "abc"], "want a whole number"),
+                            (["--temp", "warm"], "got 'warm', want a number"), (["-ngl", 99], "--devices"), (["-np", 0], "range 1 to 4096"),
+                            (["-c", 0], "range 1 to "), (["-p", "x"], "excludes"), (["--gpu-share", "foo"], "foo")):
+            self.expect(2, *ids, *extra, text=text)
+        self.expect(2, "generate", "-m", TINY + "f32", "--prompt-ids", "1,,2", text="want token ids")
+
+    def test_a_server_refuses_values_that_it_cannot_hold(self):
+        serve = ["serve", "-m", TINY + "f32", "--port", 0]
+        for extra, text in ((["--api-key", ""], "empty"), (["--timeout", -1], "range"), (["--shutdown-timeout", -1], "range"),
+                            (["--threads-http", 0], "range"), (["-a", ""], "want a name"), (["--host", "bogus.invalid"], "bogus")):
+            self.expect(2, *serve, *extra, text=text)
 
     def test_models(self):
         self.expect(3, "models", "path", "no-such-model", text="no-such-model")
@@ -205,6 +220,26 @@ class Generate(unittest.TestCase):
         self.assertIn(shown["plugin"], PLUGINS)
         self.assertEqual(shown["plugin_requested"], "auto")
 
+    def test_rates_of_an_emulated_rig_are_those_of_rig_time(self):
+        for clock in ["wall", "virtual"]:
+            args = ["generate", "-m", TINY + "q4_1", "--prompt-ids", "1,2,3", "-n", 8, "--ignore-eos", "--plugin", "tensor_split",
+                    "--rig", "2xh100-sxm", "--clock", clock]
+            told = tandem(*args).stderr
+            shown = re.search(r"rig 2xh100-sxm, in rig time: prompt 3 tokens, [\d.]+ tokens/s \| decode ([\d.]+) tokens/s", told)
+            self.assertIsNotNone(shown, told)
+            self.assertIn("on its wall clock: prompt", told)
+            decode = tandem_json(*args)["decode"]
+            want = decode["steps"] / (decode["step_time_ns"] * 1e-9)
+            # Measured op times differ from run to run; the CPU's own rate is far from the rig's.
+            self.assertLess(abs(math.log(float(shown[1]) / want)), math.log(3), (told, want))
+
+    def test_a_full_context_is_said(self):
+        args = ["generate", "-m", TINY + "q4_1", "--prompt-ids", "1,2,3", "--ignore-eos", "-c", 64, "-n"]
+        self.assertIn("context of 64 tokens was full", tandem(*args, 100).stderr)
+        self.assertTrue(tandem_json(*args, 100)["context_full"])
+        self.assertNotIn("was full", tandem(*args, 8).stderr)
+        self.assertFalse(tandem_json(*args, 8)["context_full"])
+
     def test_a_written_model_generates_as_the_generated_one(self):
         with tempfile.TemporaryDirectory() as folder:
             path = str(pathlib.Path(folder) / "tiny.gguf")
@@ -248,6 +283,10 @@ class Bench(unittest.TestCase):
             self.assertGreater(row["avg_ts"], 0)
             self.assertEqual(len(row["samples_ns"]), 2)
         only = tandem_json("bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1)
+        self.assertEqual(only[0]["clock"], "wall")
+        rig = ["bench", "-m", TINY + "q4_1", "-p", 0, "-n", 4, "-r", 1, "--plugin", "tensor_split", "--rig", "2x3090-nvlink"]
+        self.assertEqual(tandem_json(*rig)[0]["rig"], "2x3090-nvlink")
+        self.assertIn("CPU on its wall clock, which computes the split of rig 2x3090-nvlink", tandem(*rig).stdout)
         self.assertEqual([(r["n_prompt"], r["n_gen"]) for r in only], [(0, 4)])
 
     def test_generation_behind_a_past(self):

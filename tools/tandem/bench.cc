@@ -193,6 +193,8 @@ nlohmann::json RowJson(const BenchRow& row, const Engine& engine, const std::str
                          {"collectives", info.collectives()},
                          {"n_threads", info.threads},
                          {"fidelity", ToString(info.fidelity)},
+                         {"rig", engine.options().rig.name},
+                         {"clock", "wall"},
                          {"n_prompt", row.n_prompt},
                          {"n_gen", row.n_gen},
                          {"n_depth", row.n_depth},
@@ -330,6 +332,13 @@ int Bench(const BenchFlags& flags) {
   const std::unique_ptr<Engine> engine = MakeEngine(flags, rows, log);
   TimeRows(*engine, flags, rows);
   if (!flags.json && flags.output != "json") {
+    if (const Rig& rig = engine->options().rig; !rig.is_this_machine) {
+      PrintLine(
+          fmt::format("rates are of this machine's CPU on its wall clock, which computes the split "
+                      "of rig {}; for rates in rig time: tandem run, tandem predict or tandem "
+                      "generate --rig {}",
+                      rig.name, rig.name));
+    }
     PrintOut(RowsTable(*engine, rows, flags.probe));
     return kExitOk;
   }

@@ -77,8 +77,10 @@ void EngineFlags::AddPlan(CLI::App& app) {
       ->capture_default_str();
   app.add_option("--ts,--tensor-split", tensor_split,
                  "Relative shares of the devices, such as 2,1");
-  app.add_option("-c,--ctx-size", context, "Tokens of context in all, over all slots");
-  app.add_option("--np,--parallel", slots, "Slots: sequences served at once");
+  app.add_option("-c,--ctx-size", context, "Tokens of context in all, over all slots")
+      ->check(CLI::Range(uint32_t{1}, uint32_t{1} << 30));
+  app.add_option("--np,--parallel", slots, "Slots: sequences served at once")
+      ->check(CLI::Range(1, 4096));
   app.add_option("--ub,--ubatch-size", step_tokens, "Most prompt tokens in one step")
       ->capture_default_str()
       ->check(CLI::Range(1, 65536));
@@ -137,12 +139,13 @@ std::vector<Knob> EngineFlags::Knobs() const {
 }
 
 Rig EngineFlags::MakeRig(uint32_t default_devices) const {
+  const GpuShareOption share = ParseGpuShare(gpu_share);  // refused whether or not a GPU is shared
   if (rig.empty() || rig == "cpu") {
     if (!link.empty()) {
       Fail(ErrorCode::kInvalidArgument, "--link: a link profile needs a rig; add --rig NAME");
     }
     if (devices.empty()) return ThisMachineRig(default_devices);
-    return MachineRig(ParseDeviceList(devices), ParseGpuShare(gpu_share));
+    return MachineRig(ParseDeviceList(devices), share);
   }
   Catalogue catalogue(CatalogueRoots());
   Rig result = catalogue.LoadRig(rig);
@@ -152,7 +155,7 @@ Rig EngineFlags::MakeRig(uint32_t default_devices) const {
       BadFlag("--link", link, "none with GPUs of this machine, which have a link of their own");
     }
     result = RigOnGpus(result, list.gpus, FindGpus(), ReadGpuMemory);
-    ShareGpus(result, ParseGpuShare(gpu_share), ThisMachinesShares());
+    ShareGpus(result, share, ThisMachinesShares());
     return result;
   }
   if (!link.empty()) result.link = catalogue.LoadLink(link);

@@ -1,6 +1,8 @@
 // tandem generate: one prompt, one completion, and what its steps cost.
 #include <fmt/core.h>
 
+#include <algorithm>
+#include <charconv>
 #include <memory>
 
 #include "engine/base/error.h"
@@ -18,7 +20,7 @@ namespace {
 struct GenerateFlags {
   EngineFlags engine;
   std::string prompt;
-  std::vector<int32_t> prompt_ids;
+  std::vector<std::string> prompt_ids;  // "1,2,3", in one word or more
   uint32_t max_tokens = 64;
   double temperature = 0.0;
   uint32_t top_k = 0;
@@ -100,25 +102,70 @@ nlohmann::json ResultJson(const Engine& engine, const std::vector<int32_t>& prom
   return json;
 }
 
-void PrintSummary(const Engine& engine, const Collector& result) {
+std::vector<int32_t> ParseIds(const std::vector<std::string>& words) {
+  std::vector<int32_t> ids;
+  for (const std::string& word : words) {
+    for (size_t at = 0; at <= word.size();) {
+      const size_t comma = std::min(word.find(',', at), word.size());
+      int32_t id = 0;
+      const auto [end, error] = std::from_chars(word.data() + at, word.data() + comma, id);
+      if (error != std::errc() || end != word.data() + comma || id < 0) {
+        Fail(ErrorCode::kInvalidArgument,
+             fmt::format("--prompt-ids: got '{}', want token ids such as 1,2,3", word));
+      }
+      ids.push_back(id);
+      at = comma + 1;
+    }
+  }
+  return ids;
+}
+
+// Whether it ended for want of room, with tokens still asked for.
+bool ContextWasFull(const Collector& result, const GenerateFlags& flags) {
+  return result.reason == FinishReason::kLength && result.ids.size() < flags.max_tokens;
+}
+
+// What the steps took on this machine, whatever the engine's clock.
+class WallTimes final : public StepObserver {
+ public:
+  void OnStep(const StepReport& report) override {
+    (report.phase == ProgramKind::kPrefill ? prefill : decode) += report.wall;
+  }
+  Nanos prefill, decode;
+};
+
+std::string Rate(uint64_t tokens, Nanos time) {
+  if (tokens == 0 || time.value <= 0) return "-";
+  return fmt::format("{:.1f} tokens/s", static_cast<double>(tokens) / time.Seconds());
+}
+
+void PrintSummary(const Engine& engine, const Collector& result, const WallTimes& wall) {
   const RequestStats& stats = result.stats;
   const EngineInfo& info = engine.info();
-  double prefill_s = (stats.first_token - stats.prefill_start).Seconds();
-  double decode_s = (stats.done - stats.first_token).Seconds();
-  std::string decode =
-      result.ids.size() > 1 && decode_s > 0
-          ? fmt::format("{:.1f} tokens/s", static_cast<double>(result.ids.size() - 1) / decode_s)
-          : "-";
-  PrintNote(fmt::format(
-      "\n[{} | plugin {} | {} devices | prompt {} tokens, {:.1f} tokens/s | decode {}]",
-      ToString(info.fidelity), info.planned.plan.plugin, info.planned.plan.n_devices,
-      stats.prompt_tokens, prefill_s > 0 ? stats.prompt_tokens / prefill_s : 0.0, decode));
+  const uint64_t decoded = result.ids.empty() ? 0 : result.ids.size() - 1;
+  const uint32_t devices = info.planned.plan.n_devices;
+  const std::string what = fmt::format("{} | plugin {} | {} device{}", ToString(info.fidelity),
+                                       info.planned.plan.plugin, devices, devices == 1 ? "" : "s");
+  if (engine.options().rig.is_this_machine) {
+    PrintNote(fmt::format("\n[{} | prompt {} tokens, {} | decode {}]", what, stats.prompt_tokens,
+                          Rate(stats.prompt_tokens, stats.first_token - stats.prefill_start),
+                          Rate(decoded, stats.done - stats.first_token)));
+    return;
+  }
+  // The steps of an emulated rig have two lengths, of which only one is the rig's.
+  PrintNote(
+      fmt::format("\n[{} | rig {}, in rig time: prompt {} tokens, {} | decode {}]\n"
+                  "[computed by this machine's CPU, on its wall clock: prompt {} | decode {}]",
+                  what, engine.options().rig.name, stats.prompt_tokens,
+                  Rate(stats.prompt_tokens, stats.prefill.step_time),
+                  Rate(stats.decode.steps, stats.decode.step_time),
+                  Rate(stats.prompt_tokens, wall.prefill), Rate(stats.decode.steps, wall.decode)));
 }
 
 int Generate(const GenerateFlags& flags) {
   ConsoleLog log(flags.engine.verbose);
   std::shared_ptr<const Model> model = OpenModel(flags.engine.model);
-  std::vector<int32_t> prompt = flags.prompt_ids;
+  std::vector<int32_t> prompt = ParseIds(flags.prompt_ids);
   if (prompt.empty()) {
     if (model->tokenizer() == nullptr) {
       Fail(ErrorCode::kInvalidArgument,
@@ -140,17 +187,29 @@ int Generate(const GenerateFlags& flags) {
   request.sampling.top_p = flags.top_p;
   request.sampling.min_p = flags.min_p;
   request.sampling.seed = flags.seed;
+  WallTimes wall;
+  engine->AddObserver(&wall);
   collector->request = engine->Submit(request, collector);
   while (engine->HasWork()) engine->Step();
+  engine->RemoveObserver(&wall);
   if (collector->reason == FinishReason::kError) Fail(ErrorCode::kFailure, collector->error);
   if (flags.json) {
-    PrintJson(ResultJson(*engine, prompt, *collector));
+    nlohmann::json json = ResultJson(*engine, prompt, *collector);
+    json["context_full"] = ContextWasFull(*collector, flags);
+    PrintJson(json);
   } else if (model->tokenizer() == nullptr) {
     PrintLine(fmt::format("{}", nlohmann::json(collector->ids).dump()));
-    PrintSummary(*engine, *collector);
+    PrintSummary(*engine, *collector, wall);
   } else {
     PrintOut("\n");
-    PrintSummary(*engine, *collector);
+    PrintSummary(*engine, *collector, wall);
+  }
+  if (ContextWasFull(*collector, flags)) {
+    PrintNote(
+        fmt::format("the context of {} tokens was full after {} of {} tokens; give a larger "
+                    "-c{}",
+                    engine->options().limits.context, collector->ids.size(), flags.max_tokens,
+                    fmt::format(", up to the model's own {}", model->config().context)));
   }
   return kExitOk;
 }
@@ -168,9 +227,9 @@ void AddGenerateCommand(CLI::App& root, Action& action) {
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
   flags->engine.AddCompute(*app);
-  app->add_option("-p,--prompt", flags->prompt,
-                  "Raw text; special tokens in it are parsed, no template");
-  app->add_option("--prompt-ids", flags->prompt_ids, "Token ids instead of text")->delimiter(',');
+  CLI::Option* text = app->add_option("-p,--prompt", flags->prompt,
+                                      "Raw text; special tokens in it are parsed, no template");
+  app->add_option("--prompt-ids", flags->prompt_ids, "Token ids instead of text")->excludes(text);
   app->add_option("-n,--predict,--n-predict", flags->max_tokens, "Tokens to generate at most")
       ->capture_default_str();
   app->add_option("--temp,--temperature", flags->temperature, "0: greedy")->capture_default_str();

@@ -88,6 +88,28 @@ const CLI::App& DeepestParsed(const CLI::App& app, size_t* words) {
   return *deepest;
 }
 
+// What an option's value is, by the parser's name of its type.
+std::string Wanted(const CLI::App& app, const std::string& option) {
+  const CLI::Option* found = app.get_option_no_throw(option);
+  const std::string type = found == nullptr ? "" : found->get_type_name();
+  if (type.starts_with("UINT")) return "a whole number, not negative";
+  if (type.starts_with("INT")) return "a whole number";
+  return "a number";
+}
+
+// llama.cpp's flags that people bring along and that have no counterpart here; "" for others.
+std::string ForeignFlag(const std::vector<std::string>& args) {
+  for (const std::string& arg : args) {
+    const std::string word = arg.substr(0, arg.find('='));
+    if (word == "-ngl" || word == "--n-gpu-layers" || word == "--gpu-layers") {
+      return word +
+             " is no flag here: which device holds what is the plan's; see --plugin, --devices and "
+             "--tensor-split";
+    }
+  }
+  return "";
+}
+
 int UsageError(const CLI::App& root, const CLI::ParseError& error,
                const std::vector<std::string>& args) {
   size_t named = 0;
@@ -109,9 +131,13 @@ int UsageError(const CLI::App& root, const CLI::ParseError& error,
   // The parser's own words, "Could not convert: --n-prompt = -1", do not say what was wanted.
   const std::string convert = "Could not convert: ";
   if (const size_t equals = what.find(" = "); what.starts_with(convert) && equals != what.npos) {
+    const std::string option = what.substr(convert.size(), equals - convert.size());
     what =
-        fmt::format("{}: got '{}', want a number that it can hold",
-                    what.substr(convert.size(), equals - convert.size()), what.substr(equals + 3));
+        fmt::format("{}: got '{}', want {}", option, what.substr(equals + 3), Wanted(app, option));
+  }
+  if (const std::string foreign = ForeignFlag(args); !foreign.empty()) {
+    what = foreign;
+    hint.clear();
   }
   if (unknown_command) what = fmt::format("no command '{}'", args[named]);
   fmt::print(stderr, "error: {}{}\nSee: {} --help\n", what, hint, FullName(app));

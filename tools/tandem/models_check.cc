@@ -143,6 +143,19 @@ void PrintPlace(const Model& model, const Needs& needs, const nlohmann::json& bl
       HumanBytes(memory.activations + memory.workspace), model.config().context));
 }
 
+// REQUIRES: a survey with damaged tensors, of which a cut file has very many.
+std::string DamageLine(const Survey& survey) {
+  const auto first = std::ranges::find_if(
+      survey.tensors, [](const SurveyedTensor& tensor) { return !tensor.problem.empty(); });
+  const std::string missing =
+      survey.missing_bytes == 0
+          ? ""
+          : fmt::format(": the file ends {} bytes ({}) too early, download it again",
+                        survey.missing_bytes, HumanBytes(Bytes{survey.missing_bytes}));
+  return fmt::format("damaged  {} of {} tensors{}; the first: {}", survey.damaged(),
+                     survey.tensors.size(), missing, first->problem);
+}
+
 int Inspect(const CheckFlags& flags) {
   const Survey survey = SurveyModel(ModelPath(flags.model));
   std::optional<Needs> needs;
@@ -159,8 +172,10 @@ int Inspect(const CheckFlags& flags) {
   nlohmann::json described = DescribeSurvey(survey);
   if (flags.json) {
     described["needs"] = needs ? NeedsJson(*survey.model, *needs) : nlohmann::json(nullptr);
+    described["damaged"] = survey.damaged();
+    described["missing_bytes"] = survey.missing_bytes;
     PrintJson(described);
-    return kExitOk;
+    return survey.damaged() == 0 ? kExitOk : kExitModel;
   }
   PrintSurvey(survey, described);
   if (needs) {
@@ -169,7 +184,8 @@ int Inspect(const CheckFlags& flags) {
     PrintLine("tandem does not run it:");
   }
   for (const std::string& why : survey.lacks) PrintLine("  lacks    " + why);
-  return kExitOk;
+  if (survey.damaged() > 0) PrintLine("  " + DamageLine(survey));
+  return survey.damaged() == 0 ? kExitOk : kExitModel;
 }
 
 nlohmann::json FindingJson(const TensorFinding& finding) {
@@ -228,12 +244,13 @@ int Verify(const CheckFlags& flags) {
                {"checked_bytes", report.checked_bytes},
                {"skipped", report.skipped},
                {"damaged", damaged},
+               {"missing_bytes", survey.missing_bytes},
                {"findings", findings},
                {"files", files}});
     return ok ? kExitOk : kExitModel;
   }
   for (const TensorFinding& finding : report.findings) PrintLine(FindingLine(finding));
-  for (const std::string& problem : damaged) PrintLine("bad: " + problem);
+  if (!damaged.empty()) PrintLine("bad: " + DamageLine(survey));
   if (!report.skipped.empty()) {
     PrintLine(
         fmt::format("not checked: {} tensors of types that tandem does not read, {} the first",
@@ -254,7 +271,9 @@ int Verify(const CheckFlags& flags) {
 void AddModelCheckCommands(CLI::App& models, Action& action) {
   auto flags = std::make_shared<CheckFlags>();
   CLI::App* inspect = models.add_subcommand(
-      "inspect", "What a model's files hold, what tandem does with it, and what it lacks");
+      "inspect",
+      "What a model's files hold, what tandem does with it, and what it lacks. Exit code 3 "
+      "when they are damaged");
   inspect->footer(
       "Examples:\n"
       "  tandem models inspect model.gguf\n"

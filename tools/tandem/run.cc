@@ -1,14 +1,18 @@
 // tandem run: a scenario's cells, swept, recorded and resumable.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <string_view>
 
 #include "engine/base/error.h"
+#include "engine/lab/cell_label.h"
 #include "engine/lab/runner.h"
 #include "engine/run/gpu_share.h"
 #include "engine/serve/server.h"
@@ -33,17 +37,24 @@ struct RunFlags {
   std::string gpu_share = "auto";
 };
 
-// Set by the first SIGINT or SIGTERM; the runner stops between runs. A second one ends the process.
+// Set by the first SIGINT or SIGTERM; the runner stops between steps. A second one, either of them,
+// ends the process.
 volatile std::sig_atomic_t g_interrupted = 0;
 
-void OnSignal(int signal) {
+void OnSignal(int) {
   g_interrupted = 1;
-  std::signal(signal, SIG_DFL);
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+  static constexpr std::string_view kSaid = "\nstopping...; again to stop now\n";
+  // A handler may not print by other means; what a broken stderr misses is no loss.
+  [[maybe_unused]] ssize_t written = write(STDERR_FILENO, kSaid.data(), kSaid.size());
 }
 
 std::string CellLabel(const Record& record) {
   std::string label;
-  for (const auto& [axis, value] : record.cell) label += (label.empty() ? "" : ", ") + value;
+  for (const auto& [axis, value] : record.cell) {
+    label += (label.empty() ? "" : ", ") + AxisLabel(axis, value);
+  }
   return label.empty() ? record.plugin : label;
 }
 
@@ -134,7 +145,7 @@ int PrintDryRun(const Scenario& scenario, const std::vector<DryRunRow>& rows, bo
     std::string label;
     nlohmann::json axes = nlohmann::json::object();
     for (const auto& [axis, value] : row.cell.axes) {
-      label += (label.empty() ? "" : ", ") + value;
+      label += (label.empty() ? "" : ", ") + AxisLabel(axis, value);
       axes[axis] = value;
     }
     auto number = [](const std::optional<double>& v) {
@@ -158,8 +169,11 @@ int PrintDryRun(const Scenario& scenario, const std::vector<DryRunRow>& rows, bo
                {"repetitions", scenario.repetitions},
                {"cells", array}});
   } else {
-    PrintLine(fmt::format("{}: {}\n{} cells x {} repetitions; rates are PREDICTED\n", scenario.name,
-                          scenario.question, rows.size(), scenario.repetitions));
+    PrintLine(fmt::format(
+        "{}: {}\n{} cell{} x {} repetition{}; rates are PREDICTED, those of the rig, and "
+        "say nothing of how long a run takes here\n",
+        scenario.name, scenario.question, rows.size(), rows.size() == 1 ? "" : "s",
+        scenario.repetitions, scenario.repetitions == 1 ? "" : "s"));
     PrintOut(FormatTable(table));
   }
   return kExitOk;
@@ -191,6 +205,29 @@ void WriteMachineFile(const fs::path& folder) {
   nlohmann::json facts = MachineFacts();
   for (const auto& [key, value] : facts.items()) file << key << ": " << value.dump() << "\n";
   if (!file.flush()) Fail(ErrorCode::kIo, "run: cannot write " + path.string());
+}
+
+// As a shell reads it back.
+std::string ShellWord(const std::string& word) {
+  const bool plain = !word.empty() && std::ranges::all_of(word, [](unsigned char c) {
+    return std::isalnum(c) != 0 || std::string_view("-_./=:,+@%").find(c) != std::string_view::npos;
+  });
+  if (plain) return word;
+  std::string quoted = "'";
+  for (char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+// The command that goes on with this one: every flag that says which cells there are and where
+// their records lie.
+std::string ResumeCommand(const RunFlags& flags) {
+  std::string command = "tandem run " + ShellWord(flags.scenario);
+  if (!flags.out.empty()) command += " -o " + ShellWord(flags.out);
+  for (const std::string& text : flags.overrides) command += " --set " + ShellWord(text);
+  if (flags.gpu_share != RunFlags().gpu_share) {
+    command += " --gpu-share " + ShellWord(flags.gpu_share);
+  }
+  return command + " --resume";
 }
 
 int Run(const RunFlags& flags) {
@@ -236,17 +273,23 @@ int Run(const RunFlags& flags) {
     PrintJson({{"results", options.results_file},
                {"written", summary.written},
                {"skipped", summary.skipped},
+               {"earlier", summary.earlier},
                {"refused", summary.refused},
                {"remaining", summary.remaining},
                {"records", array}});
   } else {
     PrintSummary(ReadRecords(options.results_file, nullptr));
-    PrintLine(fmt::format("{} records written, {} there already: {}", summary.written,
-                          summary.skipped, options.results_file));
+    const std::string before = flags.resume ? fmt::format(", {} there already", summary.skipped)
+                               : summary.earlier > 0
+                                   ? fmt::format(", {} earlier record{} kept and counted in",
+                                                 summary.earlier, summary.earlier == 1 ? "" : "s")
+                                   : "";
+    PrintLine(fmt::format("{} record{} written{}: {}", summary.written,
+                          summary.written == 1 ? "" : "s", before, options.results_file));
   }
   if (summary.remaining > 0) {
-    PrintNote(fmt::format("stopped with {} runs left; go on with: tandem run {} --resume",
-                          summary.remaining, flags.scenario));
+    PrintNote(fmt::format("stopped with {} run{} left; go on with: {}", summary.remaining,
+                          summary.remaining == 1 ? "" : "s", ResumeCommand(flags)));
     return kExitIncomplete;
   }
   return kExitOk;
@@ -270,7 +313,7 @@ void AddRunCommand(CLI::App& root, Action& action) {
                   "A GPU that a rig names several times: auto, multiprocessors of each, or off")
       ->capture_default_str();
   app->add_flag("--dry-run", flags->dry_run,
-                "List the cells and their predicted cost; run nothing");
+                "List the cells and the rates that the rig is predicted to reach; run nothing");
   app->add_flag("--resume", flags->resume, "Run only what has no record yet");
   app->add_flag("--json", flags->json, "Records as JSON on stdout");
   app->add_flag("-v,--verbose", flags->verbose, "Say more on stderr");
