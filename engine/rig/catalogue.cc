@@ -80,6 +80,16 @@ std::vector<std::string> NamesIn(const std::vector<std::string>& roots, const ch
   return {names.begin(), names.end()};
 }
 
+// Of a name that is nobody's typing error: those like it, or all where they are few.
+std::string NamesBeside(const std::string& name, const std::vector<std::string>& names) {
+  constexpr size_t kFew = 6;
+  if (names.size() <= kFew) return fmt::format("; known: {}", fmt::join(names, ", "));
+  const std::vector<std::string> like = NamesLike(name, names, kFew);
+  const std::string all =
+      fmt::format("tandem rig list and tandem models list have all {}", names.size());
+  return like.empty() ? "; " + all : fmt::format("; like it: {} ({})", fmt::join(like, ", "), all);
+}
+
 // The path of a thing by name. `what` and `folder` are for the search and its messages; a name with
 // a '/' is a path, relative to `base`.
 std::string FindFile(const std::vector<std::string>& roots, const char* folder, const char* what,
@@ -99,7 +109,7 @@ std::string FindFile(const std::vector<std::string>& roots, const char* folder, 
   }
   std::vector<std::string> names = NamesIn(roots, folder);
   std::string hint = DidYouMean(name, names);
-  if (hint.empty()) hint = fmt::format("; known: {}", fmt::join(names, ", "));
+  if (hint.empty()) hint = NamesBeside(name, names);
   Fail(ErrorCode::kNotFound,
        fmt::format("{} '{}' is not in the catalogue{}; a name with a '/' is taken as a path", what,
                    name, hint));
