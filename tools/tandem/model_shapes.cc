@@ -76,8 +76,8 @@ std::string QuantisedHint(const std::string& value, const Model& model) {
   const std::optional<SyntheticSpec> spec = FindShape(name);
   if (!spec || !SyntheticProblem(*spec).empty()) return "";
   return fmt::format(
-      "{} is {} of weights; -m {} takes {} (or -q8_0, -q6_k, -q4_k: any weight type may follow a "
-      "shape's name)",
+      "{} is {} of weights; -m {} takes {}\n"
+      "(any weight type may follow a shape's name: -q8_0, -q6_k, -q4_k)",
       value, WeightsText(model), name, HumanBytes(MakeShapeOnlyModel(*spec)->weight_bytes()));
 }
 
