@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 namespace tandem {
@@ -23,6 +24,17 @@ size_t EditDistance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
+// The parts of a name between '-', '_', '.', ' ' and '/'.
+std::vector<std::string_view> PartsOf(std::string_view name) {
+  std::vector<std::string_view> parts;
+  for (size_t begin = 0; begin < name.size();) {
+    const size_t end = std::min(name.find_first_of("-_. /", begin), name.size());
+    if (end > begin) parts.push_back(name.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
+}
+
 }  // namespace
 
 std::string NearestWord(std::string_view word, std::span<const std::string> candidates) {
@@ -36,6 +48,32 @@ std::string NearestWord(std::string_view word, std::span<const std::string> cand
     }
   }
   return nearest;
+}
+
+std::vector<std::string> NamesLike(std::string_view word, std::span<const std::string> candidates,
+                                   size_t most) {
+  const std::vector<std::string_view> wanted = PartsOf(word);
+  struct Like {
+    size_t shared, others;
+    std::string name;
+  };
+  std::vector<Like> likes;
+  for (const std::string& candidate : candidates) {
+    const std::vector<std::string_view> parts = PartsOf(candidate);
+    const auto shared =
+        static_cast<size_t>(std::ranges::count_if(wanted, [&](std::string_view part) {
+          return std::ranges::find(parts, part) != parts.end();
+        }));
+    if (shared > 0)
+      likes.push_back({shared, parts.size() - std::min(shared, parts.size()), candidate});
+  }
+  std::ranges::stable_sort(likes, [](const Like& a, const Like& b) {
+    return a.shared != b.shared ? a.shared > b.shared : a.others < b.others;
+  });
+  if (likes.size() > most) likes.resize(most);
+  std::vector<std::string> names;
+  for (Like& like : likes) names.push_back(std::move(like.name));
+  return names;
 }
 
 std::string DidYouMean(std::string_view word, std::span<const std::string> candidates) {

@@ -156,8 +156,13 @@ class Sweep {
                       "'{}' is emulated in rig time (want clock: virtual)",
                       p.rig.name));
     }
-    PlanProblem problem{&p.shape->blocks(), &p.rig,    cell.limits,
-                        cell.wire,          cell.path, cell.tensor_split};
+    const PlanProblem problem{.graph = &p.shape->blocks(),
+                              .rig = &p.rig,
+                              .limits = cell.limits,
+                              .wire = cell.wire,
+                              .path = cell.path,
+                              .tensor_split = cell.tensor_split,
+                              .devices_take_turns = DevicesTakeTurns(p.rig, ClockOf(cell))};
     try {
       p.run = Planner(options_.planner).MakePlan(cell.plugin.name, problem, cell.plugin.knobs);
     } catch (const Error& error) {

@@ -71,17 +71,22 @@ void FillRows(const Task& task, uint64_t begin, uint64_t end) {
 }
 
 // Shares the rows of each tensor out to this machine's cores; the bytes do not depend on how many.
-void Fill(const std::vector<Task>& tasks) {
+void Fill(const std::vector<Task>& tasks, const FillProgress& progress) {
   static constexpr uint64_t kWorthThreads = 1u << 20;
   const uint64_t cores = std::clamp(std::thread::hardware_concurrency(), 1u, 16u);
   uint64_t elems = 0;
+  Bytes all;
   for (const Task& task : tasks) {
     elems += task.view.rows * task.view.cols;
+    all += Bytes{task.view.bytes()};
   }
   const uint64_t n_threads = elems < kWorthThreads ? 1 : cores;
   const auto fill_share = [&](uint64_t t) {
+    Bytes done;
     for (const Task& task : tasks) {
       FillRows(task, task.view.rows * t / n_threads, task.view.rows * (t + 1) / n_threads);
+      done += Bytes{task.view.bytes()};
+      if (t == 0 && progress) progress(done, all);
     }
   };
   std::vector<std::jthread> threads;
@@ -270,12 +275,13 @@ std::shared_ptr<const Model> MakeShapeOnlyModel(const SyntheticSpec& spec) {
   return MakeStoredModel(Shapes(spec));
 }
 
-std::shared_ptr<const Model> MakeSyntheticModel(const SyntheticSpec& spec) {
+std::shared_ptr<const Model> MakeSyntheticModel(const SyntheticSpec& spec,
+                                                const FillProgress& progress) {
   Validate(spec);
   ModelParts parts = Shapes(spec);
   const TaskList list = ListTasks(spec, parts);
   const std::shared_ptr<std::byte> memory = Allocate(list.bytes());
-  Fill(list.Place(memory.get(), spec.seed));
+  Fill(list.Place(memory.get(), spec.seed), progress);
   if (spec.shared_layers) {
     parts.layers.assign(parts.layers.size(), LayerWeights(parts.layers[0]));
   }

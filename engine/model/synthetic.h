@@ -6,6 +6,7 @@
 //   std::shared_ptr<const Model> model = MakeSyntheticModel(spec);
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -41,7 +42,10 @@ std::string SyntheticProblem(const SyntheticSpec& spec);
 // embeddings are uniform with variance 1, norms are 1 +- 0.1, biases +- 0.5. A tensor's values
 // depend on the seed, its place in the model and the element's index alone. Refuses a model larger
 // than this machine's memory.
-std::shared_ptr<const Model> MakeSyntheticModel(const SyntheticSpec& spec);
+// `progress`, if any, is told on the caller's thread how many bytes are there, of how many.
+using FillProgress = std::function<void(Bytes done, Bytes all)>;
+std::shared_ptr<const Model> MakeSyntheticModel(const SyntheticSpec& spec,
+                                                const FillProgress& progress = {});
 
 // The same shapes without data: for planning and prediction of any size.
 std::shared_ptr<const Model> MakeShapeOnlyModel(const SyntheticSpec& spec);

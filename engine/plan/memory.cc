@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
+#include "engine/base/human_bytes.h"
 #include "engine/plan/shards.h"
 #include "engine/plan/value_layout.h"
 #include "engine/plan/verifier_internal.h"
@@ -259,6 +261,21 @@ std::string NameOfBlock(const BlockGraph& graph, BlockId id) {
                      in_layer ? fmt::format(" of layer {}", block.layer.value) : "");
 }
 
+// "weights 70.6 GB, kv 671 MB": the parts that are not zero.
+std::string PartsOf(const MemoryRow& row) {
+  std::string text;
+  for (const auto& [name, bytes] : {std::pair{"weights", row.weights},
+                                    {"slots", row.slots},
+                                    {"kv", row.kv},
+                                    {"activations", row.activations},
+                                    {"workspace", row.workspace},
+                                    {"links", row.links}}) {
+    if (bytes.value == 0) continue;
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, HumanBytes(bytes));
+  }
+  return text;
+}
+
 }  // namespace
 
 Bytes WorkspaceBytes(const BlockGraph& graph, uint32_t max_step_tokens) {
@@ -295,6 +312,16 @@ MemoryTable MemoryNeeds(const Plan& plan, const std::vector<ProgramInfo>& progra
   return Needs(plan, programs, graph, rig, limits).Table();
 }
 
+std::string ShortOfMemory(const MemoryRow& row) {
+  const std::string needs = HumanBytes(row.total());
+  const std::string has = HumanBytes(row.capacity);
+  if (needs == has) {
+    return fmt::format("{} lacks {} of {}", NameOf(row.device),
+                       HumanBytes(row.total() - row.capacity), needs);
+  }
+  return fmt::format("{} needs {} of {}", NameOf(row.device), needs, has);
+}
+
 std::string WhatDoesNotFit(const Plan& plan, const std::vector<ProgramInfo>& programs,
                            const BlockGraph& graph, const Rig& rig, const PlanLimits& limits) {
   Needs needs(plan, programs, graph, rig, limits);
@@ -302,11 +329,9 @@ std::string WhatDoesNotFit(const Plan& plan, const std::vector<ProgramInfo>& pro
     if (row.fits()) continue;
     std::optional<BlockId> block = needs.FirstThatDoesNotFit(row);
     return fmt::format(
-        "{} lacks {} bytes: it needs {} (weights {}, slots {}, kv {}, activations {}, workspace "
-        "{}, links {}) and has {}; {}",
-        NameOf(row.device), (row.total() - row.capacity).value, row.total().value,
-        row.weights.value, row.slots.value, row.kv.value, row.activations.value,
-        row.workspace.value, row.links.value, row.capacity.value,
+        "{} lacks {}: it needs {} and has {}\n  {}\n  {}", NameOf(row.device),
+        HumanBytes(row.total() - row.capacity), HumanBytes(row.total()), HumanBytes(row.capacity),
+        PartsOf(row),
         block ? fmt::format("{} is the first block that does not fit", NameOfBlock(graph, *block))
               : "its slots, activations, workspace and links alone are too much");
   }

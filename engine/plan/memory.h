@@ -72,8 +72,11 @@ inline constexpr uint64_t kSelfTestBytes = kHostStagingBytes + 12346;
 MemoryTable MemoryNeeds(const Plan& plan, const std::vector<ProgramInfo>& programs,
                         const BlockGraph& graph, const Rig& rig, const PlanLimits& limits);
 
-// "" when every row fits; else which device lacks how much, and the first block in chain order that
-// does not fit beside what comes before it.
+// Of a row that does not fit, in a few words: "d0 needs 72.2 GB of 25.8 GB".
+std::string ShortOfMemory(const MemoryRow& row);
+
+// "" when every row fits; else which device lacks how much, in a line, and in two more what it
+// needs and the first block in chain order that does not fit beside what comes before it.
 std::string WhatDoesNotFit(const Plan& plan, const std::vector<ProgramInfo>& programs,
                            const BlockGraph& graph, const Rig& rig, const PlanLimits& limits);
 

@@ -85,7 +85,7 @@ class Verifier {
     bool fits = true;
     for (const MemoryRow& row : result_.memory.rows) fits = fits && row.fits();
     if (fits) return;
-    RefusePlan({"memory", WhatDoesNotFit(plan_, result_.programs, graph_, rig_, limits_)});
+    RefusePlan({kMemoryRule, WhatDoesNotFit(plan_, result_.programs, graph_, rig_, limits_)});
   }
 
   // Lanes step independently, so no two may share a compute queue.
@@ -215,10 +215,19 @@ VerifyResult VerifyPlan(const Plan& plan, const BlockGraph& graph, const Rig& ri
   return VerifyPlanWith(plan, graph, rig, limits, VerifyOptions{});
 }
 
+PlanRefused::PlanRefused(const std::string& message, const VerifyResult& verified,
+                         std::source_location where)
+    : Error(ErrorCode::kPlan, message, where), memory_(verified.memory) {
+  if (verified.refusal->rule != kMemoryRule) return;
+  for (const MemoryRow& row : memory_.rows) {
+    if (!row.fits() && reason_.empty()) reason_ = ShortOfMemory(row);
+  }
+}
+
 VerifyResult VerifyOrFail(const Plan& plan, const BlockGraph& graph, const Rig& rig,
                           const PlanLimits& limits) {
   VerifyResult result = VerifyPlan(plan, graph, rig, limits);
-  if (!result.ok()) Fail(ErrorCode::kPlan, result.refusal->message);
+  if (!result.ok()) throw PlanRefused(result.refusal->message, result);
   return result;
 }
 

@@ -18,9 +18,11 @@
 #pragma once
 
 #include <optional>
+#include <source_location>
 #include <string>
 #include <vector>
 
+#include "engine/base/error.h"
 #include "engine/model/block_graph.h"
 #include "engine/plan/memory.h"
 #include "engine/plan/plan.h"
@@ -59,6 +61,8 @@ struct ProgramInfo {
   std::vector<std::vector<WeightSource>> weights;
 };
 
+inline constexpr const char* kMemoryRule = "memory";
+
 struct Refusal {
   std::string rule;      // "coverage", "kv", ...
   std::string message;   // the whole text for people: op, rule, ops around it, plugin call
@@ -82,7 +86,23 @@ struct VerifyResult {
 VerifyResult VerifyPlan(const Plan& plan, const BlockGraph& graph, const Rig& rig,
                         const PlanLimits& limits);
 
-// VerifyPlan, or Error(kPlan) with the refusal's message.
+// Error(kPlan): a plan that the verifier refused, with what it knew of the plan's memory.
+class PlanRefused : public Error {
+ public:
+  // REQUIRES: !verified.ok().
+  PlanRefused(const std::string& message, const VerifyResult& verified,
+              std::source_location where = std::source_location::current());
+
+  const MemoryTable& memory() const { return memory_; }
+  // Of a plan that does not fit, in a few words: "d0 needs 72.2 GB of 25.8 GB"; else "".
+  const std::string& reason() const { return reason_; }
+
+ private:
+  MemoryTable memory_;
+  std::string reason_;
+};
+
+// VerifyPlan, or PlanRefused with the refusal's message.
 VerifyResult VerifyOrFail(const Plan& plan, const BlockGraph& graph, const Rig& rig,
                           const PlanLimits& limits);
 

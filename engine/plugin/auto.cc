@@ -55,9 +55,7 @@ class AutoSearch {
            fmt::format("plugin auto: no plugins in {}", fmt::join(options_.folders, ", ")));
     }
     if (!found_) {
-      std::string text = "plugin auto: no plugin's plan is possible";
-      for (const auto& c : candidates_) text += fmt::format("\n  {}: {}", c.plugin, c.refused);
-      Fail(ErrorCode::kPlan, text);
+      Fail(ErrorCode::kPlan, "plugin auto: no plugin's plan is possible" + Reasons());
     }
     candidates_[best_index_].chosen = true;
     best_.candidates = std::move(candidates_);
@@ -90,6 +88,10 @@ class AutoSearch {
       candidate.decode = known->second.decode;
       candidate.seconds = known->second.seconds;
       Consider(std::move(run), known->second, knobs.size());
+    } catch (const PlanRefused& refusal) {
+      candidate.refused = refusal.what();
+      candidate.reason = refusal.reason();
+      candidate.memory = refusal.memory();
     } catch (const Error& error) {
       candidate.refused = error.what();
     }
@@ -104,6 +106,17 @@ class AutoSearch {
     best_ = std::move(run);
     best_rank_ = std::move(rank);
     best_index_ = candidates_.size();
+  }
+
+  // A line for each reason that a plugin's settings were refused for.
+  std::string Reasons() const {
+    std::vector<std::string> lines;
+    for (const auto& c : candidates_) {
+      std::string line =
+          fmt::format("\n  {}: {}", c.plugin, c.reason.empty() ? c.refused : c.reason);
+      if (std::find(lines.begin(), lines.end(), line) == lines.end()) lines.push_back(line);
+    }
+    return fmt::format("{}", fmt::join(lines, ""));
   }
 
   // A knob given under auto holds for every plugin that declares it; none may be a typing error.

@@ -93,8 +93,9 @@ void Accept(const PlanReply& reply, const PlanProblem& problem, PlannedRun* run)
   }
   run->verified = VerifyPlan(plan, *problem.graph, *problem.rig, problem.limits);
   if (!run->verified.ok()) {
-    Fail(ErrorCode::kPlan,
-         fmt::format("plan of {}: {}", reply.info.name, run->verified.refusal->message));
+    throw PlanRefused(
+        fmt::format("plan of {}: {}", reply.info.name, run->verified.refusal->message),
+        run->verified);
   }
   run->plan_hash = PlanHash(plan);
 }

@@ -20,11 +20,25 @@ const char* const kPromptKnob = "prompt_tokens";
 const char* const kOutputKnob = "output_tokens";
 const char* const kSequencesKnob = "sequences";
 
+// What waking a processor's threads for one op costs, nominally. Of plans with the same work the
+// one in fewer pieces is through first.
+constexpr Nanos kWaking{1000};
+
+Nanos OneAfterTheOther(const Timeline& timeline) {
+  Nanos sum;
+  for (const OpTiming& op : timeline.ops) {
+    if (op.end > op.start) sum += op.end - op.start + kWaking;
+  }
+  return sum;
+}
+
 Nanos PriceProgram(const PlanProblem& problem, const Plan& plan, const VerifyResult& verified,
                    const Program& program, const StepShape& shape) {
   const auto index = static_cast<size_t>(&program - plan.programs.data());
-  return PriceStep(*problem.graph, plan, program, verified.programs[index], shape, *problem.rig)
-      .timeline.length;
+  const Timeline timeline =
+      PriceStep(*problem.graph, plan, program, verified.programs[index], shape, *problem.rig)
+          .timeline;
+  return problem.devices_take_turns ? OneAfterTheOther(timeline) : timeline.length;
 }
 
 uint32_t CountOf(const Knob& knob, uint32_t most) {
@@ -92,14 +106,20 @@ AutoUse TakeAutoUse(const PlanLimits& limits, std::vector<Knob>* knobs) {
   return use;
 }
 
+uint32_t SequencesOfLane(const Plan& plan, uint32_t lane, uint32_t sequences) {
+  return static_cast<uint32_t>((uint64_t{sequences} + plan.n_lanes - 1 - lane) / plan.n_lanes);
+}
+
 UsePrice PriceUse(const PlanProblem& problem, const Plan& plan, const VerifyResult& verified,
                   const AutoUse& use) {
   const uint32_t step_tokens =
       std::max(1u, std::min(use.prompt_tokens, problem.limits.max_step_tokens));
   const double prompt_steps = static_cast<double>(use.prompt_tokens) / step_tokens;
-  UsePrice worst;
-  for (uint32_t lane = 0; lane < std::min(plan.n_lanes, use.sequences); ++lane) {
-    const uint32_t sequences = (use.sequences + plan.n_lanes - 1 - lane) / plan.n_lanes;
+  UsePrice all;  // the steps of the lane that takes longest
+  double sum = 0;
+  for (uint32_t lane = 0; lane < plan.n_lanes; ++lane) {
+    const uint32_t sequences = SequencesOfLane(plan, lane, use.sequences);
+    if (sequences == 0) continue;
     const Program& prefill = plan.program(ProgramKind::kPrefill, lane);
     const Program& decode = plan.program(ProgramKind::kDecode, lane);
     UsePrice price;
@@ -110,9 +130,11 @@ UsePrice PriceUse(const PlanProblem& problem, const Plan& plan, const VerifyResu
                      DecodeShape(decode, sequences, use.prompt_tokens + use.output_tokens / 2));
     price.seconds = sequences * prompt_steps * price.prefill.Seconds() +
                     use.output_tokens * price.decode.Seconds();
-    if (price.seconds > worst.seconds) worst = price;
+    sum += price.seconds;
+    if (price.seconds > all.seconds) all = price;
   }
-  return worst;
+  if (problem.devices_take_turns) all.seconds = sum;
+  return all;
 }
 
 }  // namespace tandem

@@ -32,8 +32,11 @@ PluginInfo FileInfo() {
   PluginInfo info;
   info.name = "file";
   info.summary = "Runs a plan written by hand.";
-  info.knobs = {
-      {"plan", "string", "", {""}, "Path of the plan's text (tandem plan show prints one)."}};
+  info.knobs = {{"plan",
+                 "string",
+                 "",
+                 {""},
+                 "Path of the plan's text (tandem plan show --text prints one)."}};
   return info;
 }
 
@@ -94,7 +97,7 @@ PlannedRun RunFile(const PlanProblem& problem, const std::vector<Knob>& knobs) {
   if (knobs.size() != 1 || knobs[0].key != "plan" || knobs[0].value.empty()) {
     Fail(ErrorCode::kInvalidArgument,
          "plugin file: wants the plan to run, --plan PATH (the knob plan=PATH) and no other "
-         "knob; tandem plan show prints one");
+         "knob; tandem plan show --text prints one");
   }
   const std::string& path = knobs[0].value;
   PlannedRun run;
@@ -103,7 +106,8 @@ PlannedRun RunFile(const PlanProblem& problem, const std::vector<Knob>& knobs) {
   ApplyPath(problem.path, path, &run.plan);
   run.verified = VerifyPlan(run.plan, *problem.graph, *problem.rig, problem.limits);
   if (!run.verified.ok()) {
-    Fail(ErrorCode::kPlan, fmt::format("plan {}: {}", path, run.verified.refusal->message));
+    throw PlanRefused(fmt::format("plan {}: {}", path, run.verified.refusal->message),
+                      run.verified);
   }
   run.plan_hash = PlanHash(run.plan);
   return run;

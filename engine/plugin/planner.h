@@ -37,6 +37,9 @@ struct PlanProblem {
   WireType wire = WireType::kF32;
   PathKind path = PathKind::kAuto;   // every movement asks for it
   std::vector<double> tensor_split;  // relative shares a device (--tensor-split); empty: even
+  // The devices are one processor under several names: one runs at a time (DevicesTakeTurns in
+  // engine/run/engine.h). `auto` prices by it; a plugin's price() knows nothing of it.
+  bool devices_take_turns = false;
 };
 
 struct KnobInfo {
@@ -82,6 +85,8 @@ struct PlannedRun {
     Nanos prefill;        // one prefill step there
     double seconds = 0;   // until every sequence of the use is through
     std::string refused;  // empty when it was priced
+    std::string reason;   // of a refusal by memory, in a few words; else empty
+    MemoryTable memory;   // of a refused plan, where it is known
     bool chosen = false;
   };
   std::vector<Candidate> candidates;

@@ -80,6 +80,16 @@ std::vector<std::string> NamesIn(const std::vector<std::string>& roots, const ch
   return {names.begin(), names.end()};
 }
 
+// Of a name that is nobody's typing error: those like it, or all where they are few.
+std::string NamesBeside(const std::string& name, const std::vector<std::string>& names) {
+  constexpr size_t kFew = 6;
+  if (names.size() <= kFew) return fmt::format("; known: {}", fmt::join(names, ", "));
+  const std::vector<std::string> like = NamesLike(name, names, kFew);
+  const std::string all =
+      fmt::format("tandem rig list and tandem models list have all {}", names.size());
+  return like.empty() ? "; " + all : fmt::format("; like it: {} ({})", fmt::join(like, ", "), all);
+}
+
 // The path of a thing by name. `what` and `folder` are for the search and its messages; a name with
 // a '/' or a suffix of YAML's is a path, relative to `base`, and so is that of a file that is there
 // where the catalogue has none.
@@ -103,7 +113,7 @@ std::string FindFile(const std::vector<std::string>& roots, const char* folder, 
   if (!name.empty() && fs::is_regular_file(as_path, ignored)) return as_path.string();
   std::vector<std::string> names = NamesIn(roots, folder);
   std::string hint = DidYouMean(name, names);
-  if (hint.empty()) hint = fmt::format("; known: {}", fmt::join(names, ", "));
+  if (hint.empty()) hint = NamesBeside(name, names);
   Fail(ErrorCode::kNotFound,
        fmt::format("{} '{}' is not in the catalogue{}; a name with a '/' or that "
                    "ends in .yaml is taken as a path",

@@ -51,6 +51,10 @@ Fidelity FidelityOf(const Rig& rig, ClockKind clock) {
   return measured ? Fidelity::kMeasured : Fidelity::kEmulated;
 }
 
+bool DevicesTakeTurns(const Rig& rig, ClockKind clock) {
+  return rig.is_this_machine && rig.gpus.empty() && clock == ClockKind::kWall;
+}
+
 const char* ToString(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:
@@ -161,7 +165,9 @@ void EngineImpl::MakePlan() {
                             .limits = options_.limits,
                             .wire = options_.wire,
                             .path = options_.path,
-                            .tensor_split = options_.tensor_split};
+                            .tensor_split = options_.tensor_split,
+                            .devices_take_turns =
+                                DevicesTakeTurns(options_.rig, options_.clock)};
   info_.planned = Planner(options_.planner).MakePlan(options_.plugin, problem, options_.knobs);
 }
 

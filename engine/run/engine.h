@@ -46,6 +46,9 @@ enum class ClockKind : uint8_t { kWall, kVirtual };
 // Of what runs on a rig: measured only on devices that are here, each a card of its own, by the
 // wall clock. One GPU that stands for several devices is emulation.
 Fidelity FidelityOf(const Rig& rig, ClockKind clock);
+// Whether the devices are this machine's processor under several names and time is told by the wall
+// clock: they share its cores and its memory bus, and one runs at a time.
+bool DevicesTakeTurns(const Rig& rig, ClockKind clock);
 // Where an op's time on a virtual timeline comes from: measured here and scaled to the rig by the
 // ratio of rooflines, or modelled by roofline alone (identical from run to run).
 enum class OpTimes : uint8_t { kMeasured, kModelled };

@@ -4,6 +4,7 @@
 #include "engine/base/check.h"
 #include "engine/base/clock.h"
 #include "engine/base/error.h"
+#include "engine/base/human_bytes.h"
 #include "engine/base/sha256.h"
 #include "engine/base/suggest.h"
 #include "engine/base/units.h"
@@ -23,7 +24,9 @@ TEST(ErrorTest, CarriesCodeMessageAndTheCallersLine) {
   }
 }
 
-TEST(CheckDeathTest, AbortsWithItsText) { EXPECT_DEATH(Check(false, "broken rule"), "broken rule"); }
+TEST(CheckDeathTest, AbortsWithItsText) {
+  EXPECT_DEATH(Check(false, "broken rule"), "broken rule");
+}
 
 TEST(UnitRangeTest, ContainsAndEmpty) {
   EXPECT_TRUE((UnitRange{0, 4}.Contains(UnitRange{1, 4})));
@@ -40,6 +43,20 @@ TEST(VirtualClockTest, NeverRunsBackwards) {
 
 TEST(Sha256Test, MatchesThePublishedVector) {
   EXPECT_EQ(Sha256Hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST(SuggestTest, NamesThatShareParts) {
+  const std::vector<std::string> names{"nvlink3-bridge", "pcie4-x16-p2p", "pcie4-x8-p2p",
+                                       "staged-pcie4-x16-3090"};
+  EXPECT_EQ(NamesLike("pcie4-x16-host-staged", names, 2),
+            (std::vector<std::string>{"staged-pcie4-x16-3090", "pcie4-x16-p2p"}));
+  EXPECT_TRUE(NamesLike("zzz", names, 2).empty());
+}
+
+TEST(HumanBytesTest, HasThreeDigits) {
+  EXPECT_EQ(HumanBytes(Bytes{999}), "999 B");
+  EXPECT_EQ(HumanBytes(Bytes{72'195'088'896}), "72.2 GB");
+  EXPECT_EQ(HumanBytes(Bytes{1'000'000'000}), "1 GB");
 }
 
 TEST(SuggestTest, FindsANearWordAndRefusesAFarOne) {

@@ -173,7 +173,7 @@ TEST(MemoryTest, RefusalNamesDeviceMissingBytesAndBlock) {
   result = VerifyPlan(plan, graph, rig, limits);
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.refusal->rule, "memory");
-  EXPECT_THAT(result.refusal->message, HasSubstr("d0 lacks 1 bytes"));
+  EXPECT_THAT(result.refusal->message, HasSubstr("d0 lacks 1 B: it needs "));
   EXPECT_THAT(result.refusal->message,
               HasSubstr("b1 (ATTENTION of layer 0) is the first block that does not fit"));
   EXPECT_FALSE(result.memory.rows.empty());

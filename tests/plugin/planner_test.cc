@@ -7,6 +7,8 @@
 
 #include <chrono>
 #include <filesystem>
+#include <set>
+#include <sstream>
 
 #include "engine/base/error.h"
 #include "engine/base/sha256.h"
@@ -291,6 +293,42 @@ TEST(PlannerTest, AutoMinimisesTheTimeOfTheUseItIsAskedFor) {
   }
 }
 
+TEST(PlannerTest, AutoSplitsNothingOverDevicesThatTakeTurns) {
+  TestProblem test;
+  test.rig = ThisMachineRig(2);
+  test.problem.limits = PlanLimits{.max_step_tokens = 64, .max_sequences = 8, .context = 8 * 128};
+  const Planner planner(Options(kPlugins));
+  // On a rig in its own time the second device has its own memory bus: eight users take both.
+  EXPECT_EQ(planner.MakePlan("auto", test.problem, {}).plugin.name, "replicas");
+  test.problem.devices_take_turns = true;
+  for (const char* sequences : {"1", "2", "3", "8", "64"}) {
+    for (const char* tokens : {"1", "64"}) {
+      const PlannedRun run = planner.MakePlan(
+          "auto", test.problem,
+          {{"sequences", sequences}, {"prompt_tokens", tokens}, {"output_tokens", tokens}});
+      EXPECT_EQ(run.plugin.name, "single") << sequences << " of " << tokens;
+    }
+  }
+}
+
+TEST(PlannerTest, AutoSaysEachReasonOnce) {
+  TestProblem tiny({.memory = Bytes{1000}});
+  try {
+    Planner(Options(kPlugins)).MakePlan("auto", tiny.problem, {});
+    ADD_FAILURE() << "it fits";
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    EXPECT_THAT(text, HasSubstr("\n  single: d0 needs "));
+    EXPECT_THAT(text, HasSubstr(" of 1 kB"));
+    std::set<std::string> lines;
+    std::istringstream stream(text);
+    for (std::string line; std::getline(stream, line);) {
+      EXPECT_TRUE(lines.insert(line).second) << line;
+      EXPECT_LE(line.size(), 100u) << line;
+    }
+  }
+}
+
 TEST(PlannerTest, AutoLeavesOutWhatDoesNotFitAndSaysSo) {
   TestProblem whole;
   const Planner planner(Options(kPlugins));
@@ -300,7 +338,10 @@ TEST(PlannerTest, AutoLeavesOutWhatDoesNotFitAndSaysSo) {
   EXPECT_NE(run.plugin.name, "single");
   bool told = false;
   for (const PlannedRun::Candidate& c : run.candidates) {
-    if (c.plugin == "single") told = !c.refused.empty();
+    if (c.plugin != "single") continue;
+    told = !c.refused.empty();
+    EXPECT_THAT(c.reason, HasSubstr("d0 "));
+    EXPECT_EQ(c.memory.rows.size(), 3u);
   }
   EXPECT_TRUE(told);
 

@@ -401,6 +401,118 @@ class Catalogue(unittest.TestCase):
         by_plugin = {p["plugin"]: p for p in shown["predictions"]}
         self.assertGreater(by_plugin["tensor_split"]["decode"]["tokens_per_s"], by_plugin["single"]["decode"]["tokens_per_s"])
 
+    def predict(self, *args):
+        shown = tandem_json("predict", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink", *args)
+        return {p["plugin"]: p for p in shown["predictions"]}, shown
+
+    def test_predicted_sequences_spread_over_copies(self):
+        one, _ = self.predict()
+        self.assertEqual(one["replicas"]["lanes"], 1)
+        self.assertEqual(one["replicas"]["decode"], one["single"]["decode"])
+        self.assertEqual(one["replicas"]["prefill"], one["single"]["prefill"])
+        # Two copies with sixteen each do what two cards alone do.
+        many, _ = self.predict("--sequences", 32, "-c", 32 * 1100)
+        half, _ = self.predict("--sequences", 16, "-c", 32 * 1100, "--plugin", "single")
+        self.assertEqual(many["replicas"]["lanes"], 2)
+        self.assertEqual(many["replicas"]["decode"]["step_ns"], half["single"]["decode"]["step_ns"])
+        self.assertAlmostEqual(many["replicas"]["decode"]["tokens_per_s"], 2 * half["single"]["decode"]["tokens_per_s"], places=3)
+        self.assertGreater(many["replicas"]["decode"]["tokens_per_s"], many["single"]["decode"]["tokens_per_s"])
+        self.assertAlmostEqual(many["replicas"]["prefill"]["tokens_per_s"], 2 * many["single"]["prefill"]["tokens_per_s"], places=3)
+        # An odd one: the busiest copy has the larger half.
+        odd, _ = self.predict("--sequences", 3, "--plugin", "replicas")
+        two, _ = self.predict("--sequences", 2, "--plugin", "single")
+        self.assertEqual(odd["replicas"]["decode"]["step_ns"], two["single"]["decode"]["step_ns"])
+
+    def test_predicted_plans_have_room_for_what_is_predicted(self):
+        args = ["predict", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink", "--plugin", "layer_split"]
+        done = tandem(*args, "--sequences", 64, "--depth", 8000, "--json")
+        self.assertEqual(done.returncode, 4, done)
+        kv = json.loads(done.stdout)["predictions"][0]["memory"][0]["kv"]
+        self.assertGreaterEqual(kv, 64 * 8513 * 32 * 2 * 1024 * 2 // 2)
+        self.assertEqual(tandem_json(*args, "--depth", 8000, "-p", 2000)["context_of_a_slot"], 10001)
+        self.assertEqual(tandem_json(*args)["context_of_a_slot"], 1537)
+        for extra, said in [(["--depth", 131072], "--depth makes a sequence of 131073 tokens, the model was made for 131072"),
+                            (["--depth", 8000, "-c", 4096], "-c 4096 has room for 4096 in each of 1 slots (want -c 8001"),
+                            (["-p", 8000, "-c", 4096], "--n-prompt makes a sequence of 8000 tokens"),
+                            (["--sequences", 8, "-np", 4], "--sequences 8, but -np gives 4 slots"),
+                            (["--devices", "cpu:0,cpu:1"], "names processors")]:
+            done = tandem(*args, *extra)
+            self.assertEqual(done.returncode, 2, done)
+            self.assertIn(said, done.stderr)
+
+    def test_predict_says_what_does_not_change_its_figures(self):
+        _, own = self.predict("--path", "p2p")
+        self.assertEqual(own["notes"], [])
+        _, nccl = self.predict("--path", "nccl")
+        self.assertIn("--path nccl is not priced", nccl["notes"][0])
+        staged, shown = self.predict("--path", "host_staged")
+        self.assertEqual(shown["notes"], [])
+
+    def test_a_weight_type_may_follow_a_shape(self):
+        _, shown = self.predict()
+        self.assertEqual(shown["weights"], {"type": "BF16", "bytes": 16061054976})
+        sizes = {}
+        for weight_type in ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "q4_k", "q5_k", "q6_k"]:
+            shown = tandem_json("models", "show", f"llama-3.1-70b-{weight_type}")
+            sizes[weight_type] = shown["weight_bytes"]
+        self.assertEqual(sizes["bf16"], tandem_json("models", "show", "llama-3.1-70b")["weight_bytes"])
+        self.assertTrue(sizes["q4_k"] < sizes["q5_k"] < sizes["q6_k"] < sizes["q8_0"] < sizes["f16"] < sizes["f32"], sizes)
+        done = tandem("predict", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "layer_split")
+        self.assertEqual(done.returncode, 4, done)
+        self.assertIn("llama-3.1-70b, BF16, 141 GB, on 2x3090-nvlink", done.stdout.splitlines()[0])
+        self.assertRegex(done.stdout, r"layer_split: d0 needs 7\d\.\d GB of 25\.8 GB\n")
+        self.assertIn("-m llama-3.1-70b-q4_0 takes 40.7 GB", done.stdout)
+        self.assertTrue(all(len(line) <= 120 for line in done.stdout.splitlines()), done.stdout)
+        for command in [["predict"], ["plan", "check"], ["plan", "show"]]:
+            self.assertEqual(tandem(*command, "-m", "llama-3.1-70b-q4_k", "--rig", "2x3090-nvlink", "--plugin", "layer_split").returncode, 0)
+        done = tandem("plan", "check", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "layer_split")
+        self.assertIn("-m llama-3.1-70b-q4_0", done.stderr)
+        # K types have blocks of 256: a shape they do not fit says so.
+        done = tandem("models", "show", "qwen2.5-0.5b-q4_k")
+        self.assertEqual(done.returncode, 2, done)
+        self.assertIn("multiple of 256", done.stderr)
+        self.assertEqual(tandem("models", "show", "llama-3.1-70b-q9_9").returncode, 3)
+
+    def test_plan_show_is_a_summary(self):
+        shown = tandem("plan", "show", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink", "--plugin", "auto", "-np", 4)
+        self.assertEqual(shown.returncode, 0, shown)
+        lines = shown.stdout.splitlines()
+        self.assertLess(len(lines), 45, shown.stdout)
+        self.assertLess(max(map(len, lines)), 140, shown.stdout)
+        for said in ["plan ", "llama-3.1-8b, BF16, 16.1 GB", "PREDICTED by auto", "chosen", "capacity", "bytes/token", "--text"]:
+            self.assertIn(said, shown.stdout)
+        full = tandem_json("plan", "show", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "auto", "-c", 1024)
+        single = [c for c in full["candidates"] if c["plugin"] == "single"][0]
+        self.assertGreater(single["memory"][0]["weights"], 10**11)
+        text = tandem("plan", "show", "-m", "llama-3.1-70b", "--rig", "2x3090-nvlink", "--plugin", "auto", "-c", 1024).stdout
+        self.assertRegex(text, r"single +- +- +- +- +d0 needs 142 GB of 25\.8 GB")
+        self.assertLess(max(map(len, text.splitlines())), 150, text)
+
+    def test_auto_on_this_machines_processor_splits_nothing(self):
+        for slots in [1, 4]:
+            args = ["plan", "show", "-m", TINY + "q8_0", "--plugin", "auto", "--devices", 2, "-np", slots, "-c", 256 * slots]
+            self.assertEqual(tandem_json(*args)["plugin"], "single")
+            self.assertIn("one after the other", tandem(*args).stdout)
+
+    def test_shapes_have_no_weights_and_no_vocabulary(self):
+        for args in [["models", "verify", "llama-3.1-8b"], ["tokenize", "-m", "llama-3.1-8b", "Hi"], ["models", "path", "llama-3.1-8b-q4_k"]]:
+            done = tandem(*args)
+            self.assertEqual(done.returncode, 3, done)
+            self.assertIn("is a shape of the catalogue", done.stderr)
+        # Before a minute of making weights.
+        done = tandem("generate", "-m", "llama-3.1-8b", "-p", "Hi", timeout=10)
+        self.assertEqual(done.returncode, 2, done)
+        self.assertIn("random weights and has no tokenizer", done.stderr)
+
+    def test_a_name_that_is_not_there_is_answered_briefly(self):
+        done = tandem("predict", "-m", "llama-3.1-8b", "--rig", "2x3090-nvlink", "--link", "pcie4-x16-host-staged")
+        self.assertIn("staged-pcie4-x16-3090", done.stderr)
+        self.assertLess(len(done.stderr), 400)
+        for kind in [["--rig", "zzz"], ["--rig", "2x3090-nvlink", "--link", "zzz"]]:
+            done = tandem("predict", "-m", "llama-3.1-8b", *kind)
+            self.assertLess(len(done.stderr), 200, done)
+            self.assertIn("tandem rig list", done.stderr)
+
     def test_predict_says_why_a_plan_is_refused(self):
         shown = tandem("predict", "-m", "llama-3.1-8b", "--rig", "1x3090-cpu", "--plugin", "tensor_split")
         self.assertEqual(shown.returncode, 4, shown)

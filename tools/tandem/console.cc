@@ -65,18 +65,6 @@ void PrintJson(const nlohmann::json& json) {
   PrintLine(json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace));
 }
 
-std::string HumanBytes(Bytes bytes) {
-  static constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
-  auto amount = static_cast<double>(bytes.value);
-  size_t unit = 0;
-  while (amount >= 1000 && unit + 1 < std::size(kUnits)) {
-    amount /= 1000;
-    ++unit;
-  }
-  return unit == 0 ? fmt::format("{} B", bytes.value)
-                   : fmt::format("{:.3g} {}", amount, kUnits[unit]);
-}
-
 std::string HumanTime(Nanos time) {
   auto ns = static_cast<double>(time.value);
   if (ns < 1e3) return fmt::format("{} ns", time.value);

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/base/human_bytes.h"
 #include "engine/base/log.h"
 #include "engine/base/units.h"
 
@@ -27,8 +28,6 @@ void PrintLine(std::string_view text);       // stdout, with a newline
 void PrintNote(std::string_view text);       // stderr, with a newline
 void PrintJson(const nlohmann::json& json);  // stdout, indented, newline
 
-// "12.3 MB", "1.20 GB": powers of 1000.
-std::string HumanBytes(Bytes bytes);
 // "813 ns", "12.3 us", "4.56 ms", "1.23 s".
 std::string HumanTime(Nanos time);
 

@@ -13,6 +13,7 @@
 #include "tools/tandem/engine_flags.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
+#include "tools/tandem/model_shapes.h"
 
 namespace tandem {
 namespace {
@@ -164,6 +165,12 @@ void PrintSummary(const Engine& engine, const Collector& result, const WallTimes
 
 int Generate(const GenerateFlags& flags) {
   ConsoleLog log(flags.engine.verbose);
+  if (flags.prompt_ids.empty() && IsGenerated(flags.engine.model)) {
+    Fail(ErrorCode::kInvalidArgument,
+         fmt::format("generate: {} would get random weights and has no tokenizer; give token ids "
+                     "with --prompt-ids 1,2,3, or a model with a vocabulary",
+                     flags.engine.model));
+  }
   std::shared_ptr<const Model> model = OpenModel(flags.engine.model);
   std::vector<int32_t> prompt = ParseIds(flags.prompt_ids);
   if (prompt.empty()) {
@@ -223,7 +230,7 @@ void AddGenerateCommand(CLI::App& root, Action& action) {
       "Examples:\n"
       "  tandem generate -p \"Two cards and a bridge\" -n 48\n"
       "  tandem generate -p \"Hi\" -n 16 --plugin tensor_split --devices 2 --json\n"
-      "  tandem generate -m synthetic:h=256,l=4 --prompt-ids 1,2,3 -n 8 --temp 0");
+      "  tandem generate -m synthetic:h=256,l=4,heads=8 --prompt-ids 1,2,3 -n 8 --temp 0");
   flags->engine.AddModel(*app);
   flags->engine.AddPlan(*app);
   flags->engine.AddCompute(*app);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <optional>
 #include <regex>
 #include <sstream>
 
@@ -13,6 +14,7 @@
 #include "engine/model/huggingface/directory.h"
 #include "engine/model/load_model.h"
 #include "engine/model/synthetic.h"
+#include "tools/tandem/model_shapes.h"
 
 namespace tandem {
 namespace {
@@ -115,6 +117,13 @@ std::string ModelPath(const std::string& name) {
     if (known == name) return path;
     names.push_back(known);
   }
+  if (FindShape(name)) {
+    Fail(ErrorCode::kModelFile,
+         fmt::format("model '{}' is a shape of the catalogue: it has no file, no weights and no "
+                     "tokenizer; tandem predict and tandem plan take it, and tandem models show",
+                     name));
+  }
+  for (const std::string& shape : Catalogue(CatalogueRoots()).ModelNames()) names.push_back(shape);
   std::string searched;
   for (const std::string& folder : ModelFolders()) searched += "\n  " + folder;
   Fail(ErrorCode::kModelFile, fmt::format("model '{}' not found{}; searched for {}.gguf in:{}\n"
@@ -124,22 +133,15 @@ std::string ModelPath(const std::string& name) {
 }
 
 std::shared_ptr<const Model> OpenModel(const std::string& value, bool shape_only) {
-  std::string spec;
   if (value.starts_with(kSyntheticPrefix)) {
-    spec = value.substr(kSyntheticPrefix.size());
-  } else if (!LooksLikePath(value)) {
-    Catalogue catalogue(CatalogueRoots());
-    std::vector<std::string> shapes = catalogue.ModelNames();
-    bool installed =
-        std::ranges::any_of(InstalledModels(), [&](const auto& m) { return m.first == value; });
-    if (!installed && std::ranges::find(shapes, value) != shapes.end()) {
-      spec = catalogue.LoadModelShape(value);
-      if (spec.starts_with(kSyntheticPrefix)) spec = spec.substr(kSyntheticPrefix.size());
+    return GenerateModel(ParseSyntheticSpec(value.substr(kSyntheticPrefix.size())), shape_only);
+  }
+  if (!LooksLikePath(value)) {
+    if (const std::optional<SyntheticSpec> shape = FindShape(value)) {
+      return GenerateModel(*shape, shape_only);
     }
   }
-  if (spec.empty()) return LoadModel(ModelPath(value));
-  SyntheticSpec parsed = ParseSyntheticSpec(spec);
-  return shape_only ? MakeShapeOnlyModel(parsed) : MakeSyntheticModel(parsed);
+  return LoadModel(ModelPath(value));
 }
 
 }  // namespace tandem

@@ -34,8 +34,8 @@ std::string ModelPath(const std::string& name);
 // Every model found by name, as (name, path).
 std::vector<std::pair<std::string, std::string>> InstalledModels();
 
-// -m VALUE: a name, a path, "synthetic:...", or a catalogue shape. Shapes get generated weights, or
-// none when shape_only.
+// -m VALUE: a name, a path, "synthetic:...", or a shape (model_shapes.h). Shapes get generated
+// weights, or none when shape_only.
 std::shared_ptr<const Model> OpenModel(const std::string& value, bool shape_only = false);
 
 }  // namespace tandem

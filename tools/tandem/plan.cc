@@ -15,6 +15,7 @@
 #include "tools/tandem/engine_flags.h"
 #include "tools/tandem/exit_code.h"
 #include "tools/tandem/install.h"
+#include "tools/tandem/model_shapes.h"
 #include "tools/tandem/plan_view.h"
 
 namespace tandem {
@@ -44,10 +45,27 @@ Planned MakePlanned(const EngineFlags& flags, LogSink* log) {
   problem.wire = planned.options.wire;
   problem.path = planned.options.path;
   problem.tensor_split = planned.options.tensor_split;
-  planned.run = Planner(planned.options.planner)
-                    .MakePlan(planned.options.plugin, problem, planned.options.knobs);
+  problem.devices_take_turns = DevicesTakeTurns(planned.options.rig, planned.options.clock);
+  try {
+    planned.run = Planner(planned.options.planner)
+                      .MakePlan(planned.options.plugin, problem, planned.options.knobs);
+  } catch (const Error& error) {
+    const std::string hint = QuantisedHint(flags.model, *planned.model);
+    if (error.code() != ErrorCode::kPlan || hint.empty()) throw;
+    Fail(ErrorCode::kPlan, fmt::format("{}\n{}", error.what(), hint));
+  }
   CheckSwitches(planned.options.gpu, planned.options.rig, planned.run.plan);
   return planned;
+}
+
+// "prefill 312 ops, decode 312 ops in each of 2 lanes".
+std::string OpsText(const Plan& plan) {
+  std::string text;
+  for (ProgramKind kind : {ProgramKind::kPrefill, ProgramKind::kDecode}) {
+    text += fmt::format("{}{} {} ops", text.empty() ? "" : ", ", ToString(kind),
+                        plan.program(kind, 0).ops.size());
+  }
+  return plan.n_lanes == 1 ? text : text + fmt::format(" in each of {} lanes", plan.n_lanes);
 }
 
 nlohmann::json PlanJson(const Planned& planned, const std::vector<TrafficRow>& traffic) {
@@ -89,11 +107,19 @@ int Show(const PlanFlags& flags) {
     PrintOut(FormatPlan(planned.run.plan));
     return kExitOk;
   }
-  PrintOut(FormatPlan(planned.run.plan));
-  PrintLine(fmt::format("\nplan {}  plugin {}  rig {}  wire {}\n",
-                        planned.run.plan_hash.substr(0, 16), planned.run.plan.plugin,
-                        planned.options.rig.name, ToString(planned.run.plan.wire)));
-  if (planned.run.use) PrintLine(CandidatesText(planned.run));
+  PrintLine(
+      fmt::format("plan {}  plugin {}  rig {}  wire {}  model {}, {}\n{} (--text: all of them)\n",
+                  planned.run.plan_hash.substr(0, 16), planned.run.plan.plugin,
+                  planned.options.rig.name, ToString(planned.run.plan.wire), flags.engine.model,
+                  WeightsText(*planned.model), OpsText(planned.run.plan)));
+  if (planned.run.use) {
+    PrintLine(CandidatesText(planned.run));
+    if (DevicesTakeTurns(planned.options.rig, planned.options.clock)) {
+      PrintLine(
+          "Nominal figures: the devices are this machine's processor under several names, so they "
+          "are\npriced one after the other. What two cards would gain: --rig NAME.\n");
+    }
+  }
   PrintLine(MemoryText(planned.run.verified.memory));
   if (planned.options.gpu.prefill_products == PrefillProducts::kCublasLt) {
     PrintLine(fmt::format("Every GPU keeps {} for cuBLASLt beside that.\n",
@@ -156,14 +182,14 @@ void AddPlanCommand(CLI::App& root, Action& action) {
       "  tandem plan diff my.plan other.plan");
   auto flags = std::make_shared<PlanFlags>();
   CLI::App* show = app->add_subcommand(
-      "show", "The plan, the memory per device, the bytes per token on each link");
+      "show", "What a plan takes of each device's memory and of each link; --text: its ops");
   CLI::App* check =
       app->add_subcommand("check", "Whether a plan is right and fits; exit code 4 when not");
   show->footer(
       "Examples:\n"
       "  tandem plan show --plugin tensor_split --devices 2\n"
-      "  tandem plan show -m llama-3.1-70b --rig 2x3090-nvlink --plugin layer_split -c 8192 "
-      "--json");
+      "  tandem plan show -m llama-3.1-70b-q4_0 --rig 2x3090-nvlink --plugin layer_split "
+      "-c 8192 --json");
   check->footer(
       "Examples:\n"
       "  tandem plan show --plugin layer_split --devices 2 --text > my.plan   # edit it\n"

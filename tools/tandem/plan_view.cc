@@ -1,9 +1,12 @@
 #include "tools/tandem/plan_view.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
+#include "engine/lab/record.h"
+#include "engine/plan/memory_json.h"
 #include "tools/tandem/console.h"
 
 namespace tandem {
@@ -102,6 +105,7 @@ nlohmann::json CandidatesJson(const PlannedRun& run) {
       entry["seconds"] = c.seconds;
     } else {
       entry["refused"] = c.refused;
+      if (!c.memory.rows.empty()) entry["memory"] = MemoryJson(c.memory);
     }
     candidates.push_back(entry);
   }
@@ -112,10 +116,12 @@ std::string CandidatesText(const PlannedRun& run) {
   const AutoUse& use = *run.use;
   std::vector<std::vector<std::string>> rows{
       {"plugin", "knobs", "prefill step", "decode step", "all done", "tokens/s", ""}};
+  std::set<std::string> reasons;  // of what the table only labels
   for (const PlannedRun::Candidate& c : run.candidates) {
     if (!c.refused.empty()) {
       rows.push_back({c.plugin, KnobsText(c.knobs), "-", "-", "-", "-",
-                      c.refused.substr(0, c.refused.find('\n'))});
+                      c.reason.empty() ? RefusalLabel(c.refused) : c.reason});
+      if (c.reason.empty()) reasons.insert(c.refused.substr(0, c.refused.find('\n')));
       continue;
     }
     rows.push_back({c.plugin, KnobsText(c.knobs), fmt::format("{:.3f} ms", c.prefill.Millis()),
@@ -126,7 +132,8 @@ std::string CandidatesText(const PlannedRun& run) {
              "PREDICTED by auto, for {} sequence{} of {} prompt and {} output tokens at once\n"
              "(--knob sequences=N, prompt_tokens=N, output_tokens=N look for another use):\n",
              use.sequences, use.sequences == 1 ? "" : "s", use.prompt_tokens, use.output_tokens) +
-         FormatTable(rows);
+         FormatTable(rows) +
+         fmt::format("{}{}", fmt::join(reasons, "\n"), reasons.empty() ? "" : "\n");
 }
 
 }  // namespace tandem
