@@ -132,8 +132,8 @@ TEST(AttentionPlanTest, AStepOfOneRowASequenceIsNeverWide) {
 }
 
 TEST(FetchAheadTest, KeepsMemoryBusyWithinHalfOfTheCache) {
-  const GpuFacts h200{.name = "", .sm_count = 132, .compute = 90, .l2_bytes = 50 << 20};
-  const GpuFacts rtx3090{.name = "", .sm_count = 82, .compute = 86, .l2_bytes = 6 << 20};
+  const GpuFacts h200{.sm_count = 132, .compute = 90, .l2_bytes = 50 << 20};
+  const GpuFacts rtx3090{.sm_count = 82, .compute = 86, .l2_bytes = 6 << 20};
   for (const GpuFacts& facts : {h200, rtx3090}) {
     for (DType type : kAllDTypes) {
       for (uint32_t panels : {1u, 128u, 256u, 1792u}) {
