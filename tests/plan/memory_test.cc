@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include "engine/base/human_bytes.h"
-#include "engine/base/human_bytes.h"
 #include "engine/plan/shards.h"
 #include "engine/plan/verifier.h"
 #include "tests/support/plan_builders.h"
