@@ -24,10 +24,10 @@ const MeasuredFigure* LibraryRate(const Rig& rig, size_t device) {
 }
 
 // Whether the step's calls are long enough to be the library's. Recorded steps never are.
-bool ByLibrary(const GpuSwitches& gpu, const Program& program, const StepShape& shape,
-               uint32_t step_rows) {
+bool ByLibrary(const Rig& rig, const GpuSwitches& gpu, const Program& program,
+               const StepShape& shape, uint32_t step_rows) {
   if (gpu.prefill_products == PrefillProducts::kOwn) return false;
-  if (RecordsSteps(program) && gpu.graphs != GraphUse::kOff) return false;
+  if (ReplaysStep(program, shape, rig) && gpu.graphs != GraphUse::kOff) return false;
   const uint32_t least = LibraryRoomFor(step_rows).least_rows();
   return std::any_of(shape.microbatches.begin(), shape.microbatches.end(),
                      [least](const MicrobatchShape& mb) { return mb.rows >= least; });
@@ -65,7 +65,7 @@ std::string WhyLibraryHasNoRate(const Rig& rig) {
 ProductRates RatesOfProducts(const Rig& rig, const GpuSwitches& gpu, const Program& program,
                              const StepShape& shape, uint32_t step_rows) {
   ProductRates rates;
-  if (!ByLibrary(gpu, program, shape, step_rows)) return rates;
+  if (!ByLibrary(rig, gpu, program, shape, step_rows)) return rates;
   rates.unknown = WhyLibraryHasNoRate(rig);
   if (!rates.unknown.empty()) return rates;
   for (size_t d = 0; d < rig.size(); ++d) {

@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "engine/plan/pricer.h"
+#include "engine/plan/schedule.h"
 #include "engine/rig/measurements.h"
 #include "tests/support/plan_builders.h"
 
@@ -59,7 +60,7 @@ TEST_F(SwitchPricesTest, LongStepsAreAtTheLibrarysRate) {
 
 TEST_F(SwitchPricesTest, ShortStepsAndRecordedOnesAreNot) {
   const StepShape few = PrefillShape(prefill(), 255);
-  const StepShape many = DecodeShape(decode(), 300, 8);
+  const StepShape many = DecodeShape(decode(), kMostRecordedRows, 8);
   Rig unprobed = ProbedRig();
   unprobed.measured = nullptr;
   EXPECT_EQ(RatesOfProducts(unprobed, Library(), prefill(), few, kStepRows).unknown, "");
@@ -67,6 +68,9 @@ TEST_F(SwitchPricesTest, ShortStepsAndRecordedOnesAreNot) {
   GpuSwitches eager = Library();
   eager.graphs = GraphUse::kOff;
   EXPECT_NE(RatesOfProducts(unprobed, eager, decode(), many, kStepRows).unknown, "");
+  // More rows are not recorded, whatever is asked for.
+  const StepShape most = DecodeShape(decode(), kMostRecordedRows + 1, 8);
+  EXPECT_NE(RatesOfProducts(unprobed, Library(), decode(), most, kStepRows).unknown, "");
   EXPECT_EQ(
       RatesOfProducts(unprobed, {}, prefill(), PrefillShape(prefill(), 512), kStepRows).unknown, "")
       << "own kernels";
