@@ -103,10 +103,12 @@ std::vector<std::pair<std::string, std::vector<const Record*>>> ByScenario(
 
 }  // namespace
 
-std::string RenderPicture(const ReportInput& input, const std::string& phase) {
+std::string RenderPicture(const ReportInput& input, const std::string& phase,
+                          const std::string& plugin) {
   for (const auto& [scenario, records] : ByScenario(input.records)) {
     for (const CrossoverChart& c : CrossoversOf(CellsOf(records))) {
-      if (c.phase == phase) return StandaloneSvg(c.chart);
+      const bool wanted = plugin.empty() || c.plugin == plugin;
+      if (c.phase == phase && wanted) return StandaloneSvg(c.chart);
     }
   }
   return "";

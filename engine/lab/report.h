@@ -19,8 +19,10 @@ struct ReportInput {
 std::string RenderReport(const ReportInput& input);
 
 // The first crossover chart of the records as an SVG file of its own; `phase` is "prefill" or
-// "decode". Empty when no scenario varies both model size and link.
-std::string RenderPicture(const ReportInput& input, const std::string& phase);
+// "decode", `plugin` a split's name or empty for any. Empty when no scenario that has them varies
+// both model size and link.
+std::string RenderPicture(const ReportInput& input, const std::string& phase,
+                          const std::string& plugin);
 
 // The crossover of two curves over model size: where the share first passes `threshold`, linearly
 // interpolated in log size; nullopt when it does not.

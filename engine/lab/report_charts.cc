@@ -156,7 +156,7 @@ std::vector<CrossoverChart> CrossoversOf(const std::vector<ReportCell>& cells) {
       if (most == 0) continue;
       if (most > 0.4) chart.threshold = kDominates;
       chart.badge = BadgeOf(chart.series);
-      charts.push_back({phase, std::move(chart)});
+      charts.push_back({plugin, phase, std::move(chart)});
     }
   }
   return charts;

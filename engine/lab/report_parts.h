@@ -32,6 +32,7 @@ inline constexpr double kDominates = 0.5;
 
 // One crossover: link share over model size, a line a link.
 struct CrossoverChart {
+  std::string plugin;
   std::string phase;
   LineChart chart;
 };

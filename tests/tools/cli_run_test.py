@@ -77,6 +77,12 @@ class Sweep(unittest.TestCase):
         self.assertIn("Does the tiny sweep work?", page)
         self.assertIn("EMULATED", page)
         self.assertIn("link share of the step against model size", page)
+        picture = ["report", self.out, "--picture", "decode", "-o", self.out / "picture.svg", "--plugin"]
+        self.assertEqual(self.run_tandem(*picture, "tensor_split").returncode, 0)
+        self.assertIn("tensor_split, decode: link share", (self.out / "picture.svg").read_text())
+        none = self.run_tandem(*picture, "single")
+        self.assertEqual(none.returncode, 1)
+        self.assertIn("with the plugin single", none.stderr)
 
     def test_parts_of_a_measured_step_add_up(self):
         wall = SCENARIO.replace("rig: 2x3090-nvlink\nlink: [nvlink3-bridge, ideal]", "rig: cpu\ndevices: 2")

@@ -22,6 +22,7 @@ struct ReportFlags {
   std::vector<std::string> inputs;
   std::string out;
   std::string picture;  // "prefill" or "decode": an SVG of that crossover instead of the page
+  std::string plugin;   // of the picture
   bool json = false;
 };
 
@@ -75,11 +76,12 @@ int Report(const ReportFlags& flags) {
   input.title = fs::absolute(folder).lexically_normal().filename().string();
   input.command = "tandem report " + flags.inputs.front();
   if (!flags.picture.empty()) {
-    std::string svg = RenderPicture(input, flags.picture);
+    std::string svg = RenderPicture(input, flags.picture, flags.plugin);
     if (svg.empty()) {
       Fail(ErrorCode::kNotFound,
-           "report: no scenario here varies both model size and link; run "
-           "scenarios/link_crossover.yaml");
+           fmt::format("report: no scenario here varies both model size and link{}; run "
+                       "scenarios/link_crossover.yaml",
+                       flags.plugin.empty() ? "" : " with the plugin " + flags.plugin));
     }
     WriteWhole(
         flags.out.empty() ? folder / ("crossover-" + flags.picture + ".svg") : fs::path(flags.out),
@@ -107,9 +109,13 @@ void AddReportCommand(CLI::App& root, Action& action) {
   app->add_option("inputs", flags->inputs, "A results folder, or record files (.jsonl)")
       ->required();
   app->add_option("-o,--out", flags->out, "File to write (default: report.html in the folder)");
-  app->add_option("--picture", flags->picture,
-                  "Write one crossover chart as SVG instead: prefill or decode")
-      ->check(CLI::IsMember({"prefill", "decode"}));
+  CLI::Option* picture =
+      app->add_option("--picture", flags->picture,
+                      "Write one crossover chart as SVG instead: prefill or decode")
+          ->check(CLI::IsMember({"prefill", "decode"}));
+  app->add_option("--plugin", flags->plugin,
+                  "Of which split the picture is (default: the first that moves anything)")
+      ->needs(picture);
   app->add_flag("--json", flags->json, "What was written, as JSON on stdout");
   app->callback([flags, &action] { action = [flags] { return Report(*flags); }; });
 }
